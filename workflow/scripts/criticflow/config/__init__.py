@@ -1,0 +1,40 @@
+"""Typed configuration. Imports neither torch nor any stage."""
+
+from criticflow.config.load import load_config, read_config
+from criticflow.config.schema import (
+    Build,
+    Config,
+    Critic,
+    Evaluate,
+    Generate,
+    Model,
+    Probe,
+    Resources,
+    RewardMask,
+    Run,
+    Sft,
+    Source,
+    Split,
+    Task,
+    Train,
+)
+
+__all__ = [
+    "Build",
+    "Config",
+    "Critic",
+    "Evaluate",
+    "Generate",
+    "Model",
+    "Probe",
+    "Resources",
+    "RewardMask",
+    "Run",
+    "Sft",
+    "Source",
+    "Split",
+    "Task",
+    "Train",
+    "load_config",
+    "read_config",
+]

@@ -1,0 +1,93 @@
+"""From YAML to :class:`Config`: inheritance between runs, then validation in readable words."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from criticflow.config.schema import Config
+from criticflow.errors import UserError
+
+
+def load_config(raw: Mapping[str, Any]) -> Config:
+    """Resolve ``like`` and ``train`` defaults, then validate.
+
+    ``raw`` is what Snakemake (or YAML) read: plain dictionaries with two keys more than
+    :class:`Config` has, ``train`` (defaults merged under every run) and ``runs.*.like`` (the run
+    whose settings this one inherits).
+
+    Raises:
+        UserError: every mistake found, each with the key it stands under.
+    """
+    resolved = copy.deepcopy(dict(raw))
+    defaults = resolved.pop("train", None) or {}
+    runs = resolved.get("runs")
+    if isinstance(runs, dict):
+        resolved["runs"] = {name: _resolve(name, runs, defaults) for name in runs}
+    try:
+        return Config.model_validate(resolved)
+    except ValidationError as error:
+        raise UserError(f"configuration: {_in_words(error)}") from None
+
+
+def read_config(path: Path | str) -> Config:
+    """:func:`load_config` on a YAML file."""
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"configuration: cannot read {path}: {error}") from error
+    return load_config(raw or {})
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` on top of ``base``, dictionary by dictionary; anything else is replaced."""
+    merged = copy.deepcopy(dict(base))
+    for key, value in over.items():
+        below = merged.get(key)
+        both = isinstance(value, Mapping) and isinstance(below, Mapping)
+        merged[key] = merge(below, value) if both else copy.deepcopy(value)
+    return merged
+
+
+def _resolve(name: str, runs: Mapping[str, Any], defaults: Mapping[str, Any]) -> Any:
+    chain: list[str] = []
+    parent: Any = name
+    while parent is not None:
+        if parent in chain:
+            raise UserError(f"configuration: runs: like is a cycle: {' -> '.join([*chain, parent])}")
+        if parent not in runs:
+            raise UserError(
+                f"configuration: runs.{chain[-1]}.like: no run named {parent!r}; "
+                f"there is {', '.join(runs)}"
+            )
+        chain.append(parent)
+        if not isinstance(runs[parent], Mapping):
+            return runs[name]  # the wrong type is reported with all other mistakes
+        parent = runs[parent].get("like")
+    resolved: dict[str, Any] = {"train": defaults}
+    for ancestor in reversed(chain):
+        resolved = merge(resolved, runs[ancestor])
+    resolved.pop("like", None)
+    return resolved
+
+
+def _in_words(error: ValidationError) -> str:
+    messages = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = "unknown key"
+        elif problem["type"] == "missing":
+            message = "is missing"
+        elif problem["type"] == "float_type" and isinstance(problem["input"], str):
+            message += f", not the text {problem['input']!r} (write 1.0e-6, YAML reads 1e-6 as text)"
+        elif problem["type"] != "value_error":
+            message += f", not {problem['input']!r}"
+        messages.append(f"{where}: {message}" if where else message)
+    return "; ".join(messages)

@@ -1,0 +1,76 @@
+"""Files that are either complete or absent."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from criticflow.errors import UserError
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(target: Path | str) -> Iterator[Path]:
+    """Yield a path beside ``target`` to write to; it takes the target's name when the block ends.
+
+    Works for a file and for a directory (the caller makes it). If the block raises, what it wrote
+    is removed and the target stays as it was. A killed process leaves at most a hidden
+    ``.NAME.partial-PID`` beside the target, never half a target.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.parent / f".{target.name}.partial-{os.getpid()}"
+    _remove(aside)
+    try:
+        yield aside
+        if target.is_dir() and aside.is_dir():
+            old = target.parent / f".{target.name}.old-{os.getpid()}"
+            os.rename(target, old)
+            os.rename(aside, target)
+            shutil.rmtree(old)
+        else:
+            os.replace(aside, target)
+    except OSError as error:
+        _remove(aside)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"no space left while writing {target}: free some and run again") from error
+        raise
+    except BaseException:
+        _remove(aside)
+        raise
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write ``value`` as indented JSON, atomically."""
+    with replacing(path) as aside:
+        aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read JSON; a broken file is a :class:`UserError` that names it."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not valid JSON ({error}): remove it and run again") from error
+
+
+def sha256(path: Path | str) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
