@@ -75,7 +75,7 @@ class Generate(Strict):
     high: Positive = 9
     max_target: Positive = Field(99, description="largest target")
     max_answer_length: Positive = Field(16, description="characters of the worked solution")
-    problems: Positive = Field(4096, description="distinct problems to make")
+    problems: Positive = Field(2048, description="distinct problems to make")
     seed: int = 0
 
 
@@ -85,6 +85,7 @@ class Source(Strict):
     hub: str | None = Field(None, description="name of a Hugging Face data set")
     name: str | None = Field(None, description="its configuration, if it has several")
     revision: str | None = None
+    stream: bool = Field(False, description="read the hub row by row, without a local copy")
     files: dict[Literal["train", "val", "test"], str] | None = Field(
         None, description="jsonl, parquet or csv per split"
     )

@@ -1,0 +1,23 @@
+"""A small Qwen3 made by the workflow, fine-tuned until it is partly competent."""
+
+
+rule build_base_model:
+    input:
+        train=lambda wildcards: splits(CONFIG.models[wildcards.model].build.task)["train"],
+        sources=sources("build_base_model.py"),
+    output:
+        model=directory("results/models/{model}"),
+    wildcard_constraints:
+        model=only([name for name, model in CONFIG.models.items() if model.build]),
+    log:
+        "logs/build_base_model/{model}.log",
+    benchmark:
+        "benchmarks/build_base_model/{model}.tsv"
+    threads: os.cpu_count()
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        build=lambda wildcards: settings(CONFIG.models[wildcards.model].build),
+    script:
+        "../scripts/build_base_model.py"

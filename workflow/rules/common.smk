@@ -1,0 +1,163 @@
+"""Input functions: which files a rule needs, given the configuration. No rules here."""
+
+import os
+import re
+
+from criticflow.sources import package_data, sources
+
+# Files of the package that no import names: vLLM and verl load the plugin by entry points.
+VLLM_PLUGIN = ["criticflow.verl_plugin.vllm_cpu"]
+VERL_PLUGIN = ["criticflow.train", "criticflow.reward", "criticflow.verl_plugin.plugin", *VLLM_PLUGIN]
+
+# An engine (vLLM, Ray) on the CPU claims every core, so that no two share a machine's memory;
+# with GPUs the resource `gpu` keeps jobs apart.
+ENGINE_THREADS = 8 if CONFIG.resources.gpu else os.cpu_count()
+
+
+def task_module(named):
+    """The module of a task's kind, which is imported by name.
+
+    ``named`` has the task's name as ``task``: wildcards or a run.
+    """
+    return f"criticflow.tasks.{CONFIG.tasks[named.task].kind}"
+
+
+def task_files(wildcards):
+    """Files that a task is read from, if it is read from files."""
+    task = CONFIG.tasks[wildcards.task]
+    origins = [task.source, *([task.test_source] if task.test_source else [])]
+    return [path for source in origins if source.files for path in source.files.values()]
+
+
+def splits(task):
+    """The three splits of a task, by name."""
+    return {split: f"results/data/{task}/{split}.parquet" for split in ("train", "val", "test")}
+
+
+def model_path(model):
+    """Where a base model is: the directory that the workflow builds, or what the user named."""
+    return CONFIG.models[model].path or f"results/models/{model}"
+
+
+def built_model(model):
+    """The same as an input: nothing to wait for where the user named it."""
+    return [] if CONFIG.models[model].path else [f"results/models/{model}"]
+
+
+def has_critic(run):
+    return CONFIG.runs[run].algorithm == "ppo"
+
+
+def kinds(run):
+    """Models that a run leaves behind."""
+    return ["actor", "critic"] if has_critic(run) else ["actor"]
+
+
+def only(names):
+    """A wildcard constraint that matches these names; nothing at all if there are none."""
+    return "|".join(map(re.escape, names)) or r"(?!)"
+
+
+def settings(part):
+    """A part of the configuration as a rule's params: when it changes, the rule reruns."""
+    return part.model_dump(mode="json", by_alias=True)
+
+
+def run_settings(run):
+    """The configuration less all that does not concern one run.
+
+    What remains: the run, the runs that its critic descends from, their models and tasks, and the
+    resources. A change to any other run, to the probe or to the evaluation does not rerun it.
+    """
+    runs = [run]
+    while (origin := CONFIG.runs[runs[-1]].critic.from_run) is not None:
+        runs.append(origin)
+    models = {CONFIG.runs[name].model for name in runs}
+    tasks = {CONFIG.runs[name].task for name in runs}
+    tasks |= {build.task for name in models if (build := CONFIG.models[name].build)}
+    whole = CONFIG.model_dump(mode="json", by_alias=True)
+    part = {"resources": whole["resources"]}
+    for section, names in (("runs", runs), ("models", models), ("tasks", tasks)):
+        part[section] = {name: whole[section][name] for name in sorted(names)}
+    return part
+
+
+def train_inputs(wildcards):
+    """What every training run needs; a warm one needs a critic besides."""
+    run = CONFIG.runs[wildcards.run]
+    return {
+        "model": built_model(run.model),
+        "data": list(splits(run.task).values()),
+        # A probe that fails its gate stops a run before it costs anything.
+        "probe": f"results/probe/{run.model}/{run.task}/summary.json",
+        "sources": sources("train_run.py", task_module(run), *VERL_PLUGIN),
+        "settings": package_data("verl_plugin/config"),
+    }
+
+
+def used_tasks():
+    """Tasks that a run or a built model needs; others are configured but cost nothing."""
+    tasks = {run.task for run in CONFIG.runs.values()}
+    models = {CONFIG.models[run.model] for run in CONFIG.runs.values()}
+    return sorted(tasks | {model.build.task for model in models if model.build})
+
+
+def base_pairs():
+    """Base model and task of every run, each pair once."""
+    return sorted({(run.model, run.task) for run in CONFIG.runs.values()})
+
+
+def data_manifests():
+    return expand("results/data/{task}/manifest.json", task=used_tasks())
+
+
+def probe_summaries():
+    return [f"results/probe/{model}/{task}/summary.json" for model, task in base_pairs()]
+
+
+def probe_plots():
+    return [f"results/probe/{model}/{task}/probe.png" for model, task in base_pairs()]
+
+
+def trained_runs():
+    return expand(
+        "results/runs/{run}/seed{seed}/metrics.parquet", run=CONFIG.runs, seed=CONFIG.seeds
+    )
+
+
+def provenance_files():
+    return expand(
+        "results/runs/{run}/seed{seed}/provenance.json", run=CONFIG.runs, seed=CONFIG.seeds
+    )
+
+
+def converted_models():
+    return [
+        f"results/runs/{run}/seed{seed}/{kind}"
+        for run in CONFIG.runs
+        for seed in CONFIG.seeds
+        for kind in kinds(run)
+    ]
+
+
+def base_evaluations():
+    return [f"results/eval/base/{model}/{task}/summary.json" for model, task in base_pairs()]
+
+
+def run_evaluations():
+    return expand(
+        "results/eval/runs/{run}/seed{seed}/summary.json", run=CONFIG.runs, seed=CONFIG.seeds
+    )
+
+
+def captions():
+    """Texts of the report, which Snakemake does not watch by itself."""
+    folder = os.path.join(workflow.basedir, "report")
+    return sorted(os.path.relpath(os.path.join(folder, name)) for name in os.listdir(folder))
+
+
+def failed_logs(snakemake_log):
+    """Logs of the jobs that failed, as Snakemake's own log names them."""
+    with open(snakemake_log, encoding="utf-8") as stream:
+        text = stream.read()
+    return list(dict.fromkeys(re.findall(r"^\s+log: (\S+) \(check log", text, re.MULTILINE)))

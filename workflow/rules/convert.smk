@@ -1,0 +1,24 @@
+"""FSDP shards of a finished run to a HuggingFace directory."""
+
+
+rule convert_checkpoint:
+    input:
+        # The shards are no declared files; the run's metrics stand for them.
+        metrics="results/runs/{run}/seed{seed}/metrics.parquet",
+        sources=sources("convert_checkpoint.py"),
+    output:
+        model=directory("results/runs/{run}/seed{seed}/{kind}"),
+    wildcard_constraints:
+        kind="actor|critic",
+    log:
+        "logs/convert_checkpoint/{run}/seed{seed}/{kind}.log",
+    benchmark:
+        "benchmarks/convert_checkpoint/{run}/seed{seed}/{kind}.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        checkpoints="results/checkpoints/{run}/seed{seed}",
+    script:
+        "../scripts/convert_checkpoint.py"

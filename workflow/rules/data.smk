@@ -1,0 +1,24 @@
+"""Problems of a task, put into words, split by problem, in verl's schema."""
+
+
+rule prepare_data:
+    input:
+        files=task_files,
+        sources=lambda wildcards: sources("prepare_data.py", task_module(wildcards)),
+    output:
+        train="results/data/{task}/train.parquet",
+        val="results/data/{task}/val.parquet",
+        test="results/data/{task}/test.parquet",
+        manifest="results/data/{task}/manifest.json",
+    log:
+        "logs/prepare_data/{task}.log",
+    benchmark:
+        "benchmarks/prepare_data/{task}.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        task=lambda wildcards: settings(CONFIG.tasks[wildcards.task]),
+    script:
+        "../scripts/prepare_data.py"

@@ -1,0 +1,71 @@
+"""Base models and trained actors on held-out problems, and one table of all of them."""
+
+
+rule evaluate_base:
+    input:
+        model=lambda wildcards: built_model(wildcards.model),
+        test="results/data/{task}/test.parquet",
+        sources=lambda wildcards: sources("evaluate_model.py", task_module(wildcards), *VLLM_PLUGIN),
+    output:
+        summary="results/eval/base/{model}/{task}/summary.json",
+        samples="results/eval/base/{model}/{task}/samples.parquet",
+    log:
+        "logs/evaluate_base/{model}/{task}.log",
+    benchmark:
+        "benchmarks/evaluate_base/{model}/{task}.tsv"
+    threads: ENGINE_THREADS
+    resources:
+        gpu=min(1, CONFIG.resources.gpu),
+        mem_mb=8000,
+        runtime=120,
+    params:
+        model_path=lambda wildcards: model_path(wildcards.model),
+        model=lambda wildcards: settings(CONFIG.models[wildcards.model]),
+        task=lambda wildcards: settings(CONFIG.tasks[wildcards.task]),
+        evaluate=settings(CONFIG.evaluate),
+        resources=settings(CONFIG.resources),
+    script:
+        "../scripts/evaluate_model.py"
+
+
+use rule evaluate_base as evaluate_run with:
+    input:
+        model="results/runs/{run}/seed{seed}/actor",
+        test=lambda wildcards: splits(CONFIG.runs[wildcards.run].task)["test"],
+        sources=lambda wildcards: sources(
+            "evaluate_model.py", task_module(CONFIG.runs[wildcards.run]), *VLLM_PLUGIN
+        ),
+    output:
+        summary="results/eval/runs/{run}/seed{seed}/summary.json",
+        samples="results/eval/runs/{run}/seed{seed}/samples.parquet",
+    log:
+        "logs/evaluate_run/{run}/seed{seed}.log",
+    benchmark:
+        "benchmarks/evaluate_run/{run}/seed{seed}.tsv"
+    params:
+        model_path="results/runs/{run}/seed{seed}/actor",
+        model=lambda wildcards: settings(CONFIG.models[CONFIG.runs[wildcards.run].model]),
+        task=lambda wildcards: settings(CONFIG.tasks[CONFIG.runs[wildcards.run].task]),
+
+
+rule summarise:
+    input:
+        base=base_evaluations(),
+        runs=run_evaluations(),
+        sources=sources("summarise.py"),
+    output:
+        summary="results/summary.json",
+    log:
+        "logs/summarise.log",
+    benchmark:
+        "benchmarks/summarise.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        evaluate=settings(CONFIG.evaluate),
+        base_of={name: [run.model, run.task] for name, run in CONFIG.runs.items()},
+        seeds=CONFIG.seeds,
+    script:
+        "../scripts/summarise.py"

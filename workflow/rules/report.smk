@@ -1,0 +1,60 @@
+"""One self-contained HTML page: results, learning curves, probe, workflow graph, provenance."""
+
+
+rule report_parts:
+    input:
+        summary="results/summary.json",
+        metrics=trained_runs(),
+        provenance=provenance_files(),
+        sources=sources("report_parts.py"),
+    output:
+        results=report(
+            "results/report/results.html",
+            caption="../report/results.rst",
+            category="Results",
+            labels={"content": "results table"},
+        ),
+        curves=report(
+            "results/report/curves.png",
+            caption="../report/curves.rst",
+            category="Training",
+            labels={"content": "learning curves"},
+        ),
+        provenance=report(
+            "results/report/provenance.html",
+            caption="../report/provenance.rst",
+            category="Provenance",
+            labels={"content": "versions, inputs, machine"},
+        ),
+    log:
+        "logs/report_parts.log",
+    benchmark:
+        "benchmarks/report_parts.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    script:
+        "../scripts/report_parts.py"
+
+
+rule render_report:
+    input:
+        parts=rules.report_parts.output,
+        probe=probe_plots(),
+        sources=sources("render_report.py"),
+        captions=captions(),
+    output:
+        report="results/report.html",
+    log:
+        "logs/render_report.log",
+    benchmark:
+        "benchmarks/render_report.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        snakefile=os.path.relpath(workflow.main_snakefile),
+    script:
+        "../scripts/render_report.py"

@@ -1,0 +1,39 @@
+"""PPO (or GRPO) on stock verl: one rule, which the warm runs inherit."""
+
+
+rule train_run:
+    input:
+        unpack(train_inputs),
+    output:
+        config="results/runs/{run}/seed{seed}/config.yaml",
+        metrics="results/runs/{run}/seed{seed}/metrics.parquet",
+        provenance="results/runs/{run}/seed{seed}/provenance.json",
+    wildcard_constraints:
+        run=only([name for name, run in CONFIG.runs.items() if not run.critic.from_run]),
+    log:
+        "logs/train_run/{run}/seed{seed}.log",
+    benchmark:
+        "benchmarks/train_run/{run}/seed{seed}.tsv"
+    threads: ENGINE_THREADS
+    resources:
+        gpu=CONFIG.resources.gpu,
+        mem_mb=12000,
+        runtime=1440,
+    params:
+        config=lambda wildcards: run_settings(wildcards.run),
+        model_path=lambda wildcards: model_path(CONFIG.runs[wildcards.run].model),
+        data_dir=lambda wildcards: f"results/data/{CONFIG.runs[wildcards.run].task}",
+        # Not an output: a retry resumes from it.
+        checkpoints="results/checkpoints/{run}/seed{seed}",
+    script:
+        "../scripts/train_run.py"
+
+
+use rule train_run as train_run_warm with:
+    input:
+        unpack(train_inputs),
+        critic=lambda wildcards: (
+            f"results/runs/{CONFIG.runs[wildcards.run].critic.from_run}/seed{wildcards.seed}/critic"
+        ),
+    wildcard_constraints:
+        run=only([name for name, run in CONFIG.runs.items() if run.critic.from_run]),

@@ -1,0 +1,17 @@
+"""Turn the FSDP shards of a finished run into a HuggingFace directory."""
+
+from pathlib import Path
+
+from criticflow.stage import run_stage
+
+
+def main(snakemake) -> None:
+    from criticflow.checkpoint.convert import convert
+    from criticflow.checkpoint.latest import latest_step
+
+    step = latest_step(Path(snakemake.params.checkpoints))
+    kind = snakemake.wildcards.kind
+    convert(step / kind, Path(snakemake.output.model), kind)
+
+
+run_stage(snakemake, main)

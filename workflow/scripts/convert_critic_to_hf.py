@@ -1,0 +1,7 @@
+"""Convert verl's FSDP checkpoint of a critic to a HuggingFace directory (see --help)."""
+
+from criticflow.checkpoint.cli import run
+from criticflow.errors import run_program
+
+if __name__ == "__main__":
+    run_program(lambda: run("critic"))

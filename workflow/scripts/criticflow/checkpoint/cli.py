@@ -1,0 +1,111 @@
+"""The command line of the two conversion programs."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from criticflow.errors import UserError
+
+if TYPE_CHECKING:
+    from criticflow.checkpoint.labels import Kind
+
+_EPILOG = """\
+example:
+  python workflow/scripts/convert_{kind}_to_hf.py \\
+      --local_dir checkpoints/global_step_100/{kind} --target_dir models/{kind}
+
+The target appears only when it is complete and verified. Verify it again at any time:
+  python workflow/scripts/convert_{kind}_to_hf.py --check models/{kind}
+Write the same checkpoint for 4 ranks, to resume on 4 GPUs (model only):
+  python workflow/scripts/convert_{kind}_to_hf.py \\
+      --local_dir checkpoints/global_step_100/{kind} --target_dir resharded/{kind} --world-size 4
+"""
+
+
+def parser(kind: Kind) -> argparse.ArgumentParser:
+    """Arguments of ``convert_critic_to_hf.py`` or ``convert_actor_to_hf.py``."""
+    family = "ForTokenClassification" if kind == "critic" else "ForCausalLM"
+    result = argparse.ArgumentParser(
+        description=f"Convert verl's FSDP checkpoint of a {kind} to a HuggingFace directory of a "
+        f"<Family>{family} model. Exit code 2 and one line on stderr if that is not possible.",
+        epilog=_EPILOG.format(kind=kind),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument("--local_dir", type=Path, help=f"verl's .../global_step_N/{kind}")
+    result.add_argument("--target_dir", type=Path, help="directory to write; must not exist yet")
+    result.add_argument(
+        "--trust-remote-code", action="store_true", help="run model code that is in the checkpoint"
+    )
+    result.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="default: as stored"
+    )
+    result.add_argument(
+        "--max-shard-size", default="5GB", help="split larger models into files (default: 5GB)"
+    )
+    result.add_argument(
+        "--no-reload",
+        action="store_true",
+        help="do not load the result to compare it with the shards (needs memory for the model)",
+    )
+    result.add_argument("--overwrite", action="store_true", help="replace a target that exists")
+    result.add_argument(
+        "--check", type=Path, metavar="DIR", help="verify a converted directory; writes nothing"
+    )
+    result.add_argument(
+        "--world-size", type=int, metavar="N", help="write FSDP shards for N ranks instead"
+    )
+    return result
+
+
+def run(kind: Kind, arguments: list[str] | None = None) -> None:
+    """The program: parse, check or convert, and say what was done.
+
+    Raises:
+        UserError: see :func:`criticflow.checkpoint.convert.convert`.
+    """
+    options = parser(kind).parse_args(arguments)
+    # Ends as an exception, so that a half-written directory is removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if options.check is not None:
+        from criticflow.checkpoint.verify import check_directory
+
+        manifest = check_directory(options.check)
+        print(f"{options.check}: {len(manifest['outputs'])} files as converted")
+        return
+    if options.local_dir is None or options.target_dir is None:
+        raise UserError("give --local_dir and --target_dir, or --check DIR (see --help)")
+    if options.world_size is not None:
+        from criticflow.checkpoint.reshard import reshard
+
+        reshard(
+            options.local_dir,
+            options.target_dir,
+            options.world_size,
+            overwrite=options.overwrite,
+            progress=True,
+        )
+        print(f"{options.target_dir}: shards for {options.world_size} ranks")
+        return
+    from criticflow.checkpoint.convert import convert
+
+    manifest = convert(
+        options.local_dir,
+        options.target_dir,
+        kind,
+        trust_remote_code=options.trust_remote_code,
+        dtype=options.dtype,
+        max_shard_size=options.max_shard_size,
+        reload=not options.no_reload,
+        overwrite=options.overwrite,
+        progress=True,
+    )
+    for note in manifest["notes"]:
+        print(f"note: {note}", file=sys.stderr)
+    print(
+        f"{options.target_dir}: {manifest['architecture']}, "
+        f"{manifest['parameters']:,} parameters, {manifest['dtype']}"
+    )

@@ -1,0 +1,285 @@
+"""From verl's FSDP checkpoint of a critic or an actor to a HuggingFace directory."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from criticflow.checkpoint import labels
+from criticflow.checkpoint.labels import Kind
+from criticflow.checkpoint.layout import StoredTensor, assemble
+from criticflow.checkpoint.shards import Shards, read_shards
+from criticflow.checkpoint.stream import Use, scan
+from criticflow.checkpoint.verify import (
+    MANIFEST,
+    check_reload,
+    compare_names,
+    expected_shapes,
+    fits_in_memory,
+)
+from criticflow.checkpoint.writer import Output, safetensors_files
+from criticflow.errors import UserError
+from criticflow.files import replacing, sha256, write_json
+
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+def convert(
+    local_dir: Path | str,
+    target_dir: Path | str,
+    kind: Kind,
+    *,
+    trust_remote_code: bool = False,
+    dtype: str | None = None,
+    max_shard_size: str | int = "5GB",
+    reload: bool = True,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Convert an FSDP checkpoint; ``target_dir`` appears only when everything is verified.
+
+    Args:
+        local_dir: verl's ``.../global_step_N/critic`` or ``actor``.
+        kind: ``critic`` gives ``<Family>ForTokenClassification``, ``actor`` ``<Family>ForCausalLM``.
+        dtype: ``float32``, ``bfloat16`` or ``float16``; None keeps each tensor's own.
+        max_shard_size: Larger models are written as several files with an index.
+        reload: Also load the result with transformers and compare it with the shards. Needs
+            memory for the model, and is left out (and said so) where that is not available.
+        overwrite: Replace a ``target_dir`` that is not empty.
+        progress: Show a bar on stderr.
+
+    Returns:
+        The manifest, also written to ``target_dir/conversion.json``.
+
+    Raises:
+        UserError: the checkpoint is incomplete, damaged or not of this kind; the target is not
+            empty; no space. Nothing is left behind then.
+    """
+    local_dir, target_dir = Path(local_dir), Path(target_dir)
+    if dtype is not None and dtype not in _DTYPES:
+        raise UserError(f"dtype {dtype}: choose {', '.join(_DTYPES)}")
+    shards = read_shards(local_dir)
+    require_free_target(target_dir, local_dir, overwrite)
+    stored = assemble(shards)
+    names, notes = labels.rename(list(stored), kind)
+    head = labels.head_kind(set(names.values())) if kind == "critic" else None
+    tensors = {name: stored[key] for key, name in names.items()}
+    main_dtype = _main_dtype(tensors, dtype)
+    config = labels.label(
+        labels.read_config(local_dir / "huggingface"),
+        kind,
+        head,
+        str(main_dtype).removeprefix("torch."),
+        trust_remote_code,
+    )
+    notes = [*shards.notes, *notes]
+
+    with replacing(target_dir) as aside:
+        aside.mkdir()
+        write_json(aside / "config.json", config)
+        notes += _copy_companions(local_dir / "huggingface", aside, kind)
+        shapes, tied = expected_shapes(aside, kind, trust_remote_code)
+        compare_names({name: tensor.shape for name, tensor in tensors.items()}, shapes, tied)
+        kept, aliases = _drop_tied(tensors, tied)
+        outputs = [
+            Output(name, tensor, _output_dtype(tensor, dtype)) for name, tensor in kept.items()
+        ]
+        require_space(target_dir, sum(output.nbytes for output in outputs))
+        source_hashes = _write_weights(
+            aside, outputs, shards, stored, tensors, aliases, max_shard_size, progress
+        )
+        weights = sum(output.nbytes for output in outputs)
+        reloaded = reload and fits_in_memory(weights)
+        if reloaded:
+            check_reload(aside, kind, shards.files, kept, main_dtype, trust_remote_code)
+        elif reload:
+            notes.append(f"reload check left out: {weights / 1e9:.1f} GB do not fit into memory")
+        manifest = {
+            "kind": kind,
+            "architecture": config["architectures"][0],
+            "value_head": head,
+            "dtype": config["dtype"],
+            "parameters": sum(tensor.numel for tensor in kept.values()),
+            "tensors": len(kept),
+            "tied": aliases,
+            "source": _describe_source(local_dir, shards, kept, source_hashes),
+            "outputs": _describe_outputs(aside),
+            "verified": {
+                "names and shapes": True,
+                "finite": True,
+                "replicas equal": True,
+                "checksums": all(r.crc is not None for f in shards.files for r in f.records),
+                "reload": reloaded,
+                "values on fixed tokens": reloaded,
+            },
+            "versions": _versions(),
+            "notes": notes,
+        }
+        write_json(aside / MANIFEST, manifest)
+    return manifest
+
+
+def require_free_target(target_dir: Path, local_dir: Path, overwrite: bool) -> None:
+    """Raise :class:`UserError` unless ``target_dir`` may be written."""
+    if target_dir.exists() and not target_dir.is_dir():
+        raise UserError(f"{target_dir} is a file: choose another target")
+    if local_dir.resolve().is_relative_to(target_dir.resolve()):
+        raise UserError(f"{target_dir} contains the checkpoint itself: choose another target")
+    if target_dir.is_dir() and any(target_dir.iterdir()) and not overwrite:
+        raise UserError(f"{target_dir} is not empty: choose another target or add --overwrite")
+
+
+def require_space(target_dir: Path, nbytes: int) -> None:
+    """Raise :class:`UserError` if the target's disk has less than ``nbytes`` free."""
+    folder = target_dir.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if free < nbytes:
+        raise UserError(
+            f"no space for {target_dir}: {nbytes / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free"
+        )
+
+
+def _main_dtype(tensors: dict[str, StoredTensor], dtype: str | None) -> torch.dtype:
+    """The floating-point type of most elements."""
+    if dtype is not None:
+        return getattr(torch, dtype)
+    counts: dict[torch.dtype, int] = {}
+    for tensor in tensors.values():
+        if tensor.dtype.is_floating_point:
+            counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.numel
+    if not counts:
+        raise UserError("the checkpoint has no floating-point tensor")
+    return max(counts, key=lambda key: counts[key])
+
+
+def _output_dtype(tensor: StoredTensor, dtype: str | None) -> torch.dtype:
+    return getattr(torch, dtype) if dtype and tensor.dtype.is_floating_point else tensor.dtype
+
+
+def _copy_companions(source: Path, target: Path, kind: Kind) -> list[str]:
+    """Copy tokenizer, chat template, code and (actors) generation settings; returns notes."""
+    for path in sorted(source.iterdir()):
+        if not path.is_file() or path.name in ("config.json", MANIFEST):
+            continue
+        if path.name.endswith(_WEIGHTS):
+            continue
+        if path.name == "generation_config.json" and kind != "actor":
+            continue
+        shutil.copyfile(path, target / path.name)
+    if not any(target.glob("*token*")):
+        return ["the checkpoint has no tokenizer: none was written"]
+    return []
+
+
+def _drop_tied(
+    tensors: dict[str, StoredTensor], tied: dict[str, str]
+) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+    """Leave out names that repeat a kept tensor.
+
+    Returns:
+        The tensors to write, and the left-out names, stored ones only, with what they repeat.
+    """
+    aliases = {
+        alias: name for alias, name in tied.items() if alias in tensors and name in tensors
+    }
+    return {name: tensor for name, tensor in tensors.items() if name not in aliases}, aliases
+
+
+def _write_weights(
+    folder: Path,
+    outputs: list[Output],
+    shards: Shards,
+    stored: dict[str, StoredTensor],
+    tensors: dict[str, StoredTensor],
+    aliases: dict[str, str],
+    max_shard_size: str | int,
+    progress: bool,
+) -> dict[Path, str]:
+    written = {output.source.name: output for output in outputs}
+    with safetensors_files(folder, outputs, max_shard_size) as files:
+        uses = []
+        for tensor in stored.values():
+            output = written.get(tensor.name)
+            for piece in tensor.pieces:
+                sink = files.sink(output, piece) if output else None
+                uses.append(Use(piece, sink=sink))
+            uses += [Use(copy, twin=piece) for copy, piece in tensor.replicas]
+        for alias, name in aliases.items():
+            uses += _alias_uses(tensors[alias], tensors[name])
+        total = sum(file.size for file in shards.files)
+        with _bar(total, progress) as advance:
+            digests = scan(uses, shards.files, advance)
+    return {file.path: digest for file, digest in digests.items()}
+
+
+def _alias_uses(alias: StoredTensor, original: StoredTensor) -> list[Use]:
+    """Comparisons of a tied tensor with the one whose name is kept."""
+    twins = {piece.box: piece for piece in original.pieces}
+    if alias.dtype != original.dtype or any(piece.box not in twins for piece in alias.pieces):
+        raise UserError(f"{alias.name} should repeat {original.name}, but is laid out differently")
+    return [Use(piece, twin=twins[piece.box]) for piece in alias.pieces]
+
+
+@contextmanager
+def _bar(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
+    lock = threading.Lock()
+    with tqdm(
+        total=total, unit="B", unit_scale=True, desc="reading shards", disable=not shown
+    ) as bar:
+
+        def advance(count: int) -> None:
+            with lock:
+                bar.update(count)
+
+        yield advance
+
+
+def _describe_source(
+    local_dir: Path, shards: Shards, kept: dict[str, StoredTensor], hashes: dict[Path, str]
+) -> dict[str, Any]:
+    meshes = {tensor.mesh for tensor in kept.values() if tensor.mesh is not None}
+    return {
+        "directory": str(local_dir),
+        "world_size": len(shards.files),
+        "fsdp_version": shards.fsdp_version,
+        "meshes": [
+            {"names": list(mesh.names), "shape": list(mesh.shape)}
+            for mesh in sorted(meshes, key=lambda mesh: mesh.shape)
+        ],
+        "files": [
+            {"name": file.path.name, "bytes": file.size, "sha256": hashes[file.path]}
+            for file in shards.files
+        ],
+    }
+
+
+def _describe_outputs(folder: Path) -> list[dict[str, Any]]:
+    paths = sorted(path for path in folder.iterdir() if path.is_file())
+    with ThreadPoolExecutor() as pool:
+        return [
+            {"name": path.name, "bytes": path.stat().st_size, "sha256": digest}
+            for path, digest in zip(paths, pool.map(sha256, paths), strict=True)
+        ]
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for package in ("criticflow", "torch", "transformers", "safetensors"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed as a package"
+    return found

@@ -1,0 +1,216 @@
+"""Checks of a converted model: against the model's own code, the shards, and its manifest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.tensor import DTensor, Shard
+
+from criticflow.checkpoint.labels import AUTO_CLASSES, Kind
+from criticflow.checkpoint.layout import StoredTensor
+from criticflow.checkpoint.shards import RankFile
+from criticflow.errors import UserError
+from criticflow.files import read_json, sha256
+
+MANIFEST = "conversion.json"
+# Token ids on which the reloaded model must give the values of the shards.
+_TOKENS = 16
+
+
+def _model_class(config: Any, kind: Kind, folder: Path, trust_remote_code: bool) -> Any:
+    import transformers
+
+    from criticflow.value_head import value_model_class
+
+    if kind == "critic":
+        return value_model_class(config, config.value_head, folder, trust_remote_code)[1]
+    auto = getattr(transformers, AUTO_CLASSES[kind])
+    if type(config) in auto._model_mapping:
+        return auto._model_mapping[type(config)]
+    return auto
+
+
+def expected_shapes(
+    folder: Path, kind: Kind, trust_remote_code: bool
+) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Shapes by name of the model that ``folder/config.json`` describes, built without data.
+
+    Returns:
+        The shapes, and for each tied name the name that it repeats.
+
+    Raises:
+        UserError: transformers cannot build the model.
+    """
+    from accelerate import init_empty_weights
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        model_class = _model_class(config, kind, folder, trust_remote_code)
+        with init_empty_weights(include_buffers=True):
+            if hasattr(model_class, "_from_config"):
+                model = model_class._from_config(config)
+            else:
+                model = model_class.from_config(config, trust_remote_code=trust_remote_code)
+    except (ValueError, KeyError, ImportError, AttributeError) as error:
+        raise UserError(
+            f"transformers cannot build a model from the checkpoint's config.json: {error}"
+        ) from error
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    tied = dict(model.all_tied_weights_keys or {})
+    return shapes, tied
+
+
+def compare_names(
+    stored: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]], tied: Iterable[str]
+) -> None:
+    """Raise :class:`UserError` unless names and shapes are those of the model.
+
+    Args:
+        tied: Names that may be absent, being another name of a tensor that is present.
+    """
+    optional = set(tied)
+    missing = sorted(set(expected) - set(stored) - optional)
+    surplus = sorted(set(stored) - set(expected))
+    if missing or surplus:
+        parts = [f"lacks {_some(missing)}"] if missing else []
+        parts += [f"has tensors that the model does not know: {_some(surplus)}"] if surplus else []
+        raise UserError(
+            f"the checkpoint {' and '.join(parts)}: its config.json is not that of this model, or "
+            "the saved model is incomplete"
+        )
+    for name, shape in stored.items():
+        if shape != expected[name]:
+            raise UserError(
+                f"{name} has shape {shape}, but the model of config.json needs {expected[name]}: "
+                "restore the right config.json"
+            )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def fits_in_memory(nbytes: int) -> bool:
+    """Whether a model of ``nbytes`` can be loaded beside its mapped shards."""
+    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                available = int(line.split()[1]) * 1024
+    except FileNotFoundError:
+        pass  # not Linux: free pages are the lower bound
+    return nbytes * 1.25 + (1 << 30) < available
+
+
+def check_reload(
+    folder: Path,
+    kind: Kind,
+    files: tuple[RankFile, ...],
+    tensors: dict[str, StoredTensor],
+    dtype: torch.dtype,
+    trust_remote_code: bool,
+) -> None:
+    """Load ``folder`` with transformers and compare it with the shards.
+
+    The shards are read by another way than the conversion's: torch's own loader and concatenation.
+    Every tensor must be equal bit for bit after the cast, and the outputs on fixed tokens equal
+    when the shards' tensors take the place of the loaded ones. Needs memory for the model once.
+
+    Args:
+        tensors: By name in the model.
+
+    Raises:
+        UserError: a tensor is missing, unexpected, freshly initialised or different.
+    """
+    from criticflow.value_head import load_value_model
+
+    if kind == "critic":
+        model = load_value_model(folder, dtype="auto", trust_remote_code=trust_remote_code)
+    else:
+        model = _load_actor(folder, trust_remote_code)
+    model.eval()
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    tokens = torch.arange(1, _TOKENS + 1).remainder(vocabulary).unsqueeze(0)
+    states = [
+        torch.load(file.path, map_location="cpu", weights_only=True, mmap=True) for file in files
+    ]
+    loaded = model.state_dict()
+    with torch.no_grad():
+        before = model(input_ids=tokens, use_cache=False).logits
+        for name, tensor in tensors.items():
+            whole = _concatenate(tensor, states)
+            if whole.is_floating_point() and whole.dtype != loaded[name].dtype:
+                whole = whole.to(dtype)
+            if not torch.equal(loaded[name], whole):
+                raise UserError(f"{name} of {folder} is not what the shards hold: convert again")
+            loaded[name].copy_(whole)
+        after = model(input_ids=tokens, use_cache=False).logits
+    if not torch.equal(before, after) or not torch.isfinite(after).all():
+        raise UserError(f"{folder} does not give the values of the shards on fixed tokens")
+
+
+def _load_actor(folder: Path, trust_remote_code: bool) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    model, info = AutoModelForCausalLM.from_pretrained(
+        folder, dtype="auto", trust_remote_code=trust_remote_code, output_loading_info=True
+    )
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
+        if info.get(problem):
+            raise UserError(f"{folder} reloads with {problem} {sorted(map(str, info[problem]))}")
+    return model
+
+
+def _concatenate(tensor: StoredTensor, states: list[dict[str, torch.Tensor]]) -> torch.Tensor:
+    stored = tensor.pieces[0].local.name
+    values = [state[stored] for state in states]
+    if tensor.mesh is None:
+        return values[0]
+    parts = [
+        values[rank]._local_tensor if isinstance(values[rank], DTensor) else values[rank]
+        for rank in tensor.mesh.ranks
+    ]
+    # Innermost mesh dimension first: its ranks are neighbours in the row-major list.
+    for size, placement in reversed(list(zip(tensor.mesh.shape, tensor.placements, strict=True))):
+        groups = [parts[start : start + size] for start in range(0, len(parts), size)]
+        if isinstance(placement, Shard):
+            parts = [torch.cat(group, dim=placement.dim) for group in groups]
+        else:
+            parts = [group[0] for group in groups]
+    return parts[0]
+
+
+def check_directory(folder: Path) -> dict[str, Any]:
+    """Verify a converted directory against its ``conversion.json``, and return that.
+
+    Raises:
+        UserError: no manifest, a file missing, changed or of another size, weights not listed.
+    """
+    manifest_path = folder / MANIFEST
+    if not manifest_path.is_file():
+        raise UserError(f"{manifest_path} is missing: {folder} was not written by this program")
+    manifest = read_json(manifest_path)
+    try:
+        entries = {entry["name"]: entry for entry in manifest["outputs"]}
+        for name, entry in entries.items():
+            path = folder / name
+            if not path.is_file():
+                raise UserError(f"{path} is missing: convert again")
+            size = path.stat().st_size
+            if size != entry["bytes"]:
+                raise UserError(
+                    f"{path} has {size} bytes, but was written with {entry['bytes']}: convert again"
+                )
+            if sha256(path) != entry["sha256"]:
+                raise UserError(f"{path} has changed since the conversion: convert again")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{manifest_path} is not a conversion manifest ({error!r})") from error
+    weights = {path.name for path in folder.iterdir() if path.suffix in (".safetensors", ".bin")}
+    if surplus := sorted(weights - set(entries)):
+        raise UserError(f"{folder / surplus[0]} is not of this conversion: remove it")
+    return manifest

@@ -1,0 +1,93 @@
+"""Which files of this package a rule depends on, read from the imports in the code.
+
+A rule lists them as inputs, so editing a module reruns the rules that use it and no others.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+PACKAGE = "criticflow"
+_ROOT = Path(__file__).parent.parent
+
+
+def sources(*roots: str) -> list[str]:
+    """Files of the package that ``roots`` import, directly or not, themselves included.
+
+    Args:
+        roots: module names (``criticflow.probe``), or names of scripts beside the package
+            (``probe_signal.py``), which are read but not listed: Snakemake watches a rule's script
+            itself.
+
+    Returns:
+        Paths relative to the working directory, sorted; a copy of the project elsewhere gives the
+        same ones.
+    """
+    found: set[Path] = set()
+    scripts = {_ROOT / root for root in roots if root.endswith(".py")}
+    waiting = [*scripts, *(_file_of(root) for root in roots if not root.endswith(".py"))]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += imported_files(path)
+    return sorted(os.path.relpath(path) for path in found - scripts)
+
+
+def package_data(folder: str) -> list[str]:
+    """Files in a folder of the package that are read, not imported (Hydra's YAML)."""
+    files = (_ROOT / PACKAGE / folder).glob("*.yaml")
+    return sorted(os.path.relpath(path) for path in files)
+
+
+@cache
+def imported_files(path: Path) -> list[Path]:
+    """Files of the package that one file imports, with the packages above them."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    modules = {name for node in _runtime_nodes(tree) for name in _modules(node)}
+    parents = {name.rsplit(".", depth)[0] for name in modules for depth in range(name.count(".") + 1)}
+    return sorted({_file_of(name) for name in modules | parents})
+
+
+def _runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes, less what stands under ``if TYPE_CHECKING``."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+            continue
+        yield child
+        yield from _runtime_nodes(child)
+
+
+def _modules(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+        # ``from package import x``: x may be a module or a name defined in the package.
+        names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    else:
+        return
+    for name in names:
+        if name.split(".")[0] == PACKAGE and _exists(name):
+            yield name
+
+
+@cache
+def _exists(module: str) -> bool:
+    base = _ROOT.joinpath(*module.split("."))
+    return base.with_suffix(".py").is_file() or (base / "__init__.py").is_file()
+
+
+@cache
+def _file_of(module: str) -> Path:
+    base = _ROOT.joinpath(*module.split("."))
+    candidates = [base.with_suffix(".py"), base / "__init__.py"]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    if base.is_dir():  # a package without __init__.py has no file of its own
+        return _ROOT / PACKAGE / "__init__.py"
+    raise ModuleNotFoundError(f"{module}: neither {candidates[0]} nor {candidates[1]}")

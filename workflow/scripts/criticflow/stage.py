@@ -1,0 +1,53 @@
+"""What every rule's script does around its one action: log, owned processes, readable errors."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from criticflow.errors import UserError
+from criticflow.logs import open_terminal, progress, terminal_fds
+from criticflow.processes import run_owned
+
+_INSIDE = "CRITICFLOW_STAGE"
+
+
+def run_stage(snakemake: Any, work: Callable[[Any], None]) -> NoReturn:
+    """Run ``work(snakemake)`` and exit; 0 on success, 2 on a :class:`UserError`, else 1.
+
+    The script runs itself a second time as an owned process (:mod:`criticflow.processes`), whose
+    output, and that of all its children, is the rule's log. An error ends up in the log with its
+    traceback and as one line on the terminal.
+    """
+    if os.environ.pop(_INSIDE, None):
+        sys.exit(_work(snakemake, work))
+    log = Path(snakemake.log[0])
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_bytes(b"")
+    stage = " ".join([snakemake.rule, *map(str, snakemake.wildcards)])
+    env = open_terminal(stage) | {_INSIDE: "1"}
+    code = run_owned([sys.executable, *sys.argv], env, log, pass_fds=terminal_fds())
+    if code > 128:
+        progress(f"ended by signal {code - 128} (9 without a person's doing: out of memory); {log}")
+    sys.exit(code)
+
+
+def _work(snakemake: Any, work: Callable[[Any], None]) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    try:
+        work(snakemake)
+    except UserError as error:
+        progress(f"error: {error}")
+        return 2
+    except Exception as error:
+        # Not swallowed: the exit code fails the rule, the log has the traceback.
+        traceback.print_exc()
+        summary = " ".join(traceback.format_exception_only(error)[-1].split())
+        progress(f"error: {summary} (traceback in {snakemake.log[0]})")
+        return 1
+    return 0

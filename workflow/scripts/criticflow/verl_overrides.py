@@ -1,0 +1,200 @@
+"""From a run's settings to verl's: the one place where the two vocabularies meet."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from criticflow.config import Model, Resources, Run, Task
+
+PRECISION = {"float32": "fp32", "bfloat16": "bf16"}
+
+
+def verl_overrides(
+    run: Run,
+    model: Model,
+    task: Task,
+    resources: Resources,
+    *,
+    name: str,
+    seed: int,
+    model_dir: str,
+    critic_dir: str | None,
+    data_dir: Path,
+    checkpoint_dir: Path,
+) -> list[str]:
+    """Hydra overrides for ``python -m criticflow.train``.
+
+    ``run.train.verl`` comes last, so it wins over everything that is derived here.
+
+    Args:
+        run, model, task, resources: the run and what it refers to.
+        name: the run's name (verl's experiment name).
+        seed: of the data order, the rollouts, the mask and a fresh value head.
+        model_dir: directory or hub name of actor and reference policy.
+        critic_dir: the same for the critic; None: the actor's.
+        data_dir: holds train.parquet and val.parquet.
+        checkpoint_dir: where verl keeps its checkpoints.
+    """
+    settings = (
+        _data(run, task, data_dir, seed)
+        | _actor(run, model, model_dir)
+        | _rollout(run, task, resources, seed)
+        | _trainer(run, name, checkpoint_dir, resources)
+    )
+    if run.algorithm == "ppo":
+        settings |= _critic(run, model, critic_dir or model_dir, seed)
+    if resources.device == "cpu":
+        settings |= _cpu(resources, critic=run.algorithm == "ppo")
+    settings |= {f"++{key}": value for key, value in run.train.verl.items()}
+    return [f"{key}={_literal(value)}" for key, value in settings.items()]
+
+
+def _literal(value: Any) -> str:
+    """Hydra's grammar takes JSON, less the quotes around a dictionary's keys."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{_literal(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_literal, value)) + "]"
+    if value is None:
+        return "null"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _data(run: Run, task: Task, data_dir: Path, seed: int) -> dict[str, Any]:
+    return {
+        "data.train_files": str(data_dir / "train.parquet"),
+        "data.val_files": str(data_dir / "val.parquet"),
+        "data.train_batch_size": run.train.batch_size,
+        "data.max_prompt_length": task.max_prompt_length,
+        "data.max_response_length": task.max_response_length,
+        "data.filter_overlong_prompts": True,
+        "data.dataloader_num_workers": 0,
+        "data.seed": seed,
+        "reward.custom_reward_function.path": "pkg://criticflow.reward",
+        "reward.custom_reward_function.name": "compute_score",
+    }
+
+
+def _engine(prefix: str, run: Run) -> dict[str, Any]:
+    precision = PRECISION[run.train.dtype]
+    mixed = {"param_dtype": precision, "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
+    return {f"+{prefix}.mixed_precision": mixed}
+
+
+def _actor(run: Run, model: Model, model_dir: str) -> dict[str, Any]:
+    train, actor = run.train, "actor_rollout_ref.actor"
+    settings = {
+        "actor_rollout_ref.model.path": model_dir,
+        "actor_rollout_ref.model.trust_remote_code": model.trust_remote_code,
+        f"{actor}.strategy": train.strategy,
+        f"{actor}.optim.lr": train.actor_lr,
+        f"{actor}.ppo_mini_batch_size": train.mini_batch_size,
+        f"{actor}.ppo_micro_batch_size_per_gpu": train.micro_batch_size,
+        f"{actor}.use_kl_loss": train.kl_loss_coef > 0,
+        f"{actor}.kl_loss_coef": train.kl_loss_coef,
+        "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": train.micro_batch_size,
+    } | _engine(f"{actor}.fsdp_config", run)
+    if model.attn_implementation:
+        settings["+actor_rollout_ref.model.override_config.attn_implementation"] = (
+            model.attn_implementation
+        )
+    return settings
+
+
+def _rollout(run: Run, task: Task, resources: Resources, seed: int) -> dict[str, Any]:
+    rollout = "actor_rollout_ref.rollout"
+    return {
+        f"{rollout}.name": "vllm",
+        f"{rollout}.tensor_model_parallel_size": 1,
+        f"{rollout}.n": run.train.rollout_n,
+        f"{rollout}.temperature": run.train.temperature,
+        f"{rollout}.seed": seed,
+        f"{rollout}.dtype": run.train.dtype,
+        f"{rollout}.max_model_len": task.max_prompt_length + task.max_response_length,
+        f"{rollout}.gpu_memory_utilization": resources.rollout_memory,
+        f"{rollout}.log_prob_micro_batch_size_per_gpu": run.train.micro_batch_size,
+    }
+
+
+def _critic(run: Run, model: Model, critic_dir: str, seed: int) -> dict[str, Any]:
+    train = run.train
+    settings = {
+        "critic.model.path": critic_dir,
+        "critic.model.trust_remote_code": model.trust_remote_code,
+        "critic.model.head_seed": seed,
+        "critic.strategy": train.strategy,
+        "critic.optim.lr": train.critic_lr,
+        "critic.ppo_mini_batch_size": train.mini_batch_size,
+        "critic.ppo_micro_batch_size_per_gpu": train.micro_batch_size,
+        "critic.freeze": run.critic.freeze,
+        "critic.value_head": run.critic.value_head,
+        "critic.allow_untrained": run.critic.allow_untrained,
+    } | _engine("critic.fsdp", run)
+    if model.attn_implementation:
+        settings["+critic.model.override_config.attn_implementation"] = model.attn_implementation
+    return settings
+
+
+def _trainer(run: Run, name: str, checkpoint_dir: Path, resources: Resources) -> dict[str, Any]:
+    train, mask = run.train, run.reward_mask
+    return {
+        "algorithm.adv_estimator": {"ppo": "gae", "grpo": "grpo"}[run.algorithm],
+        "algorithm.gamma": train.gamma,
+        "algorithm.lam": train.lam,
+        "algorithm.use_kl_in_reward": train.kl_coef > 0,
+        "algorithm.kl_ctrl.kl_coef": train.kl_coef,
+        "algorithm.reward_mask_ratio": mask.ratio,
+        "algorithm.reward_mask_type": mask.type,
+        "algorithm.reward_mask_rescale": mask.rescale,
+        "trainer.project_name": "criticflow",
+        "trainer.experiment_name": name,
+        "trainer.logger": ["console", "file"],
+        "trainer.nnodes": 1,
+        "trainer.n_gpus_per_node": resources.ranks,
+        "trainer.total_training_steps": train.steps,
+        # Far more than the steps need: the number of steps alone ends a run.
+        "trainer.total_epochs": 1_000_000,
+        "trainer.critic_warmup": train.critic_warmup if run.algorithm == "ppo" else 0,
+        "trainer.save_freq": train.save_every,
+        "trainer.test_freq": train.test_every,
+        "trainer.val_before_train": train.test_every > 0,
+        "trainer.max_actor_ckpt_to_keep": train.keep_checkpoints,
+        "trainer.max_critic_ckpt_to_keep": train.keep_checkpoints,
+        "trainer.default_local_dir": str(checkpoint_dir),
+        "trainer.resume_mode": "auto",
+    }
+
+
+def _cpu(resources: Resources, critic: bool) -> dict[str, Any]:
+    """What a machine without an accelerator needs, and what its start-up can do without."""
+    ranks = resources.ranks
+    rollout = "actor_rollout_ref.rollout"
+    settings: dict[str, Any] = {
+        "trainer.device": "cpu",
+        # Logical resources: verl places workers by GPU and asks for several CPUs for each.
+        "+ray_kwargs.ray_init.num_gpus": ranks,
+        "ray_kwargs.ray_init.num_cpus": 8 * ranks,
+        "+ray_kwargs.ray_init.include_dashboard": False,
+        "+ray_kwargs.ray_init.object_store_memory": 512 * 2**20,
+        "actor_rollout_ref.actor.use_torch_compile": False,
+        "actor_rollout_ref.actor.fsdp_config.use_torch_compile": False,
+        "actor_rollout_ref.ref.use_torch_compile": False,
+        "actor_rollout_ref.model.use_remove_padding": False,
+        "actor_rollout_ref.model.enable_gradient_checkpointing": False,
+        f"{rollout}.enforce_eager": True,
+        f"{rollout}.free_cache_engine": False,
+        f"+{rollout}.enable_sleep_mode": False,
+        f"{rollout}.agent.num_workers": 1,
+        f"{rollout}.checkpoint_engine.update_weights_bucket_megabytes": 16,
+        "reward.num_workers": 1,
+        "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
+    }
+    if critic:
+        settings |= {
+            "critic.fsdp.use_torch_compile": False,
+            "critic.model.use_remove_padding": False,
+            "critic.model.enable_gradient_checkpointing": False,
+        }
+    return settings

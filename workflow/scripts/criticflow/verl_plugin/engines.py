@@ -1,0 +1,48 @@
+"""verl engines: its FSDP engines on the CPU, and the value model's engine on every device.
+
+verl looks up an engine by (device, vendor) before (device); registering ours for a vendor puts it
+in front of verl's own without touching that.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from verl.workers.engine.base import EngineRegistry
+from verl.workers.engine.fsdp.transformer_impl import (
+    FSDPEngineWithLMHead,
+    FSDPEngineWithValueHead,
+)
+
+from criticflow.verl_plugin import patches
+from criticflow.verl_plugin.frozen_critic import FreezableEngine
+from criticflow.verl_plugin.model_config import ValueModelConfig
+from criticflow.verl_plugin.value_model import load_for_engine
+
+FSDP = ["fsdp", "fsdp2"]
+
+
+class ValueEngine(FreezableEngine, FSDPEngineWithValueHead):
+    """verl's FSDP engine for critics, with criticflow's loading and freezing.
+
+    With verl's own model configuration (its own trainer) it is verl's engine, unchanged.
+    """
+
+    def _build_module(self) -> Any:
+        if not isinstance(self.model_config, ValueModelConfig):
+            return super()._build_module()
+        with patches.value_model_loader(partial(load_for_engine, self.model_config)):
+            return super()._build_module()
+
+
+EngineRegistry.register(model_type="language_model", backend=FSDP, device="cpu")(
+    FSDPEngineWithLMHead
+)
+EngineRegistry.register(model_type="value_model", backend=FSDP, device="cpu")(
+    FSDPEngineWithValueHead
+)
+for device, vendor in (("cpu", "cpu"), ("cuda", "nvidia")):
+    EngineRegistry.register(
+        model_type="value_model", backend=FSDP, device=device, vendor=vendor
+    )(ValueEngine)

@@ -1,0 +1,55 @@
+"""A critic that gives values and never learns.
+
+    A_t = sum_l (gamma lambda)^l delta_{t+l},  delta_t = r_t + gamma V(s_{t+1}) - V(s_t)
+
+V is the critic as it was loaded; GAE (Schulman et al. 2016), the clipped policy loss and the actor's
+update are verl's and unchanged. What changes: the parameters require no gradient, no optimizer and
+no scheduler exist (so none of their memory), the critic's update is skipped (so none of its time),
+and a checkpoint neither holds nor asks for optimizer state.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from verl.trainer.config import CheckpointConfig
+
+OPTIMIZER = "optimizer"
+
+
+def without_optimizer(checkpoint: CheckpointConfig) -> CheckpointConfig:
+    """The same checkpoint contents less the optimizer, which a frozen critic does not have."""
+    for contents in ("save_contents", "load_contents"):
+        kept = [part for part in getattr(checkpoint, contents) if part != OPTIMIZER]
+        object.__setattr__(checkpoint, contents, kept)
+    return checkpoint
+
+
+class FreezableEngine:
+    """Mixed into a verl FSDP engine: honours ``freeze`` of the model configuration."""
+
+    frozen: bool
+
+    def __init__(
+        self,
+        model_config: Any,
+        engine_config: Any,
+        optimizer_config: Any,
+        checkpoint_config: CheckpointConfig,
+    ) -> None:
+        self.frozen = bool(model_config.get("freeze", False))
+        if self.frozen:
+            checkpoint_config = without_optimizer(checkpoint_config)
+        super().__init__(model_config, engine_config, optimizer_config, checkpoint_config)
+
+    def _build_module(self) -> Any:
+        module = super()._build_module()
+        if self.frozen:
+            module.requires_grad_(False)
+        return module
+
+    def _build_optimizer(self, module: Any) -> Any:
+        return None if self.frozen else super()._build_optimizer(module)
+
+    def _build_lr_scheduler(self, optimizer: Any) -> Any:
+        return None if self.frozen else super()._build_lr_scheduler(optimizer)

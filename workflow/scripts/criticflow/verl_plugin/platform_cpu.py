@@ -1,0 +1,124 @@
+"""A verl platform for machines without an accelerator. Selected with ``VERL_PLATFORM=cpu``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import torch
+from verl.plugin.platform import PlatformBase, PlatformRegistry
+
+
+def _resident() -> int:
+    """Resident memory of this process, bytes."""
+    return psutil.Process().memory_info().rss
+
+
+def _nothing(*_: Any, **__: Any) -> None:
+    return None
+
+
+def _mem_get_info(*_: Any) -> tuple[int, int]:
+    memory = psutil.virtual_memory()
+    return memory.available, memory.total
+
+
+# What verl calls on ``torch.cuda``; ``torch.cpu`` has less than half of it.
+_DEVICE = SimpleNamespace(
+    current_stream=torch.cpu.current_stream,
+    device_count=lambda: 1,
+    empty_cache=_nothing,
+    get_device_name=lambda *_: "cpu",
+    get_rng_state=torch.get_rng_state,
+    ipc_collect=_nothing,
+    is_available=lambda: True,
+    manual_seed=torch.manual_seed,
+    manual_seed_all=torch.manual_seed,
+    max_memory_allocated=lambda *_: _resident(),
+    max_memory_reserved=lambda *_: _resident(),
+    mem_get_info=_mem_get_info,
+    memory_allocated=lambda *_: _resident(),
+    memory_reserved=lambda *_: _resident(),
+    reset_peak_memory_stats=_nothing,
+    set_device=_nothing,
+    set_per_process_memory_fraction=_nothing,
+    set_rng_state=torch.set_rng_state,
+    Event=torch.cpu.Event if hasattr(torch.cpu, "Event") else None,
+    Stream=torch.cpu.Stream,
+    stream=nullcontext,
+    synchronize=_nothing,
+)
+
+
+@PlatformRegistry.register(platform="cpu")
+class PlatformCPU(PlatformBase):
+    """The CPU as verl's device. Never detected by itself: it has to be asked for."""
+
+    device_name = "cpu"
+    vendor_name = "cpu"
+    device_module = _DEVICE
+
+    def is_available(self) -> bool:
+        return True
+
+    def is_platform_available(self, use_smi_check: bool = False) -> bool:
+        return False
+
+    def current_device(self) -> str:
+        return "cpu"
+
+    def device_count(self) -> int:
+        return 1
+
+    def set_device(self, device_index: int) -> None:
+        return None
+
+    def synchronize(self, device_index: int | None = None) -> None:
+        return None
+
+    def manual_seed(self, seed: int) -> None:
+        torch.manual_seed(seed)
+
+    def manual_seed_all(self, seed: int) -> None:
+        torch.manual_seed(seed)
+
+    def set_allocator_settings(self, settings: str) -> None:
+        return None
+
+    def empty_cache(self) -> None:
+        return None
+
+    def get_device_capability(self, device_index: int = 0) -> tuple[None, None]:
+        return None, None
+
+    def communication_backend_name(self) -> str:
+        return "gloo"
+
+    def visible_devices_envvar(self) -> str:
+        return "CUDA_VISIBLE_DEVICES"
+
+    @contextmanager
+    def nvtx_range(self, msg: str) -> Iterator[None]:
+        yield
+
+    def profiler_start(self) -> None:
+        return None
+
+    def profiler_stop(self) -> None:
+        return None
+
+    def ray_resource_name(self) -> str:
+        # Ray counts logical GPUs, so verl's own placement works unchanged.
+        return "GPU"
+
+    def ray_noset_envvars(self) -> list[str]:
+        return ["RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"]
+
+    def is_ipc_supported(self) -> bool:
+        return False
+
+    def cudart(self) -> None:
+        return None

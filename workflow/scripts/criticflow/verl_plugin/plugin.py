@@ -1,0 +1,20 @@
+"""What verl imports in each of its processes (entry point ``verl.plugins``).
+
+verl swallows an entry point that fails. ``criticflow.train`` therefore names this module in
+``VERL_USE_EXTERNAL_MODULES`` as well, which verl imports without a net: a process that cannot load
+the plugin stops.
+"""
+
+from __future__ import annotations
+
+from criticflow.verl_plugin import platform_cpu  # noqa: F401, I001  (registers; all else asks)
+from criticflow.verl_plugin import patches
+from criticflow.verl_plugin.patches import apply_to_verl, apply_to_vllm
+from criticflow.verl_plugin.versions import check_versions
+
+check_versions()
+apply_to_verl()
+apply_to_vllm()
+
+if not patches.in_rollout_process():
+    from criticflow.verl_plugin import engines  # noqa: F401  (registers; slow to import)

@@ -1,0 +1,67 @@
+"""How a critic's model is loaded: V(s_t) = head(h_t), h_t the last hidden state at token t.
+
+PPO is not changed: verl's engine wraps, trains and saves what is loaded here. What is different
+from verl 0.9.1's own loader: the attention implementation is the configured one, never
+flash-attention by force; the value head may be an MLP; a trained critic that does not load
+completely is an error, where verl would go on with a fresh head; and a fresh head is drawn from its
+own seed, so that a run can be repeated.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from criticflow.errors import UserError
+from criticflow.value_head import load_value_model
+from criticflow.verl_plugin.model_config import ValueModelConfig
+
+logger = logging.getLogger(__name__)
+logger.setLevel(logging.INFO)
+
+
+def is_critic(hf_config: Any) -> bool:
+    """Whether a model directory claims to hold a value model (by its architecture)."""
+    return any("ForTokenClassification" in name for name in hf_config.architectures or [])
+
+
+def load_for_engine(
+    config: ValueModelConfig,
+    local_path: str,
+    torch_dtype: torch.dtype,
+    model_config: Any,
+    trust_remote_code: bool,
+) -> PreTrainedModel:
+    """Load a critic for a training engine (the signature of verl's ``load_valuehead_model``).
+
+    A base model (``...ForCausalLM``) starts with a fresh head, and the log says so. A directory
+    that claims to be a critic must hold one, unless ``critic.allow_untrained`` is set.
+
+    Raises:
+        UserError: tensors are missing or left over, or an untrained critic would be frozen.
+    """
+    stored = config.hf_config.architectures
+    trained = is_critic(config.hf_config)
+    if config.freeze and not trained and not config.allow_untrained:
+        raise UserError(
+            f"critic.model.path={config.path} is a {stored[0]}: its value head was never trained, "
+            "and critic.freeze would keep it so. Give a trained critic, or set "
+            "critic.allow_untrained=true for a control arm"
+        )
+    model = load_value_model(
+        Path(local_path),
+        head=config.value_head,
+        allow_untrained=config.allow_untrained or not trained,
+        dtype=torch_dtype,
+        attn_implementation=model_config._attn_implementation,
+        trust_remote_code=trust_remote_code,
+        config=model_config,
+        seed=config.head_seed,
+    )
+    if not trained:
+        logger.info("critic: fresh %s value head on %s", config.value_head, config.path)
+    return model

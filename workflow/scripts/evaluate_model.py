@@ -1,0 +1,10 @@
+"""TODO."""
+
+from criticflow.stage import run_stage
+
+
+def main(snakemake) -> None:
+    raise NotImplementedError
+
+
+run_stage(snakemake, main)

@@ -1,0 +1,19 @@
+"""Render the Snakemake report of everything that came before it."""
+
+from pathlib import Path
+
+from criticflow.stage import run_stage
+
+
+def main(snakemake) -> None:
+    from criticflow.report.render import render
+
+    render(
+        Path(snakemake.params.snakefile),
+        snakemake.config,
+        targets=[*snakemake.input.parts, *snakemake.input.probe],
+        out=Path(snakemake.output.report),
+    )
+
+
+run_stage(snakemake, main)

@@ -1,0 +1,25 @@
+"""Train one run with one seed."""
+
+from pathlib import Path
+
+from criticflow.stage import run_stage
+
+
+def main(snakemake) -> None:
+    from criticflow.config import Config
+    from criticflow.run_training import train_run
+
+    train_run(
+        Config.model_validate(snakemake.params.config),
+        run=snakemake.wildcards.run,
+        seed=int(snakemake.wildcards.seed),
+        model_dir=snakemake.params.model_path,
+        critic_dir=snakemake.input.get("critic"),
+        data_dir=Path(snakemake.params.data_dir),
+        run_dir=Path(snakemake.output.metrics).parent,
+        checkpoint_dir=Path(snakemake.params.checkpoints),
+        log=Path(snakemake.log[0]),
+    )
+
+
+run_stage(snakemake, main)
