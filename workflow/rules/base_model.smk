@@ -7,17 +7,19 @@ rule build_base_model:
         sources=sources("build_base_model.py"),
     output:
         model=directory("results/models/{model}"),
-    wildcard_constraints:
-        model=only([name for name, model in CONFIG.models.items() if model.build]),
     log:
         "logs/build_base_model/{model}.log",
     benchmark:
         "benchmarks/build_base_model/{model}.tsv"
+    wildcard_constraints:
+        model=only([name for name, model in CONFIG.models.items() if model.build]),
     threads: os.cpu_count()
     resources:
         mem_mb=4000,
         runtime=60,
     params:
         build=lambda wildcards: settings(CONFIG.models[wildcards.model].build),
+    message:
+        "Make the base model {wildcards.model}"
     script:
         "../scripts/build_base_model.py"

@@ -2,12 +2,18 @@
 
 import os
 import re
+from pathlib import Path
 
 from criticflow.sources import package_data, sources
 
 # Files of the package that no import names: vLLM and verl load the plugin by entry points.
 VLLM_PLUGIN = ["criticflow.verl_plugin.vllm_cpu"]
-VERL_PLUGIN = ["criticflow.train", "criticflow.reward", "criticflow.verl_plugin.plugin", *VLLM_PLUGIN]
+VERL_PLUGIN = [
+    "criticflow.train",
+    "criticflow.reward",
+    "criticflow.verl_plugin.plugin",
+    *VLLM_PLUGIN,
+]
 
 # An engine (vLLM, Ray) on the CPU claims every core, so that no two share a machine's memory;
 # with GPUs the resource `gpu` keeps jobs apart.
@@ -156,8 +162,7 @@ def captions():
     return sorted(os.path.relpath(os.path.join(folder, name)) for name in os.listdir(folder))
 
 
-def failed_logs(snakemake_log):
+def failed_logs(snakemake_logs):
     """Logs of the jobs that failed, as Snakemake's own log names them."""
-    with open(snakemake_log, encoding="utf-8") as stream:
-        text = stream.read()
+    text = "".join(Path(path).read_text(encoding="utf-8") for path in snakemake_logs)
     return list(dict.fromkeys(re.findall(r"^\s+log: (\S+) \(check log", text, re.MULTILINE)))

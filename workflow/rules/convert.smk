@@ -8,17 +8,19 @@ rule convert_checkpoint:
         sources=sources("convert_checkpoint.py"),
     output:
         model=directory("results/runs/{run}/seed{seed}/{kind}"),
-    wildcard_constraints:
-        kind="actor|critic",
     log:
         "logs/convert_checkpoint/{run}/seed{seed}/{kind}.log",
     benchmark:
         "benchmarks/convert_checkpoint/{run}/seed{seed}/{kind}.tsv"
+    wildcard_constraints:
+        kind="actor|critic",
     threads: 1
     resources:
         mem_mb=4000,
         runtime=60,
     params:
         checkpoints="results/checkpoints/{run}/seed{seed}",
+    message:
+        "Convert the {wildcards.kind} of {wildcards.run}, seed {wildcards.seed}"
     script:
         "../scripts/convert_checkpoint.py"

@@ -20,5 +20,7 @@ rule prepare_data:
         runtime=60,
     params:
         task=lambda wildcards: settings(CONFIG.tasks[wildcards.task]),
+    message:
+        "Prepare the problems of {wildcards.task}"
     script:
         "../scripts/prepare_data.py"

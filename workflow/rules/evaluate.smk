@@ -24,6 +24,8 @@ rule evaluate_base:
         task=lambda wildcards: settings(CONFIG.tasks[wildcards.task]),
         evaluate=settings(CONFIG.evaluate),
         resources=settings(CONFIG.resources),
+    message:
+        "Evaluate {wildcards.model} on {wildcards.task}"
     script:
         "../scripts/evaluate_model.py"
 
@@ -46,6 +48,8 @@ use rule evaluate_base as evaluate_run with:
         model_path="results/runs/{run}/seed{seed}/actor",
         model=lambda wildcards: settings(CONFIG.models[CONFIG.runs[wildcards.run].model]),
         task=lambda wildcards: settings(CONFIG.tasks[CONFIG.runs[wildcards.run].task]),
+    message:
+        "Evaluate {wildcards.run}, seed {wildcards.seed}"
 
 
 rule summarise:
@@ -67,5 +71,7 @@ rule summarise:
         evaluate=settings(CONFIG.evaluate),
         base_of={name: [run.model, run.task] for name, run in CONFIG.runs.items()},
         seeds=CONFIG.seeds,
+    message:
+        "Compare all models with their base"
     script:
         "../scripts/summarise.py"

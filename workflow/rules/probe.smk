@@ -30,5 +30,7 @@ rule probe_signal:
         task=lambda wildcards: settings(CONFIG.tasks[wildcards.task]),
         probe=settings(CONFIG.probe),
         resources=settings(CONFIG.resources),
+    message:
+        "Probe {wildcards.model} on {wildcards.task}: is there something to learn?"
     script:
         "../scripts/probe_signal.py"

@@ -34,6 +34,8 @@ rule report_parts:
     resources:
         mem_mb=2000,
         runtime=30,
+    message:
+        "Make tables and learning curves"
     script:
         "../scripts/report_parts.py"
 
@@ -56,5 +58,7 @@ rule render_report:
         runtime=30,
     params:
         snakefile=os.path.relpath(workflow.main_snakefile),
+    message:
+        "Render results/report.html"
     script:
         "../scripts/render_report.py"

@@ -8,12 +8,12 @@ rule train_run:
         config="results/runs/{run}/seed{seed}/config.yaml",
         metrics="results/runs/{run}/seed{seed}/metrics.parquet",
         provenance="results/runs/{run}/seed{seed}/provenance.json",
-    wildcard_constraints:
-        run=only([name for name, run in CONFIG.runs.items() if not run.critic.from_run]),
     log:
         "logs/train_run/{run}/seed{seed}.log",
     benchmark:
         "benchmarks/train_run/{run}/seed{seed}.tsv"
+    wildcard_constraints:
+        run=only([name for name, run in CONFIG.runs.items() if not run.critic.from_run]),
     threads: ENGINE_THREADS
     resources:
         gpu=CONFIG.resources.gpu,
@@ -25,6 +25,8 @@ rule train_run:
         data_dir=lambda wildcards: f"results/data/{CONFIG.runs[wildcards.run].task}",
         # Not an output: a retry resumes from it.
         checkpoints="results/checkpoints/{run}/seed{seed}",
+    message:
+        "Train {wildcards.run}, seed {wildcards.seed}"
     script:
         "../scripts/train_run.py"
 

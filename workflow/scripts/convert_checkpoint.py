@@ -7,9 +7,9 @@ from criticflow.stage import run_stage
 
 def main(snakemake) -> None:
     from criticflow.checkpoint.convert import convert
-    from criticflow.checkpoint.latest import latest_step
+    from criticflow.run_training import last_checkpoint
 
-    step = latest_step(Path(snakemake.params.checkpoints))
+    step = last_checkpoint(Path(snakemake.params.checkpoints))
     kind = snakemake.wildcards.kind
     convert(step / kind, Path(snakemake.output.model), kind)
 

@@ -10,7 +10,7 @@ TERMINAL = "CRITICFLOW_TERMINAL"
 
 
 def progress(text: str) -> None:
-    """One line, in the log (this process's stdout) and on the terminal from which a person looks on.
+    """One line, in the log (this process's stdout) and on the terminal.
 
     Outside of a stage there is only stdout. Works in a stage's own process and in the children that
     inherited its terminal (see :func:`terminal_fds`).

@@ -41,7 +41,7 @@ def _row(line: bytes) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"not valid JSON ({error})") from None
+        raise UserError(f"not valid JSON ({getattr(error, 'msg', error)})") from None
     if not isinstance(row, dict):
         raise UserError(f"expected an object with response and ground_truth, not {str(row)[:40]!r}")
     for key in ("response", "ground_truth"):

@@ -49,7 +49,9 @@ def imported_files(path: Path) -> list[Path]:
     """Files of the package that one file imports, with the packages above them."""
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     modules = {name for node in _runtime_nodes(tree) for name in _modules(node)}
-    parents = {name.rsplit(".", depth)[0] for name in modules for depth in range(name.count(".") + 1)}
+    parents = {
+        name.rsplit(".", depth)[0] for name in modules for depth in range(name.count(".") + 1)
+    }
     return sorted({_file_of(name) for name in modules | parents})
 
 

@@ -44,7 +44,7 @@ def _work(snakemake: Any, work: Callable[[Any], None]) -> int:
     except UserError as error:
         progress(f"error: {error}")
         return 2
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         # Not swallowed: the exit code fails the rule, the log has the traceback.
         traceback.print_exc()
         summary = " ".join(traceback.format_exception_only(error)[-1].split())

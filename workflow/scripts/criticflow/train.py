@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.resources import files
 
 PLUGIN = "criticflow.verl_plugin.plugin"
 
@@ -46,6 +47,10 @@ def main() -> None:
             settings.check(config)
         except UserError as error:
             sys.exit(f"error: {error}")
+        agent = config.actor_rollout_ref.rollout.agent
+        if agent.agent_loop_config_path is None:
+            loops = files("criticflow.verl_plugin.config") / "agent_loops.yaml"
+            agent.agent_loop_config_path = str(loops)
         auto_set_device(config)
         validate_config(
             config=config,

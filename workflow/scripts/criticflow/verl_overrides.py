@@ -186,6 +186,8 @@ def _cpu(resources: Resources, critic: bool) -> dict[str, Any]:
         f"{rollout}.enforce_eager": True,
         f"{rollout}.free_cache_engine": False,
         f"+{rollout}.enable_sleep_mode": False,
+        # vLLM's worker in its engine's process: one start of Python less for each rank.
+        f"+{rollout}.engine_kwargs.vllm.distributed_executor_backend": "uni",
         f"{rollout}.agent.num_workers": 1,
         f"{rollout}.checkpoint_engine.update_weights_bucket_megabytes": 16,
         "reward.num_workers": 1,

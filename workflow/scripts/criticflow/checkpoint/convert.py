@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import shutil
-import threading
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from criticflow.checkpoint import labels
 from criticflow.checkpoint.labels import Kind
 from criticflow.checkpoint.layout import StoredTensor, assemble
-from criticflow.checkpoint.shards import Shards, read_shards
-from criticflow.checkpoint.stream import Use, scan
+from criticflow.checkpoint.shards import RankFile, Shards, read_shards
+from criticflow.checkpoint.stream import Use
+from criticflow.checkpoint.target import require_free_target, require_space
+from criticflow.checkpoint.transfer import transfer
 from criticflow.checkpoint.verify import (
     MANIFEST,
     check_reload,
@@ -94,9 +92,15 @@ def convert(
             Output(name, tensor, _output_dtype(tensor, dtype)) for name, tensor in kept.items()
         ]
         require_space(target_dir, sum(output.nbytes for output in outputs))
-        source_hashes = _write_weights(
-            aside, outputs, shards, stored, tensors, aliases, max_shard_size, progress
-        )
+        comparisons = [
+            use
+            for alias, name in aliases.items()
+            for use in _alias_uses(tensors[alias], tensors[name])
+        ]
+        with safetensors_files(aside, outputs, max_shard_size) as files:
+            source_hashes = transfer(
+                shards, stored.values(), outputs, files, comparisons, progress
+            )
         weights = sum(output.nbytes for output in outputs)
         reloaded = reload and fits_in_memory(weights)
         if reloaded:
@@ -126,28 +130,6 @@ def convert(
         }
         write_json(aside / MANIFEST, manifest)
     return manifest
-
-
-def require_free_target(target_dir: Path, local_dir: Path, overwrite: bool) -> None:
-    """Raise :class:`UserError` unless ``target_dir`` may be written."""
-    if target_dir.exists() and not target_dir.is_dir():
-        raise UserError(f"{target_dir} is a file: choose another target")
-    if local_dir.resolve().is_relative_to(target_dir.resolve()):
-        raise UserError(f"{target_dir} contains the checkpoint itself: choose another target")
-    if target_dir.is_dir() and any(target_dir.iterdir()) and not overwrite:
-        raise UserError(f"{target_dir} is not empty: choose another target or add --overwrite")
-
-
-def require_space(target_dir: Path, nbytes: int) -> None:
-    """Raise :class:`UserError` if the target's disk has less than ``nbytes`` free."""
-    folder = target_dir.absolute().parent
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if free < nbytes:
-        raise UserError(
-            f"no space for {target_dir}: {nbytes / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free"
-        )
 
 
 def _main_dtype(tensors: dict[str, StoredTensor], dtype: str | None) -> torch.dtype:
@@ -196,33 +178,6 @@ def _drop_tied(
     return {name: tensor for name, tensor in tensors.items() if name not in aliases}, aliases
 
 
-def _write_weights(
-    folder: Path,
-    outputs: list[Output],
-    shards: Shards,
-    stored: dict[str, StoredTensor],
-    tensors: dict[str, StoredTensor],
-    aliases: dict[str, str],
-    max_shard_size: str | int,
-    progress: bool,
-) -> dict[Path, str]:
-    written = {output.source.name: output for output in outputs}
-    with safetensors_files(folder, outputs, max_shard_size) as files:
-        uses = []
-        for tensor in stored.values():
-            output = written.get(tensor.name)
-            for piece in tensor.pieces:
-                sink = files.sink(output, piece) if output else None
-                uses.append(Use(piece, sink=sink))
-            uses += [Use(copy, twin=piece) for copy, piece in tensor.replicas]
-        for alias, name in aliases.items():
-            uses += _alias_uses(tensors[alias], tensors[name])
-        total = sum(file.size for file in shards.files)
-        with _bar(total, progress) as advance:
-            digests = scan(uses, shards.files, advance)
-    return {file.path: digest for file, digest in digests.items()}
-
-
 def _alias_uses(alias: StoredTensor, original: StoredTensor) -> list[Use]:
     """Comparisons of a tied tensor with the one whose name is kept."""
     twins = {piece.box: piece for piece in original.pieces}
@@ -231,22 +186,8 @@ def _alias_uses(alias: StoredTensor, original: StoredTensor) -> list[Use]:
     return [Use(piece, twin=twins[piece.box]) for piece in alias.pieces]
 
 
-@contextmanager
-def _bar(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    lock = threading.Lock()
-    with tqdm(
-        total=total, unit="B", unit_scale=True, desc="reading shards", disable=not shown
-    ) as bar:
-
-        def advance(count: int) -> None:
-            with lock:
-                bar.update(count)
-
-        yield advance
-
-
 def _describe_source(
-    local_dir: Path, shards: Shards, kept: dict[str, StoredTensor], hashes: dict[Path, str]
+    local_dir: Path, shards: Shards, kept: dict[str, StoredTensor], hashes: dict[RankFile, str]
 ) -> dict[str, Any]:
     meshes = {tensor.mesh for tensor in kept.values() if tensor.mesh is not None}
     return {
@@ -258,7 +199,7 @@ def _describe_source(
             for mesh in sorted(meshes, key=lambda mesh: mesh.shape)
         ],
         "files": [
-            {"name": file.path.name, "bytes": file.size, "sha256": hashes[file.path]}
+            {"name": file.path.name, "bytes": file.size, "sha256": hashes[file]}
             for file in shards.files
         ],
     }

@@ -50,6 +50,7 @@ class SafetensorsFiles:
 
     Attributes:
         paths: The files, one unless the model is larger than ``max_shard_size``.
+        places: For each tensor its file and its first byte there.
     """
 
     def __init__(self, folder: Path, outputs: Sequence[Output], max_shard_size: str | int) -> None:
@@ -72,8 +73,8 @@ class SafetensorsFiles:
         except ValueError as error:
             raise UserError(f"--max-shard-size {max_shard_size}: give e.g. 5GB ({error})") from error
         self.paths = [folder / name for name in split.filename_to_tensors]
-        self._places: dict[str, tuple[int, int]] = {}
-        self._descriptors: list[int] = []
+        self.places: dict[str, tuple[Path, int]] = {}
+        self._descriptors: dict[Path, int] = {}
         for filename, names in split.filename_to_tensors.items():
             self._start_file(folder / filename, [by_name[name] for name in names])
         if split.is_sharded:
@@ -97,17 +98,18 @@ class SafetensorsFiles:
         encoded = json.dumps(header, separators=(",", ":")).encode()
         encoded += b" " * (-len(encoded) % 8)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
-        self._descriptors.append(descriptor)
+        self._descriptors[path] = descriptor
         start = 8 + len(encoded)
         _write(descriptor, len(encoded).to_bytes(8, "little") + encoded, 0)
         os.truncate(descriptor, start + position)
         for output in outputs:
             begin = header[output.name]["data_offsets"][0]  # type: ignore[index]
-            self._places[output.name] = (descriptor, start + begin)
+            self.places[output.name] = (path, start + begin)
 
     def sink(self, output: Output, piece: Piece) -> Sink:
         """What puts elements of ``piece`` where they belong, cast to the output's type."""
-        descriptor, start = self._places[output.name]
+        path, start = self.places[output.name]
+        descriptor = self._descriptors[path]
         shape, itemsize = output.source.shape, output.dtype.itemsize
 
         def put(values: torch.Tensor, first: int) -> None:
@@ -126,7 +128,7 @@ class SafetensorsFiles:
     def close(self) -> None:
         """Close the files; nothing can be written afterwards."""
         while self._descriptors:
-            os.close(self._descriptors.pop())
+            os.close(self._descriptors.popitem()[1])
 
 
 @contextmanager

@@ -81,7 +81,7 @@ def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise UserError(f"{path}, line {number}: not valid JSON ({error})") from None
+                raise UserError(f"{path}, line {number}: not valid JSON ({getattr(error, 'msg', error)})") from None
             if not isinstance(row, dict):
                 raise UserError(f"{path}, line {number}: expected a JSON object")
             yield row

@@ -1,0 +1,18 @@
+from pathlib import Path
+
+import pytest
+
+from criticflow.base_model import initial_model
+from criticflow.char_tokenizer import char_tokenizer
+from criticflow.config import Build
+
+
+@pytest.fixture(scope="session")
+def base_model(tmp_path_factory) -> Path:
+    """An untrained tiny Qwen3 with tokenizer, as a HuggingFace directory."""
+    path = tmp_path_factory.mktemp("model") / "base"
+    build = Build(task="none", hidden_size=32, intermediate_size=64, num_layers=2, num_heads=4)
+    tokenizer = char_tokenizer(build.max_positions)
+    initial_model(build, tokenizer).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path

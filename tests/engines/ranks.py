@@ -1,0 +1,59 @@
+"""Run a function on several gloo ranks, each a fresh process with the plugin, and collect results."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+
+
+def run_on_ranks(function: str, world_size: int, workdir: Path, **arguments: Any) -> list[Any]:
+    """Call ``function`` of ``tests/engines/engine_cases.py`` as ``function(rank, **arguments)``.
+
+    Returns:
+        The ranks' results, in order.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    call = workdir / f"{function}.call"
+    call.write_bytes(pickle.dumps((function, arguments)))
+    env = os.environ | {
+        "VERL_PLATFORM": "cpu",
+        "VERL_USE_EXTERNAL_MODULES": "criticflow.verl_plugin.plugin",
+        "WORLD_SIZE": str(world_size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(call)],
+            env=env | {"RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=HERE,
+        )
+        for rank in range(world_size)
+    ]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    for rank, (process, output) in enumerate(zip(processes, outputs, strict=True)):
+        assert process.returncode == 0, f"rank {rank}:\n{output[-6000:]}"
+    return [pickle.loads(Path(f"{call}.{rank}").read_bytes()) for rank in range(world_size)]
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    name, kwargs = pickle.loads(path.read_bytes())
+    cases = importlib.import_module("engine_cases")
+    result = getattr(cases, name)(int(os.environ["RANK"]), **kwargs)
+    Path(f"{path}.{os.environ['RANK']}").write_bytes(pickle.dumps(result))

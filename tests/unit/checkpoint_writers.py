@@ -1,0 +1,257 @@
+"""Tiny models and the FSDP checkpoints of them, made here or by verl itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import nn
+from torch.distributed.tensor import DeviceMesh, DTensor, Placement, Replicate, Shard
+from torch.distributed.tensor._dtensor_spec import DTensorSpec, TensorMeta
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForTokenClassification,
+    GenerationConfig,
+    LlamaConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from criticflow.value_head import attach_value_head
+
+FAMILIES = {"qwen3": Qwen3Config, "qwen2": Qwen2Config, "llama": LlamaConfig}
+
+
+def tiny_config(family: str = "qwen3", tied: bool = False, **changes):
+    """A model of some ten thousand parameters, whose sizes 4 and 8 ranks do not divide evenly."""
+    sizes = {
+        "vocab_size": 67,
+        "hidden_size": 24,
+        "intermediate_size": 36,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 64,
+        "tie_word_embeddings": tied,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    if family != "qwen2":
+        sizes["head_dim"] = 12
+    return FAMILIES[family](**{**sizes, **changes})
+
+
+def tiny_critic(head: str = "linear", family: str = "qwen3", seed: int = 0) -> PreTrainedModel:
+    """A value model as in training, with the head's biases not zero."""
+    torch.manual_seed(seed)
+    config = tiny_config(family)
+    config.num_labels, config.classifier_dropout, config.value_head = 1, 0.0, head
+    # What verl saves: the configuration of the language model that the critic started from.
+    config.architectures = [f"{type(config).__name__.removesuffix('Config')}ForCausalLM"]
+    model = AutoModelForTokenClassification.from_config(config)
+    attach_value_head(model, head)
+    for name, parameter in model.score.named_parameters():
+        if name.endswith("bias"):
+            nn.init.normal_(parameter)
+    return model.eval()
+
+
+def tiny_actor(tied: bool = False, family: str = "qwen3", seed: int = 0) -> PreTrainedModel:
+    torch.manual_seed(seed)
+    return AutoModelForCausalLM.from_config(tiny_config(family, tied)).eval()
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    words = ["<pad>", "<bos>", "<eos>", *(f"w{index}" for index in range(64))]
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, "<pad>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>"
+    )
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    return tokenizer
+
+
+def write_companions(folder: Path, model: PreTrainedModel, world_size: int, version: int) -> None:
+    """What verl's rank 0 writes beside the shards."""
+    hf = folder / "huggingface"
+    model.config.save_pretrained(hf)
+    tiny_tokenizer().save_pretrained(hf)
+    GenerationConfig(eos_token_id=2).save_pretrained(hf)
+    (folder / "fsdp_config.json").write_text(
+        json.dumps({"FSDP_version": version, "world_size": world_size}, indent=4)
+    )
+
+
+Place = Callable[[str, torch.Tensor], tuple[Placement, ...] | None]
+
+
+def shard_first(name: str, tensor: torch.Tensor) -> tuple[Placement, ...]:
+    return (Shard(0),)
+
+
+def shard_first_hsdp(name: str, tensor: torch.Tensor) -> tuple[Placement, ...]:
+    return (Replicate(), Shard(0))
+
+
+def local_part(
+    tensor: torch.Tensor, mesh: torch.Tensor, placements: tuple[Placement, ...], rank: int
+) -> torch.Tensor:
+    """The chunk of ``rank``: torch.chunk along every sharded mesh dimension in turn."""
+    (coordinate,) = (mesh == rank).nonzero().tolist()
+    for size, index, placement in zip(mesh.shape, coordinate, placements, strict=True):
+        if isinstance(placement, Shard):
+            chunks = list(torch.chunk(tensor, size, dim=placement.dim))
+            empty = chunks[0].narrow(placement.dim, 0, 0)
+            tensor = chunks[index] if index < len(chunks) else empty
+    return tensor.contiguous().clone()
+
+
+def distributed(
+    local: torch.Tensor,
+    whole: torch.Tensor,
+    mesh: DeviceMesh,
+    placements: tuple[Placement, ...],
+) -> DTensor:
+    """A DTensor as a rank saves it, without any process group."""
+    meta = TensorMeta(whole.shape, whole.stride(), whole.dtype)
+    return DTensor(local, DTensorSpec(mesh, placements, tensor_meta=meta), requires_grad=False)
+
+
+def write_shards(
+    folder: Path,
+    state: dict[str, torch.Tensor],
+    mesh: torch.Tensor,
+    names: tuple[str, ...] = ("fsdp",),
+    place: Place = shard_first,
+    device: str = "cpu",
+) -> None:
+    """``model_world_size_N_rank_R.pt`` for every rank; ``place`` None means a plain tensor."""
+    folder.mkdir(parents=True, exist_ok=True)
+    world_size = mesh.numel()
+    for rank in range(world_size):
+        device_mesh = DeviceMesh(device, mesh, mesh_dim_names=names, _init_backend=False, _rank=rank)
+        shard, seen = {}, {}
+        for name, tensor in state.items():
+            placements = place(name, tensor)
+            if placements is None:
+                shard[name] = tensor.clone()
+                continue
+            # Tied tensors share their storage on every rank, as in a model.
+            if tensor.data_ptr() not in seen:
+                seen[tensor.data_ptr()] = local_part(tensor, mesh, placements, rank)
+            shard[name] = distributed(seen[tensor.data_ptr()], tensor, device_mesh, placements)
+        torch.save(shard, folder / f"model_world_size_{world_size}_rank_{rank}.pt")
+
+
+def write_checkpoint(
+    folder: Path,
+    model: PreTrainedModel,
+    world_size: int = 2,
+    mesh: torch.Tensor | None = None,
+    names: tuple[str, ...] = ("fsdp",),
+    place: Place = shard_first,
+    version: int = 2,
+) -> Path:
+    """A whole synthetic checkpoint directory."""
+    mesh = torch.arange(world_size) if mesh is None else mesh
+    write_shards(folder, model.state_dict(), mesh, names, place)
+    write_companions(folder, model, mesh.numel(), version)
+    return folder
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def set_rendezvous(rank: int, world_size: int, port: int) -> None:
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        RANK=str(rank),
+        WORLD_SIZE=str(world_size),
+        LOCAL_RANK=str(rank),
+    )
+
+
+def save_with_verl(
+    folder: Path, model_dir: Path, world_size: int, *, strategy: str, frozen: bool = False,
+    fsdp_size: int = -1, kind: str = "critic",
+) -> None:
+    """Shard, (unless frozen) train one step and save with verl's own checkpoint manager.
+
+    ``strategy`` is ``fsdp`` (FSDP1) or ``fsdp2``; the ranks are gloo processes.
+    """
+    torch.multiprocessing.spawn(
+        _verl_rank,
+        (world_size, free_port(), folder, model_dir, strategy, frozen, fsdp_size, kind),
+        nprocs=world_size,
+    )
+
+
+def _verl_rank(
+    rank: int, world_size: int, port: int, folder: Path, model_dir: Path, strategy: str,
+    frozen: bool, fsdp_size: int, kind: str,
+) -> None:
+    from omegaconf import OmegaConf
+    from torch import distributed
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy, fully_shard
+    from transformers import AutoTokenizer
+    from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
+
+    from criticflow.value_head import load_value_model
+
+    torch.set_num_threads(1)
+    set_rendezvous(rank, world_size, port)
+    distributed.init_process_group("gloo", rank=rank, world_size=world_size)
+    # As verl's create_device_mesh, which asks for the platform's accelerator.
+    if fsdp_size < 0:
+        mesh = init_device_mesh("cpu", (world_size,), mesh_dim_names=("fsdp",))
+    else:
+        shape = (world_size // fsdp_size, fsdp_size)
+        mesh = init_device_mesh("cpu", shape, mesh_dim_names=("ddp", "fsdp"))
+    if kind == "critic":
+        model = load_value_model(model_dir, dtype=torch.float32)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
+    if frozen:
+        model.requires_grad_(False)
+    if strategy == "fsdp2":
+        for layer in model.model.layers:
+            fully_shard(layer, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+    else:
+        model = FullyShardedDataParallel(
+            model,
+            device_mesh=mesh,
+            device_id=torch.device("cpu"),
+            use_orig_params=False,
+            sharding_strategy=ShardingStrategy.HYBRID_SHARD
+            if mesh.ndim == 2
+            else ShardingStrategy.FULL_SHARD,
+        )
+    optimizer = None
+    if not frozen and strategy == "fsdp2":
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        model(input_ids=torch.arange(1, 9).unsqueeze(0)).logits.square().mean().backward()
+        optimizer.step()
+    contents = ["model", "extra"] if optimizer is None else ["model", "optimizer", "extra"]
+    manager = FSDPCheckpointManager(
+        model,
+        optimizer=optimizer,
+        processing_class=AutoTokenizer.from_pretrained(model_dir),
+        checkpoint_config=OmegaConf.create({"save_contents": contents, "load_contents": contents}),
+    )
+    manager.save_checkpoint(str(folder), global_step=1)
+    distributed.destroy_process_group()

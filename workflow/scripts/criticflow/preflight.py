@@ -1,0 +1,142 @@
+"""Can this training job run here? Asked before it costs anything."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from pathlib import Path
+
+import psutil
+
+from criticflow.config import Resources
+from criticflow.errors import UserError
+
+GIB = 2**30
+
+PROCESS_GIB = 0.7
+"""Memory of one process that has loaded torch, verl and vLLM, without any weights."""
+BASE_PROCESSES = 5
+"""Driver, task runner, transfer queue, reward worker and agent loop, besides the ranks."""
+BYTES_A_PARAMETER = 16
+"""Weights, gradients and Adam's two moments in float32, together over all ranks. Reference policy,
+rollout weights and buffers come on top: this refuses what cannot work, it promises nothing."""
+
+
+def check_training(
+    resources: Resources,
+    model_dir: str,
+    critic_dir: str | None,
+    checkpoint_dir: Path | None = None,
+) -> None:
+    """Check models, ports, memory and disk for a training job.
+
+    Args:
+        resources: device, ranks, cache.
+        model_dir: directory or hub name of actor and reference policy.
+        critic_dir: the same for the critic; None: the actor's.
+        checkpoint_dir: where checkpoints go; two at a time, the newest and the one before.
+
+    Raises:
+        UserError: a directory is no model, no port can be opened, memory or disk is short.
+    """
+    check_model(model_dir)
+    if critic_dir:
+        check_model(critic_dir)
+    check_port()
+    if resources.device == "cpu":
+        check_memory(needed_gib(resources, model_dir, critic_dir), resources.ranks)
+    if checkpoint_dir:
+        # As large as the training state, less the gradients.
+        check_disk(checkpoint_dir, 2 * 12 * parameters(model_dir, critic_dir))
+
+
+def check_model(path: str) -> None:
+    """A local model directory must have a configuration and complete weights."""
+    folder = Path(path)
+    if not folder.exists():
+        if folder.is_absolute() or path.startswith(".") or path.count("/") != 1:
+            raise UserError(f"model {path}: no such directory, and no name on the hub (owner/name)")
+        return  # a hub name: the download says what is wrong
+    if not (folder / "config.json").is_file():
+        raise UserError(f"model {path} has no config.json: not a HuggingFace model directory")
+    weights = weight_files(folder)
+    if not weights:
+        raise UserError(f"model {path} has no weights (*.safetensors or *.bin)")
+    for file in weights:
+        if file.suffix == ".safetensors":
+            check_safetensors(file)
+
+
+def check_safetensors(file: Path) -> None:
+    """The header must be readable and the file as long as it says.
+
+    Raises:
+        UserError: the file is cut or is something else.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy") as tensors:
+            tensors.keys()
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} is damaged ({error}): make or download it again") from error
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Files with weights in a model directory."""
+    return sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
+
+
+def needed_gib(resources: Resources, model_dir: str, critic_dir: str | None) -> float:
+    """Memory in GiB that a training job on the CPU takes at least, weights as far as known."""
+    processes = (BASE_PROCESSES + 2 * resources.ranks) * PROCESS_GIB
+    state = parameters(model_dir, critic_dir) * BYTES_A_PARAMETER / GIB
+    return processes + resources.ranks * resources.kv_cache_gb + state
+
+
+def parameters(model_dir: str, critic_dir: str | None) -> int:
+    """Parameters of actor and critic together, taking weights as float32; 0 for hub names."""
+    folders = [Path(path) for path in (model_dir, critic_dir or model_dir)]
+    files = [file for folder in folders if folder.is_dir() for file in weight_files(folder)]
+    return sum(file.stat().st_size for file in files) // 4
+
+
+def check_memory(needed: float, ranks: int) -> None:
+    """Raise :class:`UserError` if less than ``needed`` GiB are available to this process."""
+    available = available_gib()
+    if available < needed:
+        raise UserError(
+            f"training with {ranks} ranks needs about {needed:.1f} GiB of memory, "
+            f"{available:.1f} GiB are free: end other programs, or lower resources.cpu_ranks or resources.kv_cache_gb"
+        )
+
+
+def available_gib() -> float:
+    """Free memory in GiB: the machine's, or what a control group's limit leaves, if less."""
+    available = psutil.virtual_memory().available
+    group = Path("/sys/fs/cgroup")
+    limit = group / "memory.max"
+    if limit.is_file() and (most := limit.read_text().strip()) != "max":
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        used = int((group / "memory.current").read_text()) - int(stat["inactive_file"])
+        available = min(available, int(most) - used)
+    return available / GIB
+
+
+def check_port(host: str = "127.0.0.1") -> None:
+    """Ray and torch take free ports; raise :class:`UserError` if there is none to be had."""
+    try:
+        with socket.socket() as probe:
+            probe.bind((host, 0))
+    except OSError as error:
+        raise UserError(f"no free port on {host} ({error}): Ray and torch need some") from error
+
+
+def check_disk(folder: Path, needed: int) -> None:
+    """Raise :class:`UserError` if the file system of ``folder`` has fewer than ``needed`` bytes."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"{folder} needs about {needed / GIB:.1f} GiB, {free / GIB:.1f} GiB are free on its "
+            "file system: make room and run again"
+        )

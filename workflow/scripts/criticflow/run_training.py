@@ -1,0 +1,155 @@
+"""Train one run with one seed: verl in a process of its own, its results brought into shape."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+import yaml
+from omegaconf import OmegaConf
+
+from criticflow import fingerprint
+from criticflow.config import Config, Resources
+from criticflow.errors import UserError
+from criticflow.files import replacing, write_json
+from criticflow.logs import progress, terminal_fds
+from criticflow.preflight import check_training
+from criticflow.processes import run_owned
+from criticflow.provenance import collect
+from criticflow.training_log import Progress, metrics_table, next_attempt
+from criticflow.verl_overrides import verl_overrides
+
+logger = logging.getLogger(__name__)
+
+TRACKER = "latest_checkpointed_iteration.txt"
+
+
+def train_run(
+    config: Config,
+    run: str,
+    seed: int,
+    model_dir: str,
+    critic_dir: str | None,
+    data_dir: Path,
+    run_dir: Path,
+    checkpoint_dir: Path,
+    log: Path,
+) -> None:
+    """Train, or go on where an earlier attempt stopped, and write the run's results.
+
+    Args:
+        config: the study's configuration.
+        run, seed: which arm, and its seed.
+        model_dir: base model: directory or hub name.
+        critic_dir: trained critic; None: the run's ``critic.path``, else the base model.
+        data_dir: train.parquet and val.parquet.
+        run_dir: where ``config.yaml``, ``metrics.parquet`` and ``provenance.json`` go.
+        checkpoint_dir: verl's checkpoints; kept for a retry of the same run, emptied for another.
+        log: the trainer's output is appended here.
+
+    Raises:
+        UserError: training cannot start here, or it failed (its own message is in the log).
+    """
+    started = time.time()
+    settings = config.runs[run]
+    critic = critic_dir or settings.critic.path
+    inputs = [data_dir / "train.parquet", data_dir / "val.parquet"]
+    inputs += [Path(path) for path in (model_dir, critic) if path and Path(path).exists()]
+    used = {
+        "run": run,
+        "seed": seed,
+        "settings": settings.model_dump(mode="json", by_alias=True),
+        "model": config.models[settings.model].model_dump(mode="json"),
+        "task": config.tasks[settings.task].model_dump(mode="json"),
+        "resources": config.resources.model_dump(mode="json"),
+    }
+    fingerprint.claim(checkpoint_dir, fingerprint.fingerprint(used, inputs))
+
+    steps, metrics = settings.train.steps, checkpoint_dir / "metrics"
+    if last_step(checkpoint_dir) < steps:
+        check_training(config.resources, model_dir, critic)
+        overrides = verl_overrides(
+            settings,
+            config.models[settings.model],
+            config.tasks[settings.task],
+            config.resources,
+            name=f"{run}/seed{seed}",
+            seed=seed,
+            model_dir=model_dir,
+            critic_dir=critic,
+            data_dir=data_dir,
+            checkpoint_dir=checkpoint_dir.resolve(),
+        )
+        overrides.append(f"hydra.run.dir={checkpoint_dir / 'hydra'}")
+        attempt = next_attempt(metrics)
+        progress(f"starting verl from step {last_step(checkpoint_dir)} of {steps}")
+        code = run_owned(
+            [sys.executable, "-m", "criticflow.train", *overrides],
+            environment(config.resources, attempt),
+            log,
+            watch=Progress(attempt, steps, progress),
+            pass_fds=terminal_fds(),
+        )
+        if code:
+            raise UserError(f"training of {run}, seed {seed}, ended with exit code {code}: see {log}")
+
+    run_dir.mkdir(parents=True, exist_ok=True)
+    table = metrics_table(metrics, steps)
+    with replacing(run_dir / "metrics.parquet") as aside:
+        table.to_parquet(aside, index=False)
+    verl_config = OmegaConf.load(checkpoint_dir / "hydra" / ".hydra" / "config.yaml")
+    with replacing(run_dir / "config.yaml") as aside:
+        resolved = {**used, "verl": OmegaConf.to_container(verl_config, resolve=True)}
+        aside.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+    seeds = {"run": seed, "reward_mask": seed, "value_head": seed, "data_order": seed}
+    files = [file for path in inputs for file in fingerprint.files_of(path)]
+    write_json(run_dir / "provenance.json", collect(used, files, seeds, started))
+
+
+def last_step(checkpoint_dir: Path) -> int:
+    """The step of the last complete checkpoint; 0 if there is none."""
+    tracker = checkpoint_dir / TRACKER
+    return int(tracker.read_text()) if tracker.is_file() else 0
+
+
+def last_checkpoint(checkpoint_dir: Path) -> Path:
+    """Folder of the last complete checkpoint.
+
+    Raises:
+        UserError: there is none.
+    """
+    step = last_step(checkpoint_dir)
+    folder = checkpoint_dir / f"global_step_{step}"
+    if not step or not folder.is_dir():
+        raise UserError(f"{checkpoint_dir} holds no complete checkpoint: train the run first")
+    return folder
+
+
+def environment(resources: Resources, metrics: Path) -> dict[str, str]:
+    """Environment variables of a training process.
+
+    Args:
+        resources: which device, how much cache.
+        metrics: where verl's file logger writes.
+    """
+    env = os.environ | {
+        "VERL_FILE_LOGGER_PATH": str(metrics.resolve()),
+        "PYTHONWARNINGS": "ignore",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HYDRA_FULL_ERROR": "1",
+    }
+    env.pop("RAY_ADDRESS", None)  # a job has a Ray of its own
+    if resources.device == "cpu":
+        env |= {
+            "VERL_PLATFORM": "cpu",
+            "VLLM_CPU_KVCACHE_SPACE": str(resources.kv_cache_gb),
+            # With the engine in the server's own process vLLM starts one process less a rank.
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+    return env
