@@ -64,9 +64,11 @@ def tiny_critic(head: str = "linear", family: str = "qwen3", seed: int = 0) -> P
     return model.eval()
 
 
-def tiny_actor(tied: bool = False, family: str = "qwen3", seed: int = 0) -> PreTrainedModel:
+def tiny_actor(
+    tied: bool = False, family: str = "qwen3", seed: int = 0, **sizes
+) -> PreTrainedModel:
     torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(tiny_config(family, tied)).eval()
+    return AutoModelForCausalLM.from_config(tiny_config(family, tied, **sizes)).eval()
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -138,7 +140,9 @@ def write_shards(
     folder.mkdir(parents=True, exist_ok=True)
     world_size = mesh.numel()
     for rank in range(world_size):
-        device_mesh = DeviceMesh(device, mesh, mesh_dim_names=names, _init_backend=False, _rank=rank)
+        device_mesh = DeviceMesh(
+            device, mesh, mesh_dim_names=names, _init_backend=False, _rank=rank
+        )
         shard, seen = {}, {}
         for name, tensor in state.items():
             placements = place(name, tensor)
@@ -160,10 +164,11 @@ def write_checkpoint(
     names: tuple[str, ...] = ("fsdp",),
     place: Place = shard_first,
     version: int = 2,
+    device: str = "cpu",
 ) -> Path:
     """A whole synthetic checkpoint directory."""
     mesh = torch.arange(world_size) if mesh is None else mesh
-    write_shards(folder, model.state_dict(), mesh, names, place)
+    write_shards(folder, model.state_dict(), mesh, names, place, device)
     write_companions(folder, model, mesh.numel(), version)
     return folder
 
@@ -174,35 +179,71 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def set_rendezvous(rank: int, world_size: int, port: int) -> None:
-    os.environ.update(
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-        RANK=str(rank),
-        WORLD_SIZE=str(world_size),
-        LOCAL_RANK=str(rank),
-    )
-
-
 def save_with_verl(
-    folder: Path, model_dir: Path, world_size: int, *, strategy: str, frozen: bool = False,
-    fsdp_size: int = -1, kind: str = "critic",
+    folder: Path,
+    model_dir: Path,
+    world_size: int,
+    strategy: str = "fsdp2",
+    *,
+    frozen: bool = False,
+    fsdp_size: int = -1,
+    kind: str = "critic",
 ) -> None:
     """Shard, (unless frozen) train one step and save with verl's own checkpoint manager.
 
-    ``strategy`` is ``fsdp`` (FSDP1) or ``fsdp2``; the ranks are gloo processes.
+    ``strategy`` is ``fsdp`` (FSDP1, never trained: that needs an accelerator) or ``fsdp2``; the
+    ranks are gloo processes. Rank 0 also writes the whole trained state to ``folder/state.pt``.
     """
-    torch.multiprocessing.spawn(
-        _verl_rank,
-        (world_size, free_port(), folder, model_dir, strategy, frozen, fsdp_size, kind),
-        nprocs=world_size,
-    )
+    arguments = (world_size, free_port(), folder, model_dir, strategy, fsdp_size, kind)
+    torch.multiprocessing.spawn(_save_rank, (*arguments, frozen), nprocs=world_size)
 
 
-def _verl_rank(
-    rank: int, world_size: int, port: int, folder: Path, model_dir: Path, strategy: str,
-    frozen: bool, fsdp_size: int, kind: str,
-) -> None:
+def load_with_verl(
+    folder: Path, model_dir: Path, world_size: int, strategy: str = "fsdp2", kind: str = "critic"
+) -> Path:
+    """Load a checkpoint with verl's own checkpoint manager, and save it again with it."""
+    arguments = (world_size, free_port(), folder, model_dir, strategy, -1, kind)
+    torch.multiprocessing.spawn(_load_rank, arguments, nprocs=world_size)
+    return folder / "again"
+
+
+def _save_rank(rank: int, *arguments) -> None:
+    *arguments, frozen = arguments
+    folder, strategy = arguments[2], arguments[4]
+    train = strategy == "fsdp2" and not frozen
+    model, manager = _start(rank, *arguments, frozen=frozen, train=train)
+    if train:
+        model(input_ids=torch.arange(1, 9).unsqueeze(0)).logits.square().mean().backward()
+        manager.optimizer.step()
+    manager.save_checkpoint(str(folder), global_step=1)
+    if train:
+        state = {name: value.full_tensor() for name, value in model.state_dict().items()}
+        if rank == 0:
+            torch.save(state, folder / "state.pt")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def _load_rank(rank: int, *arguments) -> None:
+    _, manager = _start(rank, *arguments)
+    folder = arguments[2]
+    manager.load_checkpoint(str(folder))
+    manager.save_checkpoint(str(folder / "again"), global_step=1)
+    torch.distributed.destroy_process_group()
+
+
+def _start(
+    rank: int,
+    world_size: int,
+    port: int,
+    folder: Path,
+    model_dir: Path,
+    strategy: str,
+    fsdp_size: int,
+    kind: str,
+    frozen: bool = False,
+    train: bool = False,
+):
     from omegaconf import OmegaConf
     from torch import distributed
     from torch.distributed.device_mesh import init_device_mesh
@@ -213,7 +254,13 @@ def _verl_rank(
     from criticflow.value_head import load_value_model
 
     torch.set_num_threads(1)
-    set_rendezvous(rank, world_size, port)
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        RANK=str(rank),
+        WORLD_SIZE=str(world_size),
+        LOCAL_RANK=str(rank),
+    )
     distributed.init_process_group("gloo", rank=rank, world_size=world_size)
     # As verl's create_device_mesh, which asks for the platform's accelerator.
     if fsdp_size < 0:
@@ -225,33 +272,24 @@ def _verl_rank(
         model = load_value_model(model_dir, dtype=torch.float32)
     else:
         model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
-    if frozen:
-        model.requires_grad_(False)
+    model.requires_grad_(not frozen)
     if strategy == "fsdp2":
         for layer in model.model.layers:
             fully_shard(layer, mesh=mesh)
         fully_shard(model, mesh=mesh)
     else:
+        hybrid = ShardingStrategy.HYBRID_SHARD
         model = FullyShardedDataParallel(
             model,
             device_mesh=mesh,
             device_id=torch.device("cpu"),
-            use_orig_params=False,
-            sharding_strategy=ShardingStrategy.HYBRID_SHARD
-            if mesh.ndim == 2
-            else ShardingStrategy.FULL_SHARD,
+            sharding_strategy=hybrid if mesh.ndim == 2 else ShardingStrategy.FULL_SHARD,
         )
-    optimizer = None
-    if not frozen and strategy == "fsdp2":
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-        model(input_ids=torch.arange(1, 9).unsqueeze(0)).logits.square().mean().backward()
-        optimizer.step()
-    contents = ["model", "extra"] if optimizer is None else ["model", "optimizer", "extra"]
+    contents = ["model", "optimizer", "extra"] if train else ["model"]
     manager = FSDPCheckpointManager(
         model,
-        optimizer=optimizer,
+        optimizer=torch.optim.AdamW(model.parameters(), lr=1e-2) if train else None,
         processing_class=AutoTokenizer.from_pretrained(model_dir),
         checkpoint_config=OmegaConf.create({"save_contents": contents, "load_contents": contents}),
     )
-    manager.save_checkpoint(str(folder), global_step=1)
-    distributed.destroy_process_group()
+    return model, manager

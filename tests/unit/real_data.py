@@ -10,7 +10,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3] / "shared" / "data"
 
-needs_real_data = pytest.mark.skipif(not ROOT.is_dir(), reason="the real data is not beside the checkout")
+needs_real_data = pytest.mark.skipif(
+    not ROOT.is_dir(), reason="the real data is not beside the checkout"
+)
 
 
 def read(name: str) -> list[dict[str, Any]]:

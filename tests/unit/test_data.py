@@ -14,13 +14,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from real_data import files, needs_real_data
 
 from criticflow import config
 from criticflow.data import SPLITS, count_long_prompts, prepare
 from criticflow.errors import UserError
 from criticflow.files import read_json, sha256
 from criticflow.tasks import get_task
+from real_data import files, needs_real_data
 
 
 def write(path: Path, rows: Sequence[dict[str, Any]]) -> str:
@@ -67,14 +67,22 @@ def test_rows_are_dropped_and_counted_by_reason(source, tmp_path, capsys):
     manifest = prepare("sums", gsm8k(source, val=10), tmp_path / "out")
     assert manifest == read_json(tmp_path / "out" / "manifest.json")
     train, val, test = (manifest["splits"][split] for split in SPLITS)
-    assert train["dropped"] == {"also in test": 1, "duplicate": 2, "empty answer": 1, "malformed": 1}
+    assert train["dropped"] == {
+        "also in test": 1,
+        "duplicate": 2,
+        "empty answer": 1,
+        "malformed": 1,
+    }
     assert (train["read"], train["rows"], train["moved_to_other_splits"]) == (55, 40, 10)
     assert (val["read"], val["rows"], val["dropped"]) == (0, 10, {})
     assert (test["read"], test["rows"], test["dropped"]) == (21, 20, {"duplicate": 1})
     for split in SPLITS:
         assert manifest["splits"][split]["sha256"] == sha256(tmp_path / "out" / f"{split}.parquet")
     assert manifest["source"]["sha256"]["train"] == sha256(source.files["train"])
-    assert "sums train: 40 rows (55 read; dropped: 1 also in test, 2 duplicate" in capsys.readouterr().out
+    assert (
+        "sums train: 40 rows (55 read; dropped: 1 also in test, 2 duplicate"
+        in capsys.readouterr().out
+    )
 
 
 def test_splits_are_disjoint_by_problem(source, tmp_path):
@@ -193,11 +201,13 @@ def test_a_data_set_is_read_through_the_datasets_library(stream, tmp_path, monke
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     hub = tmp_path / "hub"
     hub.mkdir()
-    for split, numbers in (("train", range(40)), ("validation", range(50, 55)), ("test", range(60, 70))):
+    for split, numbers in (
+        ("train", range(40)),
+        ("validation", range(50, 55)),
+        ("test", range(60, 70)),
+    ):
         write(hub / f"{split}.jsonl", [question(n) for n in numbers])
-    manifest = prepare(
-        "sums", gsm8k(config.Source(hub=str(hub), stream=stream)), tmp_path / "out"
-    )
+    manifest = prepare("sums", gsm8k(config.Source(hub=str(hub), stream=stream)), tmp_path / "out")
     assert [manifest["splits"][split]["rows"] for split in SPLITS] == [40, 5, 10]
 
 
@@ -240,19 +250,19 @@ def test_a_source_that_cannot_be_used_is_named(content, says, source, tmp_path):
 
 
 def test_a_split_that_cannot_be_filled_is_an_error(source, tmp_path):
-    with pytest.raises(UserError, match="too few problems for train .* 50 moved"):
+    with pytest.raises(UserError, match=r"too few problems for train .* 50 moved"):
         prepare("sums", gsm8k(source, val=500), tmp_path)
 
 
 def test_a_source_without_test_needs_a_size(source, tmp_path):
     task = gsm8k(config.Source(files={"train": source.files["train"]}))
-    with pytest.raises(UserError, match="split.test: the source has no test split"):
+    with pytest.raises(UserError, match=r"split\.test: the source has no test split"):
         prepare("sums", task, tmp_path)
 
 
 def test_an_unknown_format_is_an_error(source, tmp_path):
     task = gsm8k(config.Source(files={**source.files, "test": "rows.xlsx"}))
-    with pytest.raises(UserError, match="expected a .jsonl, .parquet or .csv file"):
+    with pytest.raises(UserError, match=r"expected a \.jsonl, \.parquet or \.csv file"):
         prepare("sums", task, tmp_path)
 
 

@@ -1,6 +1,6 @@
 """Our scorers beside verl's: equal on the reference solutions, and where they differ, and why.
 
-``docs/scoring.md`` shows the table below; ``python tests/unit/test_tasks_against_verl.py`` prints it.
+``docs/scoring.md`` shows the tables below; this file, run as a program, prints them.
 verl has no scorer for Countdown.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import pytest
-from real_data import needs_real_data, read
 
 from criticflow.tasks import get_task
+from real_data import needs_real_data, read
 
 
 class Case(NamedTuple):
@@ -71,7 +71,9 @@ MATH = [
 def test_gsm8k_variants(case):
     verl = pytest.importorskip("verl.utils.reward_score.gsm8k")
     assert get_task("gsm8k").score(case.response, case.gold).score == case.ours
-    theirs = [verl.compute_score(case.response, case.gold, method=m) for m in ("strict", "flexible")]
+    theirs = [
+        verl.compute_score(case.response, case.gold, method=m) for m in ("strict", "flexible")
+    ]
     assert tuple(theirs) == case.verl
 
 
@@ -107,7 +109,10 @@ def test_math_reference_solutions():
 
 def table(cases: list[Case], first: str, second: str) -> str:
     """The cases as Markdown."""
-    lines = [f"| response | reference | ours | {first} | {second} | why |", "|---|---|---|---|---|---|"]
+    lines = [
+        f"| response | reference | ours | {first} | {second} | why |",
+        "|---|---|---|---|---|---|",
+    ]
     for case in cases:
         shown = case.response if len(case.response) < 40 else case.response[:15] + " ok ok ..."
         cells = (

@@ -59,8 +59,9 @@ def test_a_wrong_prompt_template_says_what_is_wrong(prompt, says):
 
 
 BITS = [
-    *("#", "####\n", "#### ", "9", "1,", "-$", "=1", "\\boxed{", "{", "}", "\\boxed{1}", "<answer>"),
-    *("</answer>", "<think>", "</think>", "(", "1+", "\\text{", "**", "\u0664", "\ud800", "\x00", " "),
+    *("#", "####\n", "#### ", "9", "1,", "-$", "=1", "{", "}", "(", "1+", "**", " "),
+    *("\\boxed{", "\\boxed{1}", "\\text{", "<answer>", "</answer>", "<think>", "</think>"),
+    *("\u0664", "\ud800", "\x00"),
 ]
 
 
@@ -69,9 +70,12 @@ BITS = [
 def test_huge_responses_get_a_score_quickly(kind, bit):
     huge = bit * (1_000_000 // len(bit))
     for response in (huge, f"<answer>{huge}</answer>", f"#### {huge}", f"\\boxed{{{huge}}}"):
-        start = time.process_time()
-        score = get_task(kind).score(response, GROUND_TRUTH[kind])
-        assert time.process_time() - start < 0.05
+        seconds = []
+        for _ in range(3):  # the best of three: garbage collection may fall into one
+            start = time.process_time()
+            score = get_task(kind).score(response, GROUND_TRUTH[kind])
+            seconds.append(time.process_time() - start)
+        assert min(seconds) < 0.05
         assert 0 <= score.score < 1
         assert not score.correct
 

@@ -7,7 +7,6 @@ from fractions import Fraction
 from itertools import permutations, product
 
 import pytest
-from real_data import needs_real_data, read
 
 from criticflow.config import Generate, Source
 from criticflow.errors import UserError
@@ -15,6 +14,7 @@ from criticflow.tasks import Dropped, get_task
 from criticflow.tasks._arithmetic import MAX_LENGTH, numbers, parse, value
 from criticflow.tasks._countdown_problems import generate, solve
 from criticflow.tasks.countdown import _from_row
+from real_data import needs_real_data, read
 
 TASK = get_task("countdown")
 TRUTH = {"numbers": [3, 5, 2], "target": 16}
@@ -107,7 +107,9 @@ def test_ground_truth_may_be_json_text():
     assert score("(3+5)*2", json.dumps(TRUTH)) == 1.0
 
 
-@pytest.mark.parametrize("truth", ["", "16", "{}", None, {"numbers": [1]}, {"numbers": 1, "target": 1}])
+@pytest.mark.parametrize(
+    "truth", ["", "16", "{}", None, {"numbers": [1]}, {"numbers": 1, "target": 1}]
+)
 def test_a_malformed_ground_truth_is_an_error(truth):
     with pytest.raises(UserError, match="ground truth of countdown"):
         score("1", truth)

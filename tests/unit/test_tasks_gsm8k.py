@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from real_data import needs_real_data, read
 
 from criticflow.errors import UserError
 from criticflow.tasks import Dropped, get_task
 from criticflow.tasks.gsm8k import _from_row
+from real_data import needs_real_data, read
 
 TASK = get_task("gsm8k")
 
@@ -54,6 +54,7 @@ def test_strict(response):
         "#### Step 1\nThe answer is 1080.",
         "The answer is $1,080.",
         "In 2 steps: 1080",
+        "It is 1080" + " ok" * 3000,
         "540 + 540 = 1080",
         "\\boxed{1080",
         "<think>#### 5</think> 1080",
@@ -82,6 +83,7 @@ def test_flexible(response):
         "<think>#### 1080</think>",
         "2^1080",
         "10-1080",
+        "1080" * 100,
         "no number",
         "",
     ],

@@ -8,12 +8,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from real_data import needs_real_data, read
 
 from criticflow.errors import UserError
 from criticflow.tasks import Dropped, _math_pool, get_task
 from criticflow.tasks._math_worker import LIMIT_S
 from criticflow.tasks.math import _from_row
+from real_data import needs_real_data, read
 
 TASK = get_task("math")
 
@@ -42,7 +42,9 @@ def test_right_and_boxed(gold, response):
     assert score.parts == {"strict": 1.0, "flexible": 0.0}
 
 
-@pytest.mark.parametrize(("gold", "response"), [("5", "The answer is 5."), ("\\pi", "It is $\\pi$.")])
+@pytest.mark.parametrize(
+    ("gold", "response"), [("5", "The answer is 5."), ("\\pi", "It is $\\pi$.")]
+)
 def test_right_without_a_box(gold, response):
     score = TASK.score(response, gold)
     assert (score.score, score.format_ok) == (1.0, False)
@@ -56,6 +58,7 @@ def test_right_without_a_box(gold, response):
         ("5", "<think>\\boxed{5}</think>Unknown."),
         ("5", "\\boxed{}"),
         ("5", "\\boxed{%}"),
+        ("12", "\\boxed{1 2}"),
         ("5", ""),
         ("5", "\\boxed{٥}"),
         ("(0,1)", "\\boxed{[0,1]}"),

@@ -3,7 +3,9 @@
 
 rule build_base_model:
     input:
-        train=lambda wildcards: splits(CONFIG.models[wildcards.model].build.task)["train"],
+        train=lambda wildcards: (
+            f"results/data/{CONFIG.models[wildcards.model].build.task}/train.parquet"
+        ),
         sources=sources("build_base_model.py"),
     output:
         model=directory("results/models/{model}"),

@@ -2,7 +2,6 @@
 
 import os
 import re
-from pathlib import Path
 
 from criticflow.sources import package_data, sources
 
@@ -20,6 +19,10 @@ VERL_PLUGIN = [
 ENGINE_THREADS = 8 if CONFIG.resources.gpu else os.cpu_count()
 
 
+# With probe.filter the probe also writes which training problems are left.
+FILTERED = ["results/probe/{model}/{task}/train.parquet"] if CONFIG.probe.filter else []
+
+
 def task_module(named):
     """The module of a task's kind, which is imported by name.
 
@@ -35,9 +38,10 @@ def task_files(wildcards):
     return [path for source in origins if source.files for path in source.files.values()]
 
 
-def splits(task):
-    """The three splits of a task, by name."""
-    return {split: f"results/data/{task}/{split}.parquet" for split in ("train", "val", "test")}
+def data_dir(run):
+    """Where a run finds its splits: as prepared, or less what the probe's filter drops."""
+    run = CONFIG.runs[run]
+    return f"results/filtered/{run.model}/{run.task}" if FILTERED else f"results/data/{run.task}"
 
 
 def model_path(model):
@@ -93,12 +97,31 @@ def train_inputs(wildcards):
     run = CONFIG.runs[wildcards.run]
     return {
         "model": built_model(run.model),
-        "data": list(splits(run.task).values()),
-        # A probe that fails its gate stops a run before it costs anything.
-        "probe": f"results/probe/{run.model}/{run.task}/summary.json",
+        "data": [f"{data_dir(wildcards.run)}/{split}.parquet" for split in ("train", "val")],
+        "probe": probe_gate(run),
         "sources": sources("train_run.py", task_module(run), *VERL_PLUGIN),
         "settings": package_data("verl_plugin/config"),
     }
+
+
+def probe_gate(run):
+    """A probe that fails its gate stops a run before it costs anything.
+
+    Only a probe that also chooses the training problems makes a finished run out of date.
+    """
+    summary = f"results/probe/{run.model}/{run.task}/summary.json"
+    return summary if CONFIG.probe.filter else ancient(summary)
+
+
+def base_identity(model, task):
+    """Who is evaluated, for the summary's row."""
+    return {"name": model, "kind": "base", "model_name": model, "task_name": task, "seed": None}
+
+
+def run_identity(run, seed):
+    """The same for a trained actor."""
+    names = {"model_name": CONFIG.runs[run].model, "task_name": CONFIG.runs[run].task}
+    return {"name": run, "kind": "run", "seed": int(seed), **names}
 
 
 def used_tasks():
@@ -160,9 +183,3 @@ def captions():
     """Texts of the report, which Snakemake does not watch by itself."""
     folder = os.path.join(workflow.basedir, "report")
     return sorted(os.path.relpath(os.path.join(folder, name)) for name in os.listdir(folder))
-
-
-def failed_logs(snakemake_logs):
-    """Logs of the jobs that failed, as Snakemake's own log names them."""
-    text = "".join(Path(path).read_text(encoding="utf-8") for path in snakemake_logs)
-    return list(dict.fromkeys(re.findall(r"^\s+log: (\S+) \(check log", text, re.MULTILINE)))

@@ -22,6 +22,7 @@ rule evaluate_base:
         model_path=lambda wildcards: model_path(wildcards.model),
         model=lambda wildcards: settings(CONFIG.models[wildcards.model]),
         task=lambda wildcards: settings(CONFIG.tasks[wildcards.task]),
+        who=lambda wildcards: base_identity(wildcards.model, wildcards.task),
         evaluate=settings(CONFIG.evaluate),
         resources=settings(CONFIG.resources),
     message:
@@ -33,7 +34,7 @@ rule evaluate_base:
 use rule evaluate_base as evaluate_run with:
     input:
         model="results/runs/{run}/seed{seed}/actor",
-        test=lambda wildcards: splits(CONFIG.runs[wildcards.run].task)["test"],
+        test=lambda wildcards: f"results/data/{CONFIG.runs[wildcards.run].task}/test.parquet",
         sources=lambda wildcards: sources(
             "evaluate_model.py", task_module(CONFIG.runs[wildcards.run]), *VLLM_PLUGIN
         ),
@@ -45,9 +46,10 @@ use rule evaluate_base as evaluate_run with:
     benchmark:
         "benchmarks/evaluate_run/{run}/seed{seed}.tsv"
     params:
-        model_path="results/runs/{run}/seed{seed}/actor",
+        model_path=lambda wildcards, input: input.model,
         model=lambda wildcards: settings(CONFIG.models[CONFIG.runs[wildcards.run].model]),
         task=lambda wildcards: settings(CONFIG.tasks[CONFIG.runs[wildcards.run].task]),
+        who=lambda wildcards: run_identity(wildcards.run, wildcards.seed),
     message:
         "Evaluate {wildcards.run}, seed {wildcards.seed}"
 
@@ -69,8 +71,6 @@ rule summarise:
         runtime=30,
     params:
         evaluate=settings(CONFIG.evaluate),
-        base_of={name: [run.model, run.task] for name, run in CONFIG.runs.items()},
-        seeds=CONFIG.seeds,
     message:
         "Compare all models with their base"
     script:

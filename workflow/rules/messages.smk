@@ -1,6 +1,7 @@
 """What a person is told when the workflow starts, ends and fails."""
 
 from criticflow.processes import stop_jobs_on_signals
+from criticflow.workdir import failed_logs
 
 
 onstart:

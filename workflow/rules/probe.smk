@@ -7,6 +7,7 @@ rule probe_signal:
         train="results/data/{task}/train.parquet",
         sources=lambda wildcards: sources("probe_signal.py", task_module(wildcards), *VLLM_PLUGIN),
     output:
+        FILTERED,
         summary="results/probe/{model}/{task}/summary.json",
         samples="results/probe/{model}/{task}/samples.parquet",
         plot=report(
@@ -34,3 +35,27 @@ rule probe_signal:
         "Probe {wildcards.model} on {wildcards.task}: is there something to learn?"
     script:
         "../scripts/probe_signal.py"
+
+
+rule filter_training_set:
+    input:
+        train=FILTERED,
+        val="results/data/{task}/val.parquet",
+        test="results/data/{task}/test.parquet",
+    output:
+        train="results/filtered/{model}/{task}/train.parquet",
+        val="results/filtered/{model}/{task}/val.parquet",
+        test="results/filtered/{model}/{task}/test.parquet",
+    log:
+        "logs/filter_training_set/{model}/{task}.log",
+    benchmark:
+        "benchmarks/filter_training_set/{model}/{task}.tsv"
+    threads: 1
+    resources:
+        mem_mb=500,
+        runtime=10,
+    message:
+        "Train {wildcards.model} on the problems of {wildcards.task} that the probe kept"
+    shell:
+        "cp {input.train} {output.train} 2> {log} && cp {input.val} {output.val} 2>> {log} && "
+        "cp {input.test} {output.test} 2>> {log}"

@@ -22,7 +22,7 @@ rule train_run:
     params:
         config=lambda wildcards: run_settings(wildcards.run),
         model_path=lambda wildcards: model_path(CONFIG.runs[wildcards.run].model),
-        data_dir=lambda wildcards: f"results/data/{CONFIG.runs[wildcards.run].task}",
+        data_dir=lambda wildcards: data_dir(wildcards.run),
         # Not an output: a retry resumes from it.
         checkpoints="results/checkpoints/{run}/seed{seed}",
     message:

@@ -1,10 +1,24 @@
-"""TODO."""
+"""Evaluate a base model or a trained actor on held-out problems."""
+
+from pathlib import Path
 
 from criticflow.stage import run_stage
 
 
 def main(snakemake) -> None:
-    raise NotImplementedError
+    from criticflow import config, evaluate
+
+    params = snakemake.params
+    evaluate.run(
+        params.model_path,
+        config.Model.model_validate(params.model),
+        snakemake.input.test,
+        config.Task.model_validate(params.task),
+        config.Evaluate.model_validate(params.evaluate),
+        config.Resources.model_validate(params.resources),
+        Path(snakemake.output.summary).parent,
+        **params.who,
+    )
 
 
 run_stage(snakemake, main)

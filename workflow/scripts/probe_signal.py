@@ -1,10 +1,24 @@
-"""TODO."""
+"""Probe a base model's signal on a task."""
+
+from pathlib import Path
 
 from criticflow.stage import run_stage
 
 
 def main(snakemake) -> None:
-    raise NotImplementedError
+    from criticflow import config, probe
+
+    params = snakemake.params
+    probe.run(
+        params.model_path,
+        config.Model.model_validate(params.model),
+        snakemake.input.train,
+        config.Task.model_validate(params.task),
+        config.Probe.model_validate(params.probe),
+        config.Resources.model_validate(params.resources),
+        Path(snakemake.output.summary).parent,
+        title=f"{snakemake.wildcards.model} on {snakemake.wildcards.task}",
+    )
 
 
 run_stage(snakemake, main)

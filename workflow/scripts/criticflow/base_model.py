@@ -29,9 +29,9 @@ IGNORE = -100
 
 
 def build(build: Build, train_parquet: Path, out: Path) -> None:
-    """Make the model and write it, with tokenizer and generation settings, to the directory ``out``.
+    """Make the model and write it, with its tokenizer, to the directory ``out``.
 
-    The same settings, data and number of threads give the same weights on one machine.
+    The same settings and data give the same weights on one machine.
 
     Raises:
         UserError: the data has no worked solutions, or they don't fit ``max_positions``.
@@ -166,7 +166,7 @@ def as_tensors(
 
 
 def cosine(step: int, steps: int, warmup: float = 0.05, floor: float = 0.05) -> float:
-    """Share of the peak learning rate at a step: linear warm-up, then a cosine down to ``floor``."""
+    """Share of the peak learning rate: linear warm-up, then a cosine down to ``floor``."""
     rising = max(1, round(warmup * steps))
     if step < rising:
         return (step + 1) / rising
@@ -186,9 +186,12 @@ def _batches(count: int, size: int, seed: int) -> Iterator[np.ndarray]:
 
 @contextmanager
 def _deterministic() -> Iterator[None]:
-    before = torch.are_deterministic_algorithms_enabled()
+    """One thread, so that the weights do not depend on the machine's cores, and fixed algorithms."""
+    before, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
     torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+        torch.set_num_threads(threads)

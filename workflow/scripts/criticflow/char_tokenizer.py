@@ -33,7 +33,9 @@ def char_tokenizer(max_positions: int) -> PreTrainedTokenizerFast:
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
     backend.decoder = decoders.Fuse()
-    backend.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special])
+    backend.add_special_tokens(
+        [AddedToken(text, special=True, normalized=False) for text in special]
+    )
     backend.add_tokens([AddedToken(text, special=False, normalized=False) for text in TAGS])
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,

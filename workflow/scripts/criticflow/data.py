@@ -111,8 +111,8 @@ def prepare(name: str, task: config.Task, out_dir: Path | str) -> dict[str, Any]
 def count_long_prompts(parquet: Path | str, tokenizer: Any, limit: int) -> int:
     """How many prompts of a prepared file have more than ``limit`` tokens.
 
-    ``tokenizer`` is a transformers tokenizer with a chat template; counted is what a model is given,
-    the opening of its own turn included. Nothing is cut or dropped.
+    ``tokenizer`` is a transformers tokenizer with a chat template. Counted is what a model is
+    given, the opening of its own turn included; nothing is cut or dropped.
     """
     prompts = pq.read_table(parquet, columns=["prompt"])["prompt"].to_pylist()
     texts = [
@@ -140,7 +140,9 @@ def _split(name: str, task: config.Task) -> dict[str, _Part]:
     elif task.test_source:
         raise UserError(f"tasks.{name}.test_source: has no test split")
     elif sizes.test is None:
-        raise UserError(f"tasks.{name}.split.test: the source has no test split; say how many to take")
+        raise UserError(
+            f"tasks.{name}.split.test: the source has no test split; say how many problems to take"
+        )
     else:
         cut["test"] = sizes.test
     if "val" in has:
@@ -177,7 +179,10 @@ def _fill(
         return hashlib.sha256(f"{seed}:{problem.key}".encode()).digest()
 
     clean = _clean(part, items, taken)
-    part.problems = sorted(clean, key=rank) if limit is None else heapq.nsmallest(limit, clean, rank)
+    if limit is None:
+        part.problems = sorted(clean, key=rank)
+    else:  # in memory of the limit's size, however large the source
+        part.problems = heapq.nsmallest(limit, clean, key=rank)
 
 
 def _clean(

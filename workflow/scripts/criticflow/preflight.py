@@ -10,6 +10,7 @@ import psutil
 
 from criticflow.config import Resources
 from criticflow.errors import UserError
+from criticflow.model_directory import check_model_directory
 
 GIB = 2**30
 
@@ -39,52 +40,15 @@ def check_training(
     Raises:
         UserError: a directory is no model, no port can be opened, memory or disk is short.
     """
-    check_model(model_dir)
+    check_model_directory(model_dir)
     if critic_dir:
-        check_model(critic_dir)
+        check_model_directory(critic_dir)
     check_port()
     if resources.device == "cpu":
         check_memory(needed_gib(resources, model_dir, critic_dir), resources.ranks)
     if checkpoint_dir:
         # As large as the training state, less the gradients.
         check_disk(checkpoint_dir, 2 * 12 * parameters(model_dir, critic_dir))
-
-
-def check_model(path: str) -> None:
-    """A local model directory must have a configuration and complete weights."""
-    folder = Path(path)
-    if not folder.exists():
-        if folder.is_absolute() or path.startswith(".") or path.count("/") != 1:
-            raise UserError(f"model {path}: no such directory, and no name on the hub (owner/name)")
-        return  # a hub name: the download says what is wrong
-    if not (folder / "config.json").is_file():
-        raise UserError(f"model {path} has no config.json: not a HuggingFace model directory")
-    weights = weight_files(folder)
-    if not weights:
-        raise UserError(f"model {path} has no weights (*.safetensors or *.bin)")
-    for file in weights:
-        if file.suffix == ".safetensors":
-            check_safetensors(file)
-
-
-def check_safetensors(file: Path) -> None:
-    """The header must be readable and the file as long as it says.
-
-    Raises:
-        UserError: the file is cut or is something else.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="numpy") as tensors:
-            tensors.keys()
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file} is damaged ({error}): make or download it again") from error
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """Files with weights in a model directory."""
-    return sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
 
 
 def needed_gib(resources: Resources, model_dir: str, critic_dir: str | None) -> float:
@@ -97,7 +61,7 @@ def needed_gib(resources: Resources, model_dir: str, critic_dir: str | None) -> 
 def parameters(model_dir: str, critic_dir: str | None) -> int:
     """Parameters of actor and critic together, taking weights as float32; 0 for hub names."""
     folders = [Path(path) for path in (model_dir, critic_dir or model_dir)]
-    files = [file for folder in folders if folder.is_dir() for file in weight_files(folder)]
+    files = [file for folder in folders for file in folder.glob("*.safetensors")]
     return sum(file.stat().st_size for file in files) // 4
 
 
@@ -107,7 +71,8 @@ def check_memory(needed: float, ranks: int) -> None:
     if available < needed:
         raise UserError(
             f"training with {ranks} ranks needs about {needed:.1f} GiB of memory, "
-            f"{available:.1f} GiB are free: end other programs, or lower resources.cpu_ranks or resources.kv_cache_gb"
+            f"{available:.1f} GiB are free: end other programs, or lower resources.cpu_ranks or "
+            "resources.kv_cache_gb"
         )
 
 

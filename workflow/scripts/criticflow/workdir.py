@@ -1,4 +1,4 @@
-"""Locks that a killed Snakemake left behind.
+"""Snakemake's own state in the working directory: stale locks, and which jobs failed.
 
 Snakemake's own lock files do not name their owner, so after a SIGKILL they block the next run. Here
 every Snakemake that reads the workflow holds a shared ``flock`` while it lives, which the kernel
@@ -9,7 +9,9 @@ belong to the dead.
 from __future__ import annotations
 
 import fcntl
+import re
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 _held = []  # open for as long as this process lives
@@ -42,6 +44,12 @@ def claim_workdir(state: Path = Path(".snakemake"), patience: float = 2.0) -> No
     except OSError:
         # A file system without flock: Snakemake's message says how to unlock by hand.
         return
+
+
+def failed_logs(snakemake_logs: Iterable[str]) -> list[str]:
+    """Logs of the jobs that failed, as Snakemake's own logs name them."""
+    text = "".join(Path(path).read_text(encoding="utf-8") for path in snakemake_logs)
+    return list(dict.fromkeys(re.findall(r"^\s+log: (\S+) \(check log", text, re.MULTILINE)))
 
 
 def _locks(state: Path) -> list[Path]:

@@ -15,9 +15,10 @@ from criticflow.checkpoint.layout import StoredTensor, assemble
 from criticflow.checkpoint.shards import RankFile, Shards, read_shards
 from criticflow.checkpoint.stream import Use
 from criticflow.checkpoint.target import require_free_target, require_space
-from criticflow.checkpoint.transfer import transfer
+from criticflow.checkpoint.transfer import Transfer
 from criticflow.checkpoint.verify import (
     MANIFEST,
+    block_hashes,
     check_reload,
     compare_names,
     expected_shapes,
@@ -25,7 +26,7 @@ from criticflow.checkpoint.verify import (
 )
 from criticflow.checkpoint.writer import Output, safetensors_files
 from criticflow.errors import UserError
-from criticflow.files import replacing, sha256, write_json
+from criticflow.files import replacing, write_json
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -47,7 +48,8 @@ def convert(
 
     Args:
         local_dir: verl's ``.../global_step_N/critic`` or ``actor``.
-        kind: ``critic`` gives ``<Family>ForTokenClassification``, ``actor`` ``<Family>ForCausalLM``.
+        kind: ``critic`` gives a ``<Family>ForTokenClassification``, ``actor`` a
+            ``<Family>ForCausalLM``.
         dtype: ``float32``, ``bfloat16`` or ``float16``; None keeps each tensor's own.
         max_shard_size: Larger models are written as several files with an index.
         reload: Also load the result with transformers and compare it with the shards. Needs
@@ -85,8 +87,19 @@ def convert(
         aside.mkdir()
         write_json(aside / "config.json", config)
         notes += _copy_companions(local_dir / "huggingface", aside, kind)
-        shapes, tied = expected_shapes(aside, kind, trust_remote_code)
-        compare_names({name: tensor.shape for name, tensor in tensors.items()}, shapes, tied)
+        shapes_stored = {name: tensor.shape for name, tensor in tensors.items()}
+        tied: dict[str, str] = {}
+
+        def check_names() -> None:
+            shapes, found = expected_shapes(aside, kind, trust_remote_code)
+            compare_names(shapes_stored, shapes, found)
+            tied.update(found)
+
+        # Importing transformers takes longer than small models take to write, so both go on at
+        # once; but with tied embeddings the model's code says first which name is written.
+        early = bool(config.get("tie_word_embeddings")) and kind == "actor"
+        if early:
+            check_names()
         kept, aliases = _drop_tied(tensors, tied)
         outputs = [
             Output(name, tensor, _output_dtype(tensor, dtype)) for name, tensor in kept.items()
@@ -97,16 +110,21 @@ def convert(
             for alias, name in aliases.items()
             for use in _alias_uses(tensors[alias], tensors[name])
         ]
-        with safetensors_files(aside, outputs, max_shard_size) as files:
-            source_hashes = transfer(
-                shards, stored.values(), outputs, files, comparisons, progress
-            )
+        with (
+            safetensors_files(aside, outputs, max_shard_size) as files,
+            Transfer(shards, stored.values(), outputs, files, comparisons, progress) as job,
+        ):
+            if not early:
+                check_names()
+            source_hashes = job.result()
         weights = sum(output.nbytes for output in outputs)
         reloaded = reload and fits_in_memory(weights)
-        if reloaded:
-            check_reload(aside, kind, shards.files, kept, main_dtype, trust_remote_code)
-        elif reload:
+        if reload and not reloaded:
             notes.append(f"reload check left out: {weights / 1e9:.1f} GB do not fit into memory")
+        with ThreadPoolExecutor(1) as pool:
+            described = pool.submit(_describe_outputs, aside)
+            if reloaded:
+                check_reload(aside, kind, shards.files, kept, trust_remote_code)
         manifest = {
             "kind": kind,
             "architecture": config["architectures"][0],
@@ -116,7 +134,7 @@ def convert(
             "tensors": len(kept),
             "tied": aliases,
             "source": _describe_source(local_dir, shards, kept, source_hashes),
-            "outputs": _describe_outputs(aside),
+            "outputs": described.result(),
             "verified": {
                 "names and shapes": True,
                 "finite": True,
@@ -172,9 +190,7 @@ def _drop_tied(
     Returns:
         The tensors to write, and the left-out names, stored ones only, with what they repeat.
     """
-    aliases = {
-        alias: name for alias, name in tied.items() if alias in tensors and name in tensors
-    }
+    aliases = {alias: name for alias, name in tied.items() if alias in tensors and name in tensors}
     return {name: tensor for name, tensor in tensors.items() if name not in aliases}, aliases
 
 
@@ -207,11 +223,10 @@ def _describe_source(
 
 def _describe_outputs(folder: Path) -> list[dict[str, Any]]:
     paths = sorted(path for path in folder.iterdir() if path.is_file())
-    with ThreadPoolExecutor() as pool:
-        return [
-            {"name": path.name, "bytes": path.stat().st_size, "sha256": digest}
-            for path, digest in zip(paths, pool.map(sha256, paths), strict=True)
-        ]
+    return [
+        {"name": path.name, "bytes": path.stat().st_size, "sha256": block_hashes(path)}
+        for path in paths
+    ]
 
 
 def _versions() -> dict[str, str]:

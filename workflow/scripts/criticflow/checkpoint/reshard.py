@@ -13,7 +13,7 @@ from torch.distributed.tensor._dtensor_spec import DTensorSpec, TensorMeta
 from criticflow.checkpoint.layout import Box, StoredTensor, assemble, local_box
 from criticflow.checkpoint.shards import Mesh, read_shards
 from criticflow.checkpoint.target import require_free_target, require_space
-from criticflow.checkpoint.transfer import transfer
+from criticflow.checkpoint.transfer import Transfer
 from criticflow.checkpoint.writer import Output, safetensors_files
 from criticflow.errors import UserError
 from criticflow.files import replacing
@@ -56,13 +56,13 @@ def reshard(
         scratch = aside / "whole"
         scratch.mkdir()
         with safetensors_files(scratch, outputs, max_shard_size=1 << 62) as files:
-            transfer(shards, stored.values(), outputs, files, progress=progress)
+            with Transfer(shards, stored.values(), outputs, files, progress=progress) as job:
+                job.result()
             places = files.places
         (path,) = files.paths
         mapped = torch.UntypedStorage.from_file(str(path), False, path.stat().st_size)
         whole = {
-            output.name: _view(mapped, places[output.name][1], output.source)
-            for output in outputs
+            output.name: _view(mapped, places[output.name][1], output.source) for output in outputs
         }
         device = next((t.mesh.device for t in stored.values() if t.mesh), "cpu")
         mesh = Mesh(("fsdp",), (world_size,), tuple(range(world_size)), device)
@@ -115,9 +115,7 @@ def _view(storage: torch.UntypedStorage, start: int, tensor: StoredTensor) -> to
     return torch.empty(0, dtype=tensor.dtype).set_(storage[start:end]).view(tensor.shape)
 
 
-def _cut(
-    storage: torch.UntypedStorage, start: int, whole: torch.Tensor, box: Box
-) -> torch.Tensor:
+def _cut(storage: torch.UntypedStorage, start: int, whole: torch.Tensor, box: Box) -> torch.Tensor:
     """A rank's block with a storage of its own (torch.save writes whole storages), mapped if it
     is contiguous in the whole tensor."""
     local = whole[tuple(slice(s, s + n) for s, n in zip(box.starts, box.sizes, strict=True))]

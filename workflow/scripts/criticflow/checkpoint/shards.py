@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from torch.distributed.tensor import DTensor, Placement, Replicate, Shard
+from torch.distributed.tensor._dtensor_spec import DTensorSpec
 
 from criticflow.errors import UserError
 from criticflow.files import read_json
@@ -151,9 +152,7 @@ def read_shards(local_dir: Path) -> Shards:
             verl's FSDP backends do not write.
     """
     paths, version, notes = find_rank_files(local_dir)
-    files = tuple(
-        read_rank_file(path, rank, len(paths)) for rank, path in enumerate(paths)
-    )
+    files = tuple(read_rank_file(path, rank, len(paths)) for rank, path in enumerate(paths))
     if any(record.crc is None for file in files for record in file.records):
         notes.append("some files were saved without checksums: corrupt bytes cannot be seen")
     return Shards(files, version, tuple(notes))
@@ -222,8 +221,16 @@ def _load_structure(path: Path) -> dict[str, torch.Tensor]:
             f"{path} was not opened: it needs {match[1] if match else 'a type'} which is not among "
             "the safe types of a checkpoint and could run code: do not use this file"
         ) from error
-    except (RuntimeError, EOFError, AssertionError, KeyError, ValueError, TypeError,
-            AttributeError, IndexError) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        AssertionError,
+        KeyError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        IndexError,
+    ) as error:
         # Whatever a damaged pickle makes torch raise; the file is at fault in every case.
         raise UserError(f"{path} is corrupt, torch cannot read it ({error})") from error
     if not isinstance(state, dict) or not state:
@@ -255,6 +262,9 @@ def _locate(
                 raise UserError(
                     f"{path}: {name} is placed as {placement}: only Shard and Replicate are read"
                 )
+        order = vars(spec).get("shard_order")
+        if order is not None and order != DTensorSpec.compute_default_shard_order(placements):
+            raise UserError(f"{path}: {name} is sharded in the unusual order {order}: not read")
         if len(placements) != len(mesh.shape):
             raise UserError(f"{path}: {name} has {len(placements)} placements on mesh {mesh.shape}")
     if local.layout is not torch.strided or not local.is_contiguous() or local.is_quantized:
@@ -265,7 +275,13 @@ def _locate(
         raise UserError(f"{path} is corrupt: the bytes of {name} are not where they should be")
     begin = record.start + local.storage_offset() * local.dtype.itemsize
     result = LocalTensor(
-        name, local.dtype, tuple(value.shape), tuple(local.shape), mesh, placements, record.name,
+        name,
+        local.dtype,
+        tuple(value.shape),
+        tuple(local.shape),
+        mesh,
+        placements,
+        record.name,
         begin,
     )
     if begin + result.nbytes > record.start + record.size:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import torch
@@ -51,13 +52,21 @@ def scan(
     by_file: dict[RankFile, list[Use]] = {file: [] for file in files}
     for use in uses:
         by_file[use.piece.file].append(use)
+    stopped = threading.Event()
+
+    def advance(count: int) -> None:
+        if stopped.is_set():
+            raise CancelledError
+        progress(count)
+
     with ThreadPoolExecutor(min(len(files), os.cpu_count() or 1)) as pool:
-        jobs = {file: pool.submit(_scan_file, file, by_file[file], progress) for file in files}
+        jobs = {file: pool.submit(_scan_file, file, by_file[file], advance) for file in files}
         try:
-            return {file: job.result() for file, job in jobs.items()}
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+            for job in wait(jobs.values(), return_when=FIRST_EXCEPTION).done:
+                job.result()
+        finally:
+            stopped.set()  # after a mistake, the other files need not be read to their ends
+        return {file: job.result() for file, job in jobs.items()}
 
 
 def _segments(file: RankFile) -> Iterator[tuple[int, int, Record | None]]:

@@ -71,7 +71,7 @@ class SafetensorsFiles:
                 max_shard_size=max_shard_size,
             )
         except ValueError as error:
-            raise UserError(f"--max-shard-size {max_shard_size}: give e.g. 5GB ({error})") from error
+            raise UserError(f"--max-shard-size {max_shard_size}: give e.g. 5GB") from error
         self.paths = [folder / name for name in split.filename_to_tensors]
         self.places: dict[str, tuple[Path, int]] = {}
         self._descriptors: dict[Path, int] = {}

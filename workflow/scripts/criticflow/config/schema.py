@@ -30,10 +30,10 @@ def _exactly_one(section: Strict, *keys: str) -> None:
 class Sft(Strict):
     """Supervised fine-tuning that makes the base model partly competent."""
 
-    problems: Positive = Field(2000, description="solved training problems to learn from")
-    steps: Positive = Field(600, description="optimizer steps")
-    batch_size: Positive = Field(128, description="problems per step")
-    learning_rate: float = Field(2e-3, gt=0, description="peak rate of a cosine schedule")
+    problems: Positive = Field(3500, description="solved training problems to learn from")
+    steps: Positive = Field(450, description="optimizer steps")
+    batch_size: Positive = Field(64, description="problems per step")
+    learning_rate: float = Field(3e-3, gt=0, description="peak rate of a cosine schedule")
 
 
 class Build(Strict):
@@ -42,7 +42,7 @@ class Build(Strict):
     task: Name = Field(description="task whose solved training problems it is fine-tuned on")
     hidden_size: Positive = 128
     intermediate_size: Positive = 384
-    num_layers: Positive = 4
+    num_layers: Positive = 3
     num_heads: Positive = 4
     num_kv_heads: Positive = 2
     max_positions: Positive = Field(128, description="longest prompt and response together")
@@ -73,6 +73,9 @@ class Generate(Strict):
     numbers: list[Positive] = Field([2, 3], min_length=1, description="how many numbers, each size")
     low: Positive = 1
     high: Positive = 9
+    operators: Annotated[str, Field(pattern=r"^[-+*/]+$")] = Field(
+        "+-*/", description="operators of the worked solutions; a response may use all four"
+    )
     max_target: Positive = Field(99, description="largest target")
     max_answer_length: Positive = Field(16, description="characters of the worked solution")
     problems: Positive = Field(2048, description="distinct problems to make")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -18,6 +19,8 @@ th { background: #f4f4f4; } td.number { text-align: right; white-space: nowrap; 
 td small { color: #666; } code { font-size: 85%; }
 """
 
+_NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]\d+)?(<|$)")
+
 _COLUMNS = {
     "n_prompts": "problems",
     "pass@1": "pass@1",
@@ -25,14 +28,18 @@ _COLUMNS = {
     "avg_entropy": "entropy (nats)",
     "format_rate": "format",
     "response_length": "length (tokens)",
+    "truncation_rate": "truncated",
 }
 """Keys of a row in summary.json that become columns; any further pass@k follow pass@1."""
 
 
 def write_results(summary: Path, out: Path) -> None:
     """The rows of ``summary.json``, base models first, differences to base under the values."""
-    rows = sorted(read_json(summary), key=lambda row: (row["kind"] != "base",))
-    _write_page(out, "Results", [_table(_results_head(rows), map(_results_row(rows), rows))])
+    rows = sorted(read_json(summary), key=lambda row: row["kind"] != "base")
+    warnings = [f"{row['name']}: {text}" for row in rows for text in row.get("warnings", [])]
+    listed = "".join(f"<li>{escape(text)}</li>" for text in warnings)
+    table = _table(_results_head(rows), map(_results_row(rows), rows))
+    _write_page(out, "Results", [table, f"<ul>{listed}</ul>\n" if listed else ""])
 
 
 def write_provenance(files: list[Path], out: Path) -> None:
@@ -78,8 +85,10 @@ def _figure(row: dict[str, Any], key: str) -> str:
     difference = (row.get("difference") or {}).get(key)
     if difference is None:
         return value
-    low, high = difference["ci"]
-    return f"{value}<br><small>{difference['mean']:+.3f} [{low:+.3f}, {high:+.3f}]</small>"
+    text = f"{difference['value']:+.3f}"
+    if difference["low"] is not None:
+        text += f" [{difference['low']:+.3f}, {difference['high']:+.3f}]"
+    return f"{value}<br><small>{text}</small>"
 
 
 def _flat(record: Any, where: str = "") -> Iterable[tuple[str, Any]]:
@@ -92,12 +101,12 @@ def _flat(record: Any, where: str = "") -> Iterable[tuple[str, Any]]:
 
 
 def _value(value: Any) -> str:
-    if value is None:
+    if value is None or value == []:
         return ""
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) >= 1 else f"{value:.3f}"
     text = escape(str(value))
-    return f"<code>{text[:12]}…</code>" if _is_hash(str(value)) else text
+    return f'<code title="{text}">{text[:12]}…</code>' if _is_hash(text) else text
 
 
 def _is_hash(text: str) -> bool:
@@ -111,7 +120,7 @@ def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
 
 
 def _cell(content: str) -> str:
-    kind = ' class="number"' if content[:1].isdigit() or content[:1] in "+-" else ""
+    kind = ' class="number"' if _NUMBER.match(content) else ""
     return f"<td{kind}>{content}</td>"
 
 

@@ -31,10 +31,12 @@ def parse(text: str) -> ast.expr | None:
 
 def numbers(tree: ast.expr) -> list[int]:
     """The integers that a parsed expression uses, in ascending order."""
-    return sorted(node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    found: list[int] = []
+    _collect(tree, found)
+    return sorted(found)
 
 
-def value(tree: ast.expr) -> Fraction | None:
+def value(tree: ast.expr) -> int | Fraction | None:
     """The exact value of a parsed expression; None where it divides by zero."""
     try:
         return _value(tree)
@@ -60,9 +62,20 @@ def _is_plain(node: ast.expr, depth: int) -> bool:
     )
 
 
-def _value(node: ast.expr) -> Fraction:
+def _collect(node: ast.expr, found: list[int]) -> None:
     if isinstance(node, ast.Constant):
-        return Fraction(node.value)
+        found.append(node.value)
+    elif isinstance(node, ast.BinOp):
+        _collect(node.left, found)
+        _collect(node.right, found)
+    else:
+        _collect(node.operand, found)
+
+
+def _value(node: ast.expr) -> int | Fraction:
+    """Integers stay integers until something is divided: much faster, and as exact."""
+    if isinstance(node, ast.Constant):
+        return node.value
     if isinstance(node, ast.UnaryOp):
         return -_value(node.operand)
     left, right = _value(node.left), _value(node.right)
@@ -72,4 +85,4 @@ def _value(node: ast.expr) -> Fraction:
         return left - right
     if isinstance(node.op, ast.Mult):
         return left * right
-    return left / right
+    return Fraction(left, right)

@@ -39,8 +39,9 @@ def generate(settings: Generate) -> Iterator[tuple[list[int], int, str]]:
     seen: set[tuple[tuple[int, ...], int]] = set()
     misses = 0
     while len(seen) < settings.problems:
-        drawn = [rng.randint(settings.low, settings.high) for _ in range(rng.choice(settings.numbers))]
-        solution = _draw(drawn, rng)
+        size = rng.choice(settings.numbers)
+        drawn = [rng.randint(settings.low, settings.high) for _ in range(size)]
+        solution = _draw(drawn, settings.operators, rng)
         key = (tuple(sorted(drawn)), int(solution.value) if solution else 0)
         fits = (
             solution is not None
@@ -82,13 +83,13 @@ def solve(numbers: Sequence[int], target: int) -> str | None:
     return None
 
 
-def _draw(numbers: list[int], rng: random.Random) -> Term | None:
+def _draw(numbers: list[int], operators: str, rng: random.Random) -> Term | None:
     """A random expression on the numbers; None if a step is not a positive integer."""
     terms = [_atom(number) for number in numbers]
     while len(terms) > 1:
         left = terms.pop(rng.randrange(len(terms)))
         right = terms.pop(rng.randrange(len(terms)))
-        term = _combine(rng.choice("+-*/"), left, right)
+        term = _combine(rng.choice(operators), left, right)
         if term is None or term.value.denominator != 1 or term.value <= 0:
             return None
         terms.append(term)

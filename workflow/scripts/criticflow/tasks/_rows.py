@@ -12,6 +12,8 @@ from typing import Any
 from criticflow.config import Source
 from criticflow.errors import UserError
 
+_VAL = dict.fromkeys(("validation", "valid", "dev"), "val")
+
 
 def splits(source: Source) -> list[str]:
     """The splits that a source has; a generator has only ``"all"``.
@@ -37,7 +39,7 @@ def rows(source: Source, split: str) -> Iterator[dict[str, Any]]:
         with _readable(source):
             yield from _hub(source)[split]
     else:
-        raise UserError("source.generate: this task has no generator; give source.hub or source.files")
+        raise UserError("source.generate: this task has no generator; give hub or files")
 
 
 def _hub(source: Source) -> dict[str, Any]:
@@ -48,7 +50,7 @@ def _hub(source: Source) -> dict[str, Any]:
         found = datasets.load_dataset(
             source.hub, source.name, revision=source.revision, streaming=source.stream
         )
-    return {"val" if name in ("validation", "valid", "dev") else name: found[name] for name in found}
+    return {_VAL.get(name, name): found[name] for name in found}
 
 
 @contextmanager
@@ -59,8 +61,8 @@ def _readable(source: Source) -> Iterator[None]:
         yield
     except (OSError, ValueError, DatasetsError) as error:  # offline, no such name, a broken file
         raise UserError(
-            f"source.hub: cannot read {source.hub!r} from the Hugging Face hub ({error}): check the "
-            "name and the connection, or give local files with source.files"
+            f"source.hub: cannot read {source.hub!r} from the Hugging Face hub ({error}): check "
+            "the name and the connection, or give local files with source.files"
         ) from error
 
 
@@ -81,7 +83,8 @@ def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise UserError(f"{path}, line {number}: not valid JSON ({getattr(error, 'msg', error)})") from None
+                reason = getattr(error, "msg", error)
+                raise UserError(f"{path}, line {number}: not valid JSON ({reason})") from None
             if not isinstance(row, dict):
                 raise UserError(f"{path}, line {number}: expected a JSON object")
             yield row

@@ -22,7 +22,7 @@ class Box(NamedTuple):
 
 
 def last_boxed(text: str) -> Box | None:
-    r"""The content of the last closed ``\boxed{...}`` (also ``\fbox{...}`` and ``\boxed 5``), or None.
+    r"""The last closed ``\boxed{...}`` (also ``\fbox{...}`` and ``\boxed 5``), or None.
 
     Of nested boxes the outermost counts; the boxes inside it are taken off.
     """

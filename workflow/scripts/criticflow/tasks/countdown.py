@@ -29,14 +29,14 @@ class Countdown:
 
     kind = "countdown"
     prompt = (
-        "Using the numbers {numbers}, write an arithmetic expression that equals {target}. Use only "
-        "+ - * / and parentheses, and use each number exactly once. First reason step by step inside "
-        "<think> </think>, then give only the expression inside <answer> </answer>, for example "
-        "<answer>(1 + 2) / 3</answer>."
+        "Using the numbers {numbers}, write an arithmetic expression that equals {target}. Use "
+        "only + - * / and parentheses, and use each number exactly once. First reason step by step "
+        "inside <think> </think>, then give only the expression inside <answer> </answer>, for "
+        "example <answer>(1 + 2) / 3</answer>."
     )
 
     def problems(self, source: Source, split: str) -> Iterator[Problem | Dropped]:
-        """Generated problems, or rows with ``nums`` and ``target`` and perhaps a worked ``hint``."""
+        """Generated problems, or rows with ``nums``, ``target`` and perhaps a ``hint``."""
         if source.generate is not None:
             for numbers, target, solution in generate(source.generate):
                 yield _problem(numbers, target, f"<answer>{solution}</answer>")

@@ -24,7 +24,10 @@ MAX_LENGTH = 1000
 
 _WORDS = re.compile(r"\\(?:text|textbf|textnormal|mathrm|mbox)\s*\{([^{}]*)\}")
 _PERCENT = re.compile(r"\s*\\?%$")
-_LAYOUT = re.compile(r"\s+|\\left(?![a-z])|\\right(?![a-z])|\\[,!;]|(?<=\\)[dt](?=frac)|\^\s*(?:\\circ|\{\s*\\circ\s*\})")
+_LAYOUT = re.compile(
+    r"(?<![0-9])\s+|\s+(?![0-9])|\\left(?![a-z])|\\right(?![a-z])|\\[,!;]|(?<=\\)[dt](?=frac)"
+    r"|\^\s*(?:\\circ|\{\s*\\circ\s*\})"
+)
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -56,7 +59,10 @@ class Math:
         text = visible(response)
         box = last_boxed(text)
         strict = box is not None
-        correct = _boxed_equal(ground_truth, box.content) if box else _found_equal(ground_truth, text)
+        if box is not None:
+            correct = _boxed_equal(ground_truth, box.content)
+        else:
+            correct = _found_equal(ground_truth, text)
         parts = {"strict": float(correct and strict), "flexible": float(correct and not strict)}
         return Score(float(correct), correct=correct, format_ok=strict, parts=parts)
 

@@ -1,0 +1,84 @@
+# The two commands a newcomer needs are `make run` and `make test`. Every target sets up .venv
+# first, which takes minutes once and nothing afterwards.
+#
+#   DEVICE=gpu    the GPU lock file instead of the CPU one (requirements/gpu.txt)
+#   PYTHON=...    another Python 3.11 or 3.12 than the first on the path
+#   ARGS=...      further arguments of snakemake or pytest
+
+DEVICE ?= cpu
+ARGS ?=
+LOCK := requirements/$(DEVICE).txt
+BIN := .venv/bin
+STAMP := .venv/.complete-$(DEVICE)
+
+ifndef PYTHON
+PYTHON := $(firstword $(foreach name,python3.12 python3.11,\
+    $(shell $(name) -c 'import sys; print(sys.executable)' 2>/dev/null)) python3)
+endif
+SUPPORTED := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
+SAME := import sys; sys.exit(sys.version_info[:2] != tuple(map(int, sys.argv[1].split("."))))
+PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-all lint format lock bench-convert clean
+
+help:  ## say what there is
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1: /p' $(MAKEFILE_LIST)
+
+run: $(STAMP)  ## run the study (config/config.yaml) and make results/report.html
+	@$(BIN)/snakemake --cores all $(ARGS)
+
+test: lint  ## lint, unit tests, workflow tests and a small run of the whole pipeline
+	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-all: lint  ## the same, and the tests that take long
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)  ## check format and lint
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/snakefmt --check workflow >/dev/null 2>&1 || $(BIN)/snakefmt --compact-diff --check workflow
+	@$(BIN)/python -m pytest --quiet tests/workflow/test_lint.py
+
+format: $(STAMP)  ## format all code
+	@$(BIN)/ruff check --quiet --fix .
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/snakefmt workflow
+
+bench-convert: $(STAMP)  ## measure the checkpoint converter
+	@$(BIN)/python benchmarks/bench_convert.py $(ARGS)
+
+setup: $(STAMP)  ## only set up .venv
+
+# Plain pip does it. torch comes first, with whatever its build needs: a CPU wheel brings no CUDA,
+# and where there is only the CUDA build it brings its libraries. All else comes without looking
+# for dependencies, since the lock names them and leaves out what the build of torch decides.
+# `.installing` stands until all is well; what it marks is made again from nothing.
+$(STAMP): $(LOCK) pyproject.toml
+	@$(PYTHON) -c '$(SUPPORTED)' 2>/dev/null || { echo "error: $(PYTHON) is not Python 3.11 or" \
+	    "3.12: install one of them, or name it: make PYTHON=/path/to/python3.12" >&2; exit 2; }
+	@if [ -e .venv/.installing ] || { [ -x $(BIN)/python ] && ! $(BIN)/python -c '$(SAME)' \
+	    "$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')"; }; then \
+	    echo "set-up: removing an unfinished or other .venv"; rm -rf .venv; fi
+	@echo "set-up: .venv with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv .venv && touch .venv/.installing && rm -f .venv/.complete-*
+	@echo "set-up: torch $$(sed -n 's/^torch==\([^ ;]*\).*/\1/p' $(LOCK)) (1 of 3)"
+	@$(PIP) "torch==$$(sed -n 's/^torch==\([^ ;]*\).*/\1/p' $(LOCK))"
+	@echo "set-up: $$(grep -c '^[a-z0-9].*==' $(LOCK)) locked packages (2 of 3, minutes)"
+	@$(PIP) --no-deps -r $(LOCK)
+	@echo "set-up: criticflow itself (3 of 3)"
+	@$(PIP) --no-deps -e .
+	@rm .venv/.installing && touch $@
+
+lock:  ## resolve requirements/*.txt anew
+	@command -v uv >/dev/null || { echo "error: make lock needs uv: pip install uv" >&2; exit 2; }
+	@for device in cpu gpu; do \
+	    echo "lock: requirements/$$device.txt"; \
+	    uv pip compile -q --universal --python-version 3.11 \
+	        --override requirements/$$device.overrides \
+	        --extra $$device --extra slurm --extra dev pyproject.toml \
+	        -o requirements/$$device.txt || exit 1; \
+	done
+
+clean:  ## remove results, logs and Snakemake's records; .venv stays
+	rm -rf results logs .snakemake benchmarks/*/ benchmarks/*.tsv

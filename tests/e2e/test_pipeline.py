@@ -1,0 +1,137 @@
+"""The whole study once, with a small budget, on the real stack: verl, vLLM, Ray, FSDP."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+import yaml
+
+pytestmark = pytest.mark.e2e
+
+PROJECT = Path(__file__).parents[2]
+TIMEOUT = 900
+STEPS = 4
+
+SMALL = {
+    "models": {"tiny": {"build": {"sft": {"steps": 120}}}},
+    "tasks": {"countdown-mini": {"split": {"val": 16, "test": 48}}},
+    "probe": {"n": 4, "prompts": 32},
+    "train": {
+        "steps": STEPS,
+        "batch_size": 16,
+        "mini_batch_size": 8,
+        "micro_batch_size": 4,
+        "critic_warmup": 1,
+        "save_every": 2,
+    },
+    "evaluate": {"n": 2, "k": [1, 2], "resamples": 200},
+}
+
+
+def make(workdir: Path) -> subprocess.CompletedProcess[str]:
+    (workdir / "small.yaml").write_text(yaml.safe_dump(SMALL), encoding="utf-8")
+    command = [sys.executable, "-m", "snakemake", "--cores", "all", "--directory", str(workdir)]
+    command += ["--snakefile", str(PROJECT / "workflow" / "Snakefile")]
+    command += ["--configfile", str(workdir / "small.yaml")]
+    return subprocess.run(
+        command,
+        cwd=PROJECT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+def processes_in(folder: Path) -> list[str]:
+    """Command lines of all processes that work in ``folder``: what a study starts, works there."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if Path(process.cwd()).is_relative_to(folder):
+                found.append(" ".join(process.cmdline()) or process.name())
+        except psutil.Error:
+            continue  # it ended meanwhile, or is somebody else's
+    return found
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> tuple[Path, str]:
+    """The working directory of a finished study, and what the terminal showed."""
+    workdir = tmp_path_factory.mktemp("study")
+    done = make(workdir)
+    logs = "".join(
+        f"\n--- {path}\n{path.read_text(errors='replace')[-4000:]}"
+        for path in sorted((workdir / "logs").rglob("*.log"))
+    )
+    assert done.returncode == 0, done.stdout + logs
+    assert processes_in(workdir) == []
+    return workdir, done.stdout
+
+
+@pytest.mark.parametrize("run", ["cold", "warm-frozen-m50"])
+def test_each_run_leaves_its_results(study, run):
+    folder = study[0] / "results/runs" / run / "seed0"
+    metrics = pd.read_parquet(folder / "metrics.parquet")
+    assert list(metrics["step"]) == list(range(1, STEPS + 1))
+    assert {"critic/score/mean", "response_length/mean", "critic/values/mean"} <= set(metrics)
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["versions"]["verl"] == "0.9.1"
+    assert all(re.fullmatch(r"[0-9a-f]{64}", value) for value in provenance["inputs"].values())
+    assert yaml.safe_load((folder / "config.yaml").read_text())
+    actor = json.loads((folder / "actor/config.json").read_text())
+    critic = json.loads((folder / "critic/config.json").read_text())
+    assert actor["architectures"] == ["Qwen3ForCausalLM"]
+    assert critic["architectures"] == ["Qwen3ForTokenClassification"]
+    assert len(critic["id2label"]) == 1
+
+
+def test_the_warm_run_started_from_the_trained_critic_and_left_it_alone(study):
+    runs = study[0] / "results/runs"
+    warm = yaml.safe_load((runs / "warm-frozen-m50/seed0/config.yaml").read_text())
+    assert warm["verl"]["critic"]["model"]["path"] == "results/runs/cold/seed0/critic"
+    critics = [runs / run / "seed0/critic/model.safetensors" for run in ("cold", "warm-frozen-m50")]
+    assert critics[0].read_bytes() == critics[1].read_bytes()
+
+
+def test_the_summary_has_a_row_per_model_with_differences_to_base(study):
+    rows = json.loads((study[0] / "results/summary.json").read_text())
+    assert [(row["name"], row["kind"], row["seed"]) for row in rows] == [
+        ("tiny", "base", None),
+        ("cold", "run", 0),
+        ("warm-frozen-m50", "run", 0),
+    ]
+    for row in rows:
+        assert row["n_prompts"] == 48
+        assert 0 <= row["pass@1"] <= row["mean_accuracy"] <= 1
+    for row in rows[1:]:
+        difference = row["difference"]["pass@1"]
+        assert difference["low"] <= difference["value"] <= difference["high"]
+
+
+def test_the_report_has_everything_in_itself(study):
+    page = (study[0] / "results/report.html").read_text(encoding="utf-8")
+    for part in ("results.html", "curves.png", "probe.png", "provenance.html", "train_run_warm"):
+        assert part in page
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=[\"']?https?:", page)
+
+
+def test_a_person_sees_progress_in_the_terminal_and_the_log(study):
+    workdir, terminal = study
+    assert re.search(rf"\[train_run cold 0\] step {STEPS}/{STEPS}  score .* left", terminal)
+    log = (workdir / "logs/train_run/cold/seed0.log").read_text(errors="replace")
+    assert f"step {STEPS}/{STEPS}  score" in log
+
+
+def test_a_second_run_has_nothing_to_do(study):
+    done = make(study[0])
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout

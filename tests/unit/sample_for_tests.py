@@ -1,0 +1,64 @@
+"""Everything that the tests want from real engines, in one process: ``python ... DIRECTORY``.
+
+An engine on the CPU takes its process for itself, so the tests read what this leaves behind.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from criticflow import base_model, config, evaluate, probe
+from criticflow.data import prepare
+from criticflow.errors import UserError
+from criticflow.sampling import Engine
+
+TASK = config.Task(
+    kind="countdown",
+    source=config.Source(generate=config.Generate(numbers=[2], high=20, problems=400)),
+    split=config.Split(val=16, test=64),
+    prompt="{numbers} = {target}",
+    max_prompt_length=32,
+    max_response_length=24,
+)
+MODEL = config.Model(path="model")
+RESOURCES = config.Resources()
+PROBE = config.Probe(n=4, prompts=32)
+EVALUATE = config.Evaluate(n=4, resamples=200)
+
+
+def main(out: Path) -> None:
+    prepare("mini", TASK, out / "data")
+    sft = config.Sft(problems=300, steps=150, batch_size=64)
+    build = config.Build(task="mini", hidden_size=64, intermediate_size=128, num_layers=2, sft=sft)
+    model = out / "model"
+    base_model.build(build, out / "data/train.parquet", model)
+    prompts = [list(row) for row in pd.read_parquet(out / "data/test.parquet")["prompt"]]
+    with Engine(model, MODEL, 64, RESOURCES) as engine:
+        sample = {
+            "all": engine.generate(prompts, 8, 1.0, 24, 0),
+            "reversed": engine.generate(prompts[::-1], 8, 1.0, 24, 0),
+            "few": engine.generate(prompts[:3], 8, 1.0, 24, 0),
+            "other_seed": engine.generate(prompts, 8, 1.0, 24, 1),
+            "repeated": engine.generate([prompts[0]] * 2, 8, 1.0, 24, 0),
+            "warm": engine.generate(prompts[:8], 4, 1.5, 24, 0),
+            "greedy": engine.generate(prompts, 1, 0.0, 24, 0),
+            "short": engine.generate(prompts[:8], 1, 1.0, 2, 0),
+        }
+        try:
+            engine.generate(prompts, 1, 1.0, 60, 0)
+        except UserError as error:
+            (out / "too_long.txt").write_text(str(error))
+    for name, frame in sample.items():
+        frame.to_parquet(out / f"{name}.parquet")
+    test = out / "data/test.parquet"
+    probe.run(model, MODEL, out / "data/train.parquet", TASK, PROBE, RESOURCES, out / "probe")
+    who = {"model_name": "tiny", "task_name": "mini"}
+    for name, kind in (("base", "base"), ("same", "run")):
+        evaluate.run(model, MODEL, test, TASK, EVALUATE, RESOURCES, out / name, name, kind, **who)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

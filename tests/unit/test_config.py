@@ -1,0 +1,123 @@
+"""The configuration: what is shipped is valid and explained, what is wrong is said in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from criticflow.config import Config, load_config, read_config
+from criticflow.config.load import merge
+from criticflow.errors import UserError
+
+CONFIGS = Path(__file__).parents[2] / "config"
+DEFAULT = CONFIGS / "config.yaml"
+
+
+def raw(**over: Any) -> dict[str, Any]:
+    """The default configuration as YAML gives it, with sections merged over it."""
+    return merge(yaml.safe_load(DEFAULT.read_text(encoding="utf-8")), over)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_configuration_is_valid(path):
+    over = {} if path == DEFAULT else yaml.safe_load(path.read_text(encoding="utf-8"))
+    config = load_config(raw(**over))
+    assert config.runs
+
+
+def fields(model: type[BaseModel]) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield field.alias or name
+        for part in parts(field.annotation):
+            yield from fields(part)
+
+
+def parts(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Models in an annotation such as ``dict[str, Model]`` or ``Model | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from parts(argument)
+
+
+def test_every_key_is_explained():
+    text = (CONFIGS / "README.md").read_text(encoding="utf-8")
+    explained = set(re.findall(r"[\w.]+", " ".join(re.findall(r"`([^`\n]+)`", text))))
+    explained |= {part for name in explained for part in name.split(".")}
+    explained |= set(re.findall(r"^## (\w+)", text, re.MULTILINE))
+    assert set(fields(Config)) - explained == set()
+
+
+def test_every_key_of_the_default_has_a_comment_of_its_own_or_its_sections():
+    section_commented = False
+    for line in DEFAULT.read_text(encoding="utf-8").splitlines():
+        if line.lstrip().startswith("#"):
+            section_commented = True
+        elif re.match(r"\w", line):
+            assert section_commented or "#" in line, f"no comment above or beside: {line}"
+            section_commented = False
+
+
+def test_a_run_inherits_and_overrides_single_keys():
+    config = load_config(
+        raw(runs={"third": {"like": "warm-frozen-m50", "train": {"steps": 7}, "critic": {}}})
+    )
+    third, warm = config.runs["third"], config.runs["warm-frozen-m50"]
+    assert third.train.steps == 7
+    assert third.train.batch_size == warm.train.batch_size == config.runs["cold"].train.batch_size
+    assert third.critic == warm.critic
+    assert third.reward_mask.ratio == 0.5
+
+
+def test_reading_changes_nothing_it_was_given():
+    given = raw()
+    before = yaml.safe_dump(given)
+    load_config(given)
+    assert yaml.safe_dump(given) == before
+
+
+@pytest.mark.parametrize(
+    ("over", "says"),
+    [
+        ({"proob": {}}, "proob: unknown key"),
+        ({"train": {"steps": 1.5}}, "runs.cold.train.steps"),
+        ({"train": {"actor_lr": "1e-6"}}, "write 1.0e-6"),
+        ({"models": {"tiny": {"path": "x/y"}}}, "exactly one of path, build"),
+        ({"models": {"tiny": {"build": {"task": "none"}}}}, "no task named 'none'"),
+        ({"runs": {"cold": {"model": "none"}}}, "no model named 'none'; there is tiny"),
+        ({"runs": {"a b": {"like": "cold"}}}, "runs"),
+        ({"runs": {"x": {"like": "nobody"}}}, "runs.x.like: no run named 'nobody'"),
+        ({"runs": {"x": {"like": "x"}}}, "like is a cycle: x -> x"),
+        ({"runs": {"cold": {"critic": {"from": "cold"}}}}, "cycle: cold -> cold"),
+        ({"runs": {"cold": {"reward_mask": {"ratio": 1.5}}}}, "runs.cold.reward_mask.ratio"),
+        ({"runs": {"cold": {"algorithm": "grpo"}}}, "grpo"),
+        ({"train": {"micro_batch_size": 24}}, "is not divisible by 2 ranks"),
+        ({"evaluate": {"k": [8]}}, "k=8 needs n >= 8"),
+        ({"runs": {"warm-frozen-m50": {"critic": {"path": "x"}}}}, "'from' or 'path', not both"),
+    ],
+)
+def test_a_mistake_is_named_with_its_key(over, says):
+    with pytest.raises(UserError) as error:
+        load_config(raw(**over))
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_all_mistakes_are_named_at_once():
+    with pytest.raises(UserError) as error:
+        load_config(raw(probe={"N": 1}, evaluate={"seeed": 2}))
+    assert "probe.N: unknown key; evaluate.seeed: unknown key" in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["runs: [", "\t- x"])
+def test_a_file_that_is_no_yaml_is_named(tmp_path, text):
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=re.escape(str(path))):
+        read_config(path)

@@ -1,0 +1,180 @@
+"""Real vLLM on a tiny model: what it samples, and what it says about it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from criticflow import config, evaluate, metrics
+from criticflow.errors import UserError
+from criticflow.files import read_json
+from criticflow.model_directory import check_model_directory
+from criticflow.sampling import Engine, request_seeds
+
+pytestmark = pytest.mark.vllm
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory) -> Path:
+    pytest.importorskip("vllm")
+    path = tmp_path_factory.mktemp("sampled")
+    script = Path(__file__).with_name("sample_for_tests.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(path)], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return path
+
+
+def read(out: Path, name: str) -> pd.DataFrame:
+    return pd.read_parquet(out / f"{name}.parquet")
+
+
+def log_distributions(out: Path, frame: pd.DataFrame, temperature: float = 1.0):
+    """Per row: log-probabilities over the vocabulary at each response token, by transformers."""
+    model = AutoModelForCausalLM.from_pretrained(out / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(out / "model")
+    for prompt, tokens in zip(frame["prompt"], frame["tokens"], strict=True):
+        before = tokenizer.encode(prompt, add_special_tokens=False)
+        with torch.no_grad():
+            logits = model(torch.tensor([[*before, *tokens]])).logits[0, len(before) - 1 : -1]
+        yield torch.log_softmax(logits / temperature, -1).numpy()
+
+
+@pytest.mark.parametrize(("name", "temperature"), [("few", 1.0), ("warm", 1.5), ("greedy", 1.0)])
+def test_logprobs_are_those_of_the_distribution_drawn_from(out, name, temperature):
+    frame = read(out, name).head(32)
+    for row, full in zip(
+        frame.itertuples(), log_distributions(out, frame, temperature), strict=True
+    ):
+        expected = full[np.arange(len(row.tokens)), row.tokens]
+        np.testing.assert_allclose(row.logprobs, expected, atol=2e-3)
+        if name == "greedy":
+            assert (full.argmax(-1) == row.tokens).all()
+
+
+def test_entropy_agrees_with_the_full_distributions(out):
+    frame = read(out, "all")
+    estimate = metrics.entropy(list(frame["logprobs"]), list(frame["prompt_index"]))
+    full = np.concatenate(list(log_distributions(out, frame)))
+    exact = float(-(np.exp(full) * full).sum(-1).mean())
+    assert estimate.tokens == len(full)
+    assert abs(estimate.value - exact) < 4 * estimate.standard_error
+    assert estimate.standard_error < 0.05
+
+
+def test_samples_belong_to_the_prompt_not_to_its_place(out):
+    whole = read(out, "all")
+    turned = read(out, "reversed")
+    last = whole["prompt_index"].max()
+    turned = turned.assign(prompt_index=last - turned["prompt_index"])
+    both = whole.merge(turned, on=["prompt_index", "sample_index"], suffixes=("", "_turned"))
+    assert len(both) == len(whole)
+    assert (both["prompt"] == both["prompt_turned"]).all()
+    assert (both["response"] == both["response_turned"]).mean() > 0.99
+    few = read(out, "few")
+    assert (few["response"] == whole["response"].head(len(few))).mean() > 0.95
+    assert (whole["response"] != read(out, "other_seed")["response"]).mean() > 0.3
+
+
+def test_samples_of_one_prompt_are_different_draws(out):
+    repeated = read(out, "repeated")
+    first, second = (repeated[repeated["prompt_index"] == index] for index in (0, 1))
+    assert list(first["response"]) != list(second["response"])
+    assert read(out, "all").groupby("prompt_index")["response"].nunique().mean() > 1.5
+
+
+def test_rows_are_complete(out):
+    frame = read(out, "all")
+    assert list(frame["prompt_index"]) == list(np.repeat(np.arange(64), 8))
+    assert list(frame["sample_index"]) == list(range(8)) * 64
+    assert (frame["tokens"].map(len) == frame["n_tokens"]).all()
+    assert (frame["logprobs"].map(len) == frame["n_tokens"]).all()
+    assert frame["response"].str.startswith("<answer>").mean() > 0.9
+    assert not frame["response"].str.contains("<|", regex=False).any()
+    short = read(out, "short")
+    assert short["truncated"].all() and (short["n_tokens"] == 2).all()
+    assert frame.loc[~frame["truncated"], "tokens"].map(lambda ids: ids[-1] == 1).all()
+    assert "exceed the engine's 64" in (out / "too_long.txt").read_text()
+
+
+def test_probe_writes_figures_that_fit_its_samples(out):
+    summary = read_json(out / "probe/summary.json")
+    samples = pd.read_parquet(out / "probe/samples.parquet")
+    assert summary["n_prompts"] == 32 and len(samples) == 32 * 4
+    figures = summary["figures"]
+    assert figures["accuracy"]["value"] == pytest.approx(samples["correct"].mean())
+    assert figures["pass@1"] == figures["accuracy"]
+    assert (out / "probe/probe.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_model_twice_differs_by_nothing(out, tmp_path):
+    settings = config.Evaluate(n=4, resamples=200)
+    rows = evaluate.summarise([out / "base", out / "same"], tmp_path / "summary.json", settings)
+    assert rows == read_json(tmp_path / "summary.json")
+    assert rows[0]["difference"] is None
+    assert rows[1]["difference"]["pass@1"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert rows[1]["difference"]["greedy"]["mcnemar"]["p_value"] == 1.0
+    assert rows[0]["pass@1"] == rows[1]["pass@1"] > 0
+    assert rows[0]["n_prompts"] == 64
+
+
+def test_seeds_depend_on_text_seed_and_repetition():
+    assert request_seeds(["a", "b"], 0) == request_seeds(["b", "a"], 0)[::-1]
+    assert len({*request_seeds(["a", "a", "b"], 0), *request_seeds(["a"], 1)}) == 4
+    assert all(0 <= seed < 2**62 for seed in request_seeds(["a"] * 100, 0))
+
+
+def broken(model: Path, how: str) -> Path:
+    if how == "missing":
+        shutil.rmtree(model)
+    elif how == "no config":
+        (model / "config.json").unlink()
+    elif how == "torn config":
+        (model / "config.json").write_text("{")
+    elif how == "torn weights":
+        weights = model / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif how == "no weights":
+        (model / "model.safetensors").unlink()
+    elif how == "no tokenizer":
+        for path in model.glob("token*"):
+            path.unlink()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("how", "names"),
+    [
+        ("missing", "model"),
+        ("no config", "config.json"),
+        ("torn config", "config.json"),
+        ("torn weights", "model.safetensors"),
+        ("no weights", "safetensors"),
+        ("no tokenizer", "tokenizer"),
+    ],
+)
+def test_a_broken_model_is_named_before_an_engine_starts(out, tmp_path, how, names):
+    model = tmp_path / "model"
+    shutil.copytree(out / "model", model)
+    broken(model, how)
+    with pytest.raises(UserError, match=names) as error:
+        Engine(model, config.Model(path=str(model)), 64, config.Resources())
+    assert str(tmp_path) in str(error.value)
+
+
+def test_a_model_too_short_for_the_task_is_refused(out):
+    with pytest.raises(UserError, match="128 positions"):
+        Engine(out / "model", config.Model(path="x"), 129, config.Resources())
+
+
+def test_hub_names_are_left_to_the_hub():
+    assert check_model_directory("Qwen/Qwen3-0.6B") is None

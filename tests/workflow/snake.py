@@ -1,0 +1,60 @@
+"""Running this workflow's Snakemake in a temporary directory, and reading what it would do."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PROJECT = Path(__file__).parents[2]
+SNAKEFILE = PROJECT / "workflow" / "Snakefile"
+
+RUNS = ["cold", "warm-frozen-m50"]
+
+
+def snakemake(
+    workdir: Path, *arguments: str, overlay: dict[str, Any] | None = None, project: Path = PROJECT
+) -> subprocess.CompletedProcess[str]:
+    """Run the workflow of ``project`` in ``workdir``, with ``overlay`` over its configuration."""
+    command = [sys.executable, "-m", "snakemake", "--directory", str(workdir)]
+    command += ["--snakefile", str(project / "workflow" / "Snakefile"), *arguments]
+    if overlay is not None:
+        settings = workdir / "overlay.yaml"
+        settings.write_text(yaml.safe_dump(overlay), encoding="utf-8")
+        command += ["--configfile", str(settings)]
+    env = os.environ | {"PYTHONPATH": str(project / "workflow" / "scripts")}
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+
+def planned(workdir: Path, *arguments: str, **options: Any) -> Counter[str]:
+    """How many jobs of each rule a dry run announces; the targets themselves are left out."""
+    done = snakemake(workdir, "--dry-run", *arguments, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    stats = re.search(r"^job +count\n-+ +-+\n(.*?)^total", done.stdout, re.MULTILINE | re.DOTALL)
+    if stats is None:
+        assert "Nothing to be done" in done.stdout + done.stderr
+        return Counter()
+    rows = (line.split() for line in stats[1].splitlines())
+    targets = {"all", "data", "probe", "train", "convert", "evaluate", "report"}
+    return Counter({rule: int(count) for rule, count in rows if rule not in targets})
+
+
+def finish(workdir: Path, **options: Any) -> None:
+    """Make every output of the workflow, empty where there is none, known as up to date."""
+    listing = snakemake(workdir, "--summary", **options)
+    assert listing.returncode == 0, listing.stderr
+    for line in listing.stdout.splitlines()[1:]:
+        path = workdir / line.split("\t")[0]
+        if path.suffix:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        else:  # a model
+            path.mkdir(parents=True, exist_ok=True)
+    touched = snakemake(workdir, "--touch", "--forceall", "--cores", "1", **options)
+    assert touched.returncode == 0, touched.stderr

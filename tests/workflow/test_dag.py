@@ -1,0 +1,137 @@
+"""Which jobs there are, and which of them a change makes run again."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from snake import PROJECT, finish, planned, snakemake
+
+EVERYTHING = Counter(
+    prepare_data=1,
+    build_base_model=1,
+    probe_signal=1,
+    train_run=1,
+    train_run_warm=1,
+    convert_checkpoint=4,
+    evaluate_base=1,
+    evaluate_run=2,
+    summarise=1,
+    report_parts=1,
+    render_report=1,
+)
+TABLES = Counter(summarise=1, report_parts=1, render_report=1)
+WARM = Counter(train_run_warm=1, convert_checkpoint=2, evaluate_run=1) + TABLES
+
+
+def test_everything_is_planned_once(tmp_path):
+    assert planned(tmp_path) == EVERYTHING
+
+
+@pytest.mark.parametrize(
+    ("target", "last", "without"),
+    [
+        ("data", "prepare_data", "build_base_model"),
+        ("probe", "probe_signal", "train_run"),
+        ("train", "train_run_warm", "evaluate_run"),
+        ("convert", "convert_checkpoint", "evaluate_run"),
+        ("evaluate", "summarise", "report_parts"),
+        ("report", "render_report", "no such rule"),
+    ],
+)
+def test_each_target_stops_at_its_stage(tmp_path, target, last, without):
+    jobs = planned(tmp_path, target)
+    assert last in jobs
+    assert without not in jobs
+
+
+def test_a_run_per_seed_and_critics_only_where_there_are_any(tmp_path):
+    overlay = {
+        "seeds": [0, 1, 2],
+        "runs": {"group": {"like": "cold", "algorithm": "grpo", "train": {"rollout_n": 2}}},
+    }
+    jobs = planned(tmp_path, "convert", overlay=overlay)
+    assert jobs["train_run"] == 6
+    assert jobs["train_run_warm"] == 3
+    assert jobs["convert_checkpoint"] == 3 * (2 + 2 + 1)
+
+
+def test_a_named_model_is_not_built(tmp_path):
+    overlay = {"models": {"named": {"path": "owner/name"}}, "runs": {"cold": {"model": "named"}}}
+    assert "build_base_model" not in planned(tmp_path, overlay=overlay)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("finished")
+    finish(workdir)
+    return workdir
+
+
+def test_what_is_finished_is_not_run_again(finished):
+    assert planned(finished) == Counter()
+    done = snakemake(finished, "--cores", "1")
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("overlay", "jobs"),
+    [
+        ({"runs": {"warm-frozen-m50": {"reward_mask": {"ratio": 0.3}}}}, WARM),
+        (
+            {"runs": {"cold": {"train": {"steps": 41}}}},
+            WARM + Counter(train_run=1, convert_checkpoint=2, evaluate_run=1),
+        ),
+        (
+            {"runs": {"plain": {"like": "cold", "train": {"lam": 0.95}}}},
+            Counter(train_run=1, convert_checkpoint=2, evaluate_run=1) + TABLES,
+        ),
+        ({"probe": {"n": 4}}, Counter(probe_signal=1, render_report=1)),
+        ({"evaluate": {"n": 8}}, Counter(evaluate_base=1, evaluate_run=2) + TABLES),
+        ({"tasks": {"unused": {"kind": "gsm8k", "source": {"hub": "owner/name"}}}}, Counter()),
+    ],
+    ids=["one run", "the run before it", "a further run", "probe", "evaluation", "unused task"],
+)
+def test_a_changed_setting_reruns_what_depends_on_it(finished, overlay, jobs):
+    changed = planned(finished, overlay=overlay)
+    # Tables list all runs, so a further one makes them anew; whether they are made because of
+    # their params or their inputs is not the point here.
+    assert changed == jobs
+
+
+@pytest.mark.parametrize(
+    ("module", "jobs"),
+    [
+        ("report/curves.py", {"report_parts", "render_report"}),
+        ("base_model.py", set(EVERYTHING) - {"prepare_data"}),
+        ("verl_plugin/trainer.py", set(WARM) | {"train_run"}),
+        ("sources.py", set()),  # used by the Snakefile, by no rule
+    ],
+)
+def test_an_edited_module_reruns_the_rules_that_use_it(tmp_path, module, jobs):
+    project, workdir = tmp_path / "project", tmp_path / "work"
+    workdir.mkdir()
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for folder in ("workflow", "config"):
+        shutil.copytree(PROJECT / folder, project / folder, ignore=ignore)
+    finish(workdir, project=project)
+    assert planned(workdir, project=project) == Counter()
+    file = project / "workflow" / "scripts" / "criticflow" / module
+    with file.open("a", encoding="utf-8") as stream:
+        stream.write("\n# edited\n")
+    assert set(planned(workdir, project=project)) == jobs
+
+
+def test_a_newer_date_alone_reruns_nothing(tmp_path):
+    project, workdir = tmp_path / "project", tmp_path / "work"
+    workdir.mkdir()
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for folder in ("workflow", "config"):
+        shutil.copytree(PROJECT / folder, project / folder, ignore=ignore)
+    finish(workdir, project=project)
+    for file in (project / "workflow" / "scripts" / "criticflow").rglob("*.py"):
+        file.touch()  # as a fresh checkout of the same commit does
+    assert planned(workdir, project=project) == Counter()

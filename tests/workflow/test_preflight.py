@@ -1,0 +1,80 @@
+"""A training job that cannot run here says so in a line, before it starts."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from criticflow import preflight
+from criticflow.config import Resources
+from criticflow.errors import UserError
+from criticflow.provenance import collect
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    """A model directory with 1000 parameters."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"architectures": ["Qwen3ForCausalLM"]}')
+    (folder / "tokenizer.json").write_text("{}")
+    save_file({"weight": torch.zeros(1000)}, folder / "model.safetensors")
+    return folder
+
+
+def test_a_sound_model_on_this_machine_passes(model, tmp_path):
+    preflight.check_training(Resources(cpu_ranks=1), str(model), None, tmp_path)
+
+
+def test_too_many_ranks_for_the_memory(model):
+    with pytest.raises(UserError, match=r"training with 5000 ranks needs about \d+\.\d GiB"):
+        preflight.check_training(Resources(cpu_ranks=5000), str(model), None)
+
+
+def test_weights_count_four_times_in_training(model):
+    alone = preflight.needed_gib(Resources(), "owner/name", None)
+    state = preflight.needed_gib(Resources(), str(model), None) - alone
+    assert state * 2**30 == pytest.approx(2 * 1000 * 16, rel=0.1)  # actor and critic
+
+
+def test_a_cut_weights_file_is_named(model):
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"model\.safetensors"):
+        preflight.check_training(Resources(), str(model), None)
+
+
+def test_a_missing_critic_is_named(model, tmp_path):
+    with pytest.raises(UserError, match="nowhere/critic"):
+        preflight.check_training(Resources(), str(model), str(tmp_path / "nowhere/critic"))
+
+
+def test_too_little_disk_is_named(tmp_path):
+    with pytest.raises(UserError, match=f"{tmp_path} needs about"):
+        preflight.check_disk(tmp_path, 10**18)
+
+
+def test_an_address_without_ports_is_named():
+    with pytest.raises(UserError, match="no free port on 192"):
+        preflight.check_port("192.0.2.1")  # an address that no machine has
+
+
+def test_a_port_in_use_disturbs_nobody():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        preflight.check_port()
+
+
+def test_provenance_tells_versions_inputs_and_machine(tmp_path):
+    (tmp_path / "in").write_bytes(b"abc")
+    record = collect({"lr": 1.0}, [tmp_path / "in"], {"run": 3}, started=0.0)
+    assert record["versions"]["verl"] == "0.9.1"
+    assert record["inputs"][str(tmp_path / "in")].startswith("ba7816bf")
+    assert record["machine"]["cores"] >= 1
+    assert set(record["git"]) == {"commit", "dirty"}
+    assert record["seeds"] == {"run": 3}
+    assert record["wall_time_seconds"] > 0

@@ -1,0 +1,114 @@
+"""The report: tables, curves, and a page that needs no network."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from snake import RUNS, finish, planned, snakemake
+
+from criticflow.provenance import collect
+from criticflow.report.curves import plot_curves
+from criticflow.report.tables import write_provenance, write_results
+
+ROWS = [
+    {"name": "tiny", "kind": "base", "seed": None, "pass@1": 0.4, "pass@4": 0.7},
+    {
+        "name": "cold",
+        "kind": "run",
+        "seed": 0,
+        "pass@1": 0.55,
+        "pass@4": 0.75,
+        "difference": {"pass@1": {"value": 0.15, "low": 0.11, "high": 0.19}},
+        "warnings": ["entropy 0.005 is under 0.01 nats a token: mode collapse"],
+    },
+]
+COMMON = {
+    "task": "countdown-mini",
+    "n_prompts": 512,
+    "mean_accuracy": 0.6,
+    "avg_entropy": 0.3,
+    "format_rate": 0.99,
+    "response_length": 22.5,
+}
+
+
+def write_inputs(workdir: Path) -> None:
+    """Results of a study, as small as they can be."""
+    (workdir / "results").mkdir(exist_ok=True)
+    rows = [row | COMMON for row in ROWS]
+    (workdir / "results/summary.json").write_text(json.dumps(rows), encoding="utf-8")
+    draw = np.random.default_rng(0)
+    for run in RUNS:
+        folder = workdir / "results/runs" / run / "seed0"
+        folder.mkdir(parents=True, exist_ok=True)
+        steps = np.arange(1, 41)
+        pd.DataFrame(
+            {
+                "step": steps,
+                "critic/score/mean": 0.5 + steps / 200 + draw.normal(0, 0.01, 40),
+                "response_length/mean": 22 + draw.normal(0, 0.3, 40),
+                "actor/entropy": 0.4 - steps / 400,
+                "actor/ppo_kl": draw.normal(0, 0.001, 40),
+                "critic/values/mean": 0.5 - 0.4 / steps,
+                "critic/vf_explained_var": 0.6 - 0.7 / steps,
+            }
+        ).to_parquet(folder / "metrics.parquet")
+        record = collect({"run": run}, [folder / "metrics.parquet"], {"run": 0}, started=0.0)
+        (folder / "provenance.json").write_text(json.dumps(record), encoding="utf-8")
+    metrics = [workdir / f"results/runs/{run}/seed0/metrics.parquet" for run in RUNS]
+    plot = workdir / "results/probe/tiny/countdown-mini/probe.png"
+    plot.parent.mkdir(parents=True, exist_ok=True)
+    plot_curves(metrics, plot)  # some picture
+
+
+def test_the_results_table_shows_values_and_intervals(tmp_path):
+    write_inputs(tmp_path)
+    write_results(tmp_path / "results/summary.json", tmp_path / "results.html")
+    page = (tmp_path / "results.html").read_text()
+    assert page.index("<b>tiny</b>") < page.index("<b>cold</b>")
+    assert "0.550<br><small>+0.150 [+0.110, +0.190]</small>" in page
+    assert page.index("pass@1") < page.index("pass@4") < page.index("mean accuracy")
+    assert "cold: entropy 0.005" in page
+
+
+def test_provenance_shows_one_column_a_run(tmp_path):
+    write_inputs(tmp_path)
+    files = [tmp_path / f"results/runs/{run}/seed0/provenance.json" for run in RUNS]
+    write_provenance(files, tmp_path / "provenance.html")
+    page = (tmp_path / "provenance.html").read_text()
+    assert "<th>cold/seed0</th>" in page
+    assert "versions.verl" in page
+    assert "machine.memory_gib" in page
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory) -> Path:
+    """A finished study whose report is made for real."""
+    workdir = tmp_path_factory.mktemp("reported")
+    finish(workdir)
+    write_inputs(workdir)
+    touched = snakemake(workdir, "--touch", "--forceall", "--cores", "1")
+    assert touched.returncode == 0
+    done = snakemake(workdir, "--cores", "1", "--forcerun", "report_parts", "--quiet", "rules")
+    log = workdir / "logs/render_report.log"
+    assert done.returncode == 0, done.stderr + (log.read_text() if log.exists() else "")
+    return workdir
+
+
+def test_the_report_is_one_file_with_everything_in_it(reported):
+    page = (reported / "results/report.html").read_text(encoding="utf-8")
+    for part in ("results.html", "curves.png", "provenance.html", "probe.png"):
+        assert part in page
+    for rule in ("prepare_data", "train_run", "train_run_warm", "convert_checkpoint"):
+        assert rule in page  # the graph of the workflow
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=[\"']?https?:", page)
+    assert len(page) > 1_000_000  # scripts and pictures are inside
+
+
+def test_making_the_report_leaves_nothing_to_do(reported):
+    assert not planned(reported)

@@ -1,0 +1,233 @@
+"""Responses of one model to many prompts, from one vLLM engine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pandas as pd
+
+from criticflow import config
+from criticflow.errors import UserError
+from criticflow.model_directory import check_model_directory
+
+Messages = Sequence[dict[str, str]]
+"""A chat: ``[{"role": ..., "content": ...}, ...]``."""
+
+MAX_SEQUENCES = 512
+"""Sequences that the engine decodes together on the CPU."""
+
+COLUMNS = [
+    "prompt_index",
+    "sample_index",
+    "prompt",
+    "response",
+    "tokens",
+    "n_tokens",
+    "logprobs",
+    "truncated",
+]
+
+
+class Engine:
+    """One vLLM engine; a context manager that ends it.
+
+    On the CPU it lives in this process (vLLM's default of an engine and a worker process imports
+    everything three times, most of the start-up of a small model) and takes the CPU settings of its
+    environment: one engine at a time, and only in a process of its own.
+
+    Args:
+        model_path: a model directory, checked before anything starts, or the name of a hub model.
+        model: precision, and whether code that comes with the model may run.
+        max_model_len: most tokens of a prompt and its response together.
+        resources: GPU or CPU, and the size of the cache on the CPU.
+
+    Raises:
+        UserError: the model is missing, broken, or too short for ``max_model_len``.
+    """
+
+    def __init__(
+        self,
+        model_path: Path | str,
+        model: config.Model,
+        max_model_len: int,
+        resources: config.Resources,
+    ) -> None:
+        settings = check_model_directory(model_path)
+        positions = (settings or {}).get("max_position_embeddings")
+        if positions is not None and positions < max_model_len:
+            raise UserError(
+                f"{model_path} has {positions} positions, but prompt and response may take "
+                f"{max_model_len} tokens: lower max_prompt_length or max_response_length"
+            )
+        self.max_model_len = max_model_len
+        self._llm = _start(str(model_path), model, max_model_len, resources)
+        self.tokenizer = self._llm.get_tokenizer()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the engine and free its memory."""
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        self._llm.llm_engine.engine_core.shutdown()
+        del self._llm
+        cleanup_dist_env_and_memory()
+
+    def render(self, prompts: Sequence[Messages]) -> list[str]:
+        """The text of each chat, up to where the model's answer begins.
+
+        Raises:
+            UserError: the tokenizer has no chat template, or refuses the messages.
+        """
+        if not self.tokenizer.chat_template:
+            raise UserError("the model's tokenizer has no chat template: use an instruct model")
+        return [
+            self.tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=True
+            )
+            for messages in prompts
+        ]
+
+    def fitting(self, problems: pd.DataFrame, most: int) -> tuple[pd.DataFrame, int]:
+        """Problems whose ``prompt`` has at most ``most`` tokens, and how many have more."""
+        lengths = [len(ids) for ids in self._encode(self.render(list(problems["prompt"])))]
+        fits = [length <= most for length in lengths]
+        return problems[fits].reset_index(drop=True), len(fits) - sum(fits)
+
+    def generate(
+        self,
+        prompts: Sequence[Messages],
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        seed: int,
+    ) -> pd.DataFrame:
+        """Sample ``n`` responses per prompt; temperature 0 with ``n`` 1 is greedy.
+
+        Each prompt has a seed of its own, drawn from ``seed`` and the prompt's text (see
+        :func:`request_seeds`): neither the order of the prompts nor which others there are changes
+        it. Sampling is unrestricted (no top-k, top-p or penalties).
+
+        Returns:
+            One row per sample, by prompt and sample: ``prompt_index`` (position in ``prompts``),
+            ``sample_index``, ``prompt`` and ``response`` (text; the response without special
+            tokens), ``tokens`` (ids of the response, its end of message included), ``n_tokens``,
+            ``logprobs`` (log-probability of each of these tokens in nats, under the distribution it
+            was drawn from: after the temperature; greedy: the model's own), ``truncated`` (the
+            response ran into ``max_tokens``).
+
+        Raises:
+            UserError: a prompt leaves no room for ``max_tokens``.
+        """
+        from vllm import SamplingParams
+        from vllm.inputs import TokensPrompt
+
+        texts = self.render(prompts)
+        encoded = self._encode(texts)
+        longest = max(map(len, encoded), default=0)
+        if longest + max_tokens > self.max_model_len:
+            raise UserError(
+                f"a prompt of {longest} tokens and a response of {max_tokens} exceed the engine's "
+                f"{self.max_model_len}: drop such prompts or raise max_prompt_length"
+            )
+        params = [
+            SamplingParams(
+                n=n,
+                temperature=temperature,
+                max_tokens=max_tokens,
+                seed=request_seed,
+                logprobs=0,  # of the sampled token alone
+                flat_logprobs=True,
+            )
+            for request_seed in request_seeds(texts, seed)
+        ]
+        outputs = self._llm.generate(
+            [TokensPrompt(prompt_token_ids=ids) for ids in encoded], params, use_tqdm=False
+        )
+        rows = [
+            (
+                prompt_index,
+                sample.index,
+                text,
+                sample.text,
+                list(sample.token_ids),
+                len(sample.token_ids),
+                list(sample.logprobs.logprobs),
+                sample.finish_reason == "length",
+            )
+            for prompt_index, (text, output) in enumerate(zip(texts, outputs, strict=True))
+            for sample in sorted(output.outputs, key=lambda sample: sample.index)
+        ]
+        return pd.DataFrame(rows, columns=COLUMNS)
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        # The template has written the special tokens that belong there.
+        return self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+
+
+def request_seeds(texts: Sequence[str], seed: int) -> list[int]:
+    """One seed per prompt, from ``seed``, its text, and how often the text came before.
+
+    vLLM gives sample ``i`` of a request the seed ``s + i``; seeds of different prompts are far
+    apart.
+    """
+    seen: Counter[str] = Counter()
+    seeds = []
+    for text in texts:
+        identity = json.dumps([seed, text, seen[text]]).encode()
+        seen[text] += 1
+        seeds.append(int.from_bytes(hashlib.sha256(identity).digest()[:8]) >> 2)
+    return seeds
+
+
+def _start(
+    model_path: str, model: config.Model, max_model_len: int, resources: config.Resources
+) -> Any:
+    import torch._dynamo
+
+    options: dict[str, Any] = {}
+    if resources.device == "cpu":
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(resources.kv_cache_gb)
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+        # Compiling, even of the one small function that ranks log-probabilities, takes seconds.
+        torch._dynamo.config.disable = True
+        options |= {
+            "enforce_eager": True,
+            "max_num_seqs": MAX_SEQUENCES,
+            # A prompt cut in two would rewind its request's generator; on the CPU torch cannot.
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(8192, max_model_len),
+        }
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    from vllm import LLM
+
+    try:
+        return LLM(
+            model=model_path,
+            dtype=model.dtype,
+            trust_remote_code=model.trust_remote_code,
+            max_model_len=max_model_len,
+            logprobs_mode="processed_logprobs",
+            seed=0,
+            **options,
+        )
+    except (OSError, ValueError) as error:
+        # vLLM's own checks of the model and of memory; their first lines say what is the matter.
+        raise UserError(f"vLLM cannot load {model_path}: {error}") from error
