@@ -61,7 +61,8 @@ $(STAMP): $(LOCK) pyproject.toml
 	    "$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')"; }; then \
 	    echo "set-up: removing an unfinished or other .venv"; rm -rf .venv; fi
 	@echo "set-up: .venv with $$($(PYTHON) --version)"
-	@$(PYTHON) -m venv .venv && touch .venv/.installing && rm -f .venv/.complete-*
+	@mkdir -p .venv && touch .venv/.installing && rm -f .venv/.complete-*
+	@$(PYTHON) -m venv .venv
 	@echo "set-up: torch $$(sed -n 's/^torch==\([^ ;]*\).*/\1/p' $(LOCK)) (1 of 3)"
 	@$(PIP) "torch==$$(sed -n 's/^torch==\([^ ;]*\).*/\1/p' $(LOCK))"
 	@echo "set-up: $$(grep -c '^[a-z0-9].*==' $(LOCK)) locked packages (2 of 3, minutes)"

@@ -85,7 +85,7 @@ def make_checkpoint(folder: Path, shape: dict[str, int]) -> int:
 
 
 def measure(command: list[str]) -> dict[str, float]:
-    """Wall seconds, peak resident and peak anonymous MB of a program.
+    """Wall and processor seconds, peak resident and peak anonymous MB of a program.
 
     Raises:
         SystemExit: the program failed.
@@ -106,6 +106,7 @@ def measure(command: list[str]) -> dict[str, float]:
             raise SystemExit(f"{' '.join(command)}\n{log.read().decode()[-3000:]}")
     return {
         "seconds": seconds,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
         "resident_mb": usage.ru_maxrss / 1024,
         "anonymous_mb": peak[0] / 1024,
     }
@@ -184,7 +185,10 @@ def bench(folder: Path, name: str, programs: list[str], runs: int) -> dict:
 def show(result: dict) -> None:
     medians = result["medians"]
     print(f"\n{result['shape']}: {result['parameters']:,} parameters, {result['runs']} runs")
-    print(f"{'':24}{'seconds':>9}{'of verl':>9}{'MB resident':>13}{'of verl':>9}{'MB anon.':>10}")
+    print(
+        f"{'':24}{'seconds':>9}{'of verl':>9}{'CPU s':>8}{'MB resident':>13}{'of verl':>9}"
+        f"{'MB anon.':>10}"
+    )
     reference = medians.get("verl")
     for program, found in medians.items():
         ratios = [
@@ -192,7 +196,8 @@ def show(result: dict) -> None:
             for key in ("seconds", "resident_mb")
         ]
         print(
-            f"{program:24}{found['seconds']:9.2f}{ratios[0]:>9}{found['resident_mb']:13.0f}"
+            f"{program:24}{found['seconds']:9.2f}{ratios[0]:>9}"
+            f"{found['cpu_seconds']:8.1f}{found['resident_mb']:13.0f}"
             f"{ratios[1]:>9}{found['anonymous_mb']:10.0f}"
         )
 

@@ -1,8 +1,8 @@
 """Start-up and throughput of an engine: ``python benchmarks/bench_sampling.py MODEL TEST_PARQUET``.
 
 Throughput is compared with bare ``vllm.LLM.generate`` on the same prompts, samples and seeds; ours
-includes rendering, scoring and the data frame. Both are taken alternately, the best of three. Prints
-one JSON object.
+includes rendering, scoring and the data frame. Both alternate; the best of three counts.
+Prints one JSON object.
 """
 
 from __future__ import annotations

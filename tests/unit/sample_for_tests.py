@@ -32,7 +32,9 @@ EVALUATE = config.Evaluate(n=4, resamples=200)
 def main(out: Path) -> None:
     prepare("mini", TASK, out / "data")
     sft = config.Sft(problems=300, steps=150, batch_size=64)
-    build = config.Build(task="mini", hidden_size=64, intermediate_size=128, num_layers=2, sft=sft)
+    build = config.Build(
+        task="mini", hidden_size=64, intermediate_size=128, num_layers=2, num_heads=2, sft=sft
+    )
     model = out / "model"
     base_model.build(build, out / "data/train.parquet", model)
     prompts = [list(row) for row in pd.read_parquet(out / "data/test.parquet")["prompt"]]

@@ -31,7 +31,13 @@ def write_problems(path, count=40, solution="<answer>{0}+2</answer>"):
 def small(steps=2, problems=1000, **more):
     sft = config.Sft(steps=steps, problems=problems, batch_size=16)
     return config.Build(
-        task="any", hidden_size=32, intermediate_size=64, num_layers=2, sft=sft, **more
+        task="any",
+        hidden_size=32,
+        intermediate_size=64,
+        num_layers=2,
+        num_kv_heads=1,
+        sft=sft,
+        **{"num_heads": 1, **more},
     )
 
 
@@ -113,6 +119,8 @@ def test_unusable_data_is_one_line_and_leaves_nothing(tmp_path):
     unsolved = write_problems(tmp_path / "unsolved.parquet", solution=None)
     with pytest.raises(UserError, match=r"unsolved\.parquet: no row has a worked solution"):
         base_model.build(small(), unsolved, out)
-    with pytest.raises(UserError, match="more than build.max_positions 12"):
+    with pytest.raises(UserError, match="max_positions 12"):
         base_model.build(small(max_positions=12), write_problems(tmp_path / "long.parquet"), out)
+    with pytest.raises(UserError, match="multiple of 32"):
+        base_model.build(small(num_heads=4), tmp_path / "absent.parquet", out)
     assert not out.exists()

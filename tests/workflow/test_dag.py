@@ -63,6 +63,17 @@ def test_a_named_model_is_not_built(tmp_path):
     assert "build_base_model" not in planned(tmp_path, overlay=overlay)
 
 
+def test_the_probe_may_choose_the_training_problems(tmp_path):
+    jobs = planned(tmp_path, overlay={"probe": {"filter": "mixed"}})
+    assert jobs == EVERYTHING + Counter(filter_training_set=1)
+
+
+def test_with_the_gpu_profile_everything_is_planned_too(tmp_path):
+    profile = ["--profile", str(PROJECT / "workflow/profiles/gpu")]
+    overlay = {"resources": {"gpu": 1}}
+    assert planned(tmp_path, *profile, overlay=overlay) == EVERYTHING
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("finished")
@@ -97,9 +108,19 @@ def test_what_is_finished_is_not_run_again(finished):
 )
 def test_a_changed_setting_reruns_what_depends_on_it(finished, overlay, jobs):
     changed = planned(finished, overlay=overlay)
-    # Tables list all runs, so a further one makes them anew; whether they are made because of
-    # their params or their inputs is not the point here.
     assert changed == jobs
+
+
+@pytest.fixture
+def copied(tmp_path) -> tuple[Path, Path]:
+    """A copy of the project, and a directory in which its study is finished."""
+    project, workdir = tmp_path / "project", tmp_path / "work"
+    workdir.mkdir()
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for folder in ("workflow", "config"):
+        shutil.copytree(PROJECT / folder, project / folder, ignore=ignore)
+    finish(workdir, project=project)
+    return project, workdir
 
 
 @pytest.mark.parametrize(
@@ -111,13 +132,8 @@ def test_a_changed_setting_reruns_what_depends_on_it(finished, overlay, jobs):
         ("sources.py", set()),  # used by the Snakefile, by no rule
     ],
 )
-def test_an_edited_module_reruns_the_rules_that_use_it(tmp_path, module, jobs):
-    project, workdir = tmp_path / "project", tmp_path / "work"
-    workdir.mkdir()
-    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for folder in ("workflow", "config"):
-        shutil.copytree(PROJECT / folder, project / folder, ignore=ignore)
-    finish(workdir, project=project)
+def test_an_edited_module_reruns_the_rules_that_use_it(copied, module, jobs):
+    project, workdir = copied
     assert planned(workdir, project=project) == Counter()
     file = project / "workflow" / "scripts" / "criticflow" / module
     with file.open("a", encoding="utf-8") as stream:
@@ -125,13 +141,8 @@ def test_an_edited_module_reruns_the_rules_that_use_it(tmp_path, module, jobs):
     assert set(planned(workdir, project=project)) == jobs
 
 
-def test_a_newer_date_alone_reruns_nothing(tmp_path):
-    project, workdir = tmp_path / "project", tmp_path / "work"
-    workdir.mkdir()
-    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    for folder in ("workflow", "config"):
-        shutil.copytree(PROJECT / folder, project / folder, ignore=ignore)
-    finish(workdir, project=project)
+def test_a_newer_date_alone_reruns_nothing(copied):
+    project, workdir = copied
     for file in (project / "workflow" / "scripts" / "criticflow").rglob("*.py"):
         file.touch()  # as a fresh checkout of the same commit does
     assert planned(workdir, project=project) == Counter()

@@ -126,9 +126,9 @@ def run_identity(run, seed):
 
 def used_tasks():
     """Tasks that a run or a built model needs; others are configured but cost nothing."""
+    builds = [CONFIG.models[run.model].build for run in CONFIG.runs.values()]
     tasks = {run.task for run in CONFIG.runs.values()}
-    models = {CONFIG.models[run.model] for run in CONFIG.runs.values()}
-    return sorted(tasks | {model.build.task for model in models if model.build})
+    return sorted(tasks | {build.task for build in builds if build})
 
 
 def base_pairs():

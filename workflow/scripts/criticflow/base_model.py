@@ -24,6 +24,9 @@ from criticflow.files import replacing
 
 log = logging.getLogger(__name__)
 
+HEAD_MULTIPLE = 32
+"""vLLM's attention on the CPU takes heads of 32, 64, 96, ... dimensions."""
+
 IGNORE = -100
 """Label of a position that the loss leaves out (PyTorch's convention)."""
 
@@ -34,8 +37,13 @@ def build(build: Build, train_parquet: Path, out: Path) -> None:
     The same settings and data give the same weights on one machine.
 
     Raises:
-        UserError: the data has no worked solutions, or they don't fit ``max_positions``.
+        UserError: vLLM has no attention for such heads; the data has no worked solutions, or they don't fit ``max_positions``.
     """
+    if build.hidden_size % (HEAD_MULTIPLE * build.num_heads):
+        raise UserError(
+            f"build: hidden_size {build.hidden_size} / num_heads {build.num_heads} must be a "
+            f"multiple of {HEAD_MULTIPLE}, or vLLM cannot run the model on a CPU"
+        )
     tokenizer = char_tokenizer(build.max_positions)
     problems = solved_problems(train_parquet, build.sft.problems, build.seed)
     examples = [encode(prompt, solution, tokenizer) for prompt, solution in problems]
@@ -137,7 +145,10 @@ def fine_tune(
         width = int((rows != pad).sum(1).max())
         logits = model(rows[:, :width]).logits[:, :-1]
         loss = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), targets[:, 1:width].flatten(), ignore_index=IGNORE
+            logits.flatten(0, 1),
+            targets[:, 1:width].flatten(),
+            ignore_index=IGNORE,
+            label_smoothing=sft.label_smoothing,
         )
         optimizer.zero_grad()
         loss.backward()

@@ -150,6 +150,5 @@ def environment(resources: Resources, metrics: Path) -> dict[str, str]:
             # With the engine in the server's own process vLLM starts one process less a rank.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "OMP_NUM_THREADS": "1",
-            "CUDA_VISIBLE_DEVICES": "",
         }
     return env

@@ -76,6 +76,8 @@ def reshard(
                 _init_backend=False,
                 _rank=rank,
             )
+            # The default process group's name, which a mesh of all ranks uses; FSDP1 gathers by it.
+            device_mesh._dim_group_names = ["0"]
             parts: dict[str, torch.Tensor] = {}
             for name, kept in original.items():
                 if name != kept:
