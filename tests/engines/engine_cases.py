@@ -12,9 +12,9 @@ import psutil
 import torch
 import verl  # noqa: F401  (loads the plugin)
 from tensordict import TensorDict
+from verl.trainer.config import CheckpointConfig
 from verl.utils import tensordict_utils as tu
 from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig
-from verl.trainer.config import CheckpointConfig
 from verl.workers.engine import EngineRegistry
 from verl.workers.utils.losses import value_loss
 

@@ -1,4 +1,4 @@
-"""Run a function on several gloo ranks, each a fresh process with the plugin, and collect results."""
+"""Run a function on several gloo ranks, each a fresh process with the plugin."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def test_metrics_show_true_scores_of_both_parts():
     "values", [{"ratio": 1.5}, {"ratio": -0.1}, {"type": "token"}, {"ratio": 1.0, "rescale": True}]
 )
 def test_impossible_settings_are_refused(values):
-    with pytest.raises(UserError, match="algorithm.reward_mask"):
+    with pytest.raises(UserError, match=r"algorithm\.reward_mask"):
         RewardMaskSettings(**values)
 
 
@@ -97,5 +97,5 @@ def test_shells_booleans_are_read_as_booleans():
     assert as_bool("critic.freeze", "false") is False
     assert as_bool("critic.freeze", "True") is True
     assert as_bool("critic.freeze", 0) is False
-    with pytest.raises(UserError, match="critic.freeze='maybe'"):
+    with pytest.raises(UserError, match=r"critic\.freeze='maybe'"):
         as_bool("critic.freeze", "maybe")

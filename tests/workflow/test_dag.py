@@ -111,11 +111,11 @@ def test_a_changed_setting_reruns_what_depends_on_it(finished, overlay, jobs):
     assert changed == jobs
 
 
-@pytest.fixture
-def copied(tmp_path) -> tuple[Path, Path]:
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory) -> tuple[Path, Path]:
     """A copy of the project, and a directory in which its study is finished."""
-    project, workdir = tmp_path / "project", tmp_path / "work"
-    workdir.mkdir()
+    workdir = tmp_path_factory.mktemp("work")
+    project = tmp_path_factory.mktemp("copy") / "project"
     ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
     for folder in ("workflow", "config"):
         shutil.copytree(PROJECT / folder, project / folder, ignore=ignore)
@@ -134,11 +134,12 @@ def copied(tmp_path) -> tuple[Path, Path]:
 )
 def test_an_edited_module_reruns_the_rules_that_use_it(copied, module, jobs):
     project, workdir = copied
-    assert planned(workdir, project=project) == Counter()
     file = project / "workflow" / "scripts" / "criticflow" / module
-    with file.open("a", encoding="utf-8") as stream:
-        stream.write("\n# edited\n")
-    assert set(planned(workdir, project=project)) == jobs
+    before = file.read_text(encoding="utf-8")
+    file.write_text(before + "\n# edited\n", encoding="utf-8")
+    changed = planned(workdir, project=project)
+    file.write_text(before, encoding="utf-8")
+    assert set(changed) == jobs
 
 
 def test_a_newer_date_alone_reruns_nothing(copied):

@@ -37,7 +37,8 @@ def build(build: Build, train_parquet: Path, out: Path) -> None:
     The same settings and data give the same weights on one machine.
 
     Raises:
-        UserError: vLLM has no attention for such heads; the data has no worked solutions, or they don't fit ``max_positions``.
+        UserError: vLLM has no attention for such heads; the data has no worked solutions, or they
+            don't fit ``max_positions``.
     """
     if build.hidden_size % (HEAD_MULTIPLE * build.num_heads):
         raise UserError(
@@ -197,7 +198,7 @@ def _batches(count: int, size: int, seed: int) -> Iterator[np.ndarray]:
 
 @contextmanager
 def _deterministic() -> Iterator[None]:
-    """One thread, so that the weights do not depend on the machine's cores, and fixed algorithms."""
+    """One thread, so that weights do not depend on the number of cores, and fixed algorithms."""
     before, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(1)

@@ -49,7 +49,9 @@ def replacing(target: Path | str) -> Iterator[Path]:
     except OSError as error:
         _remove(aside)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"no space left while writing {target}: free some and run again") from error
+            raise UserError(
+                f"no space left while writing {target}: free some and run again"
+            ) from error
         raise
     except BaseException:
         _remove(aside)

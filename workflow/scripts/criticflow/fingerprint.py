@@ -1,7 +1,8 @@
 """Which settings and inputs a checkpoint directory belongs to.
 
-Raw checkpoints are not declared to Snakemake (it would delete them before a retry), so the directory
-says itself what it was made from: a retry of the same run resumes, anything else starts afresh.
+Raw checkpoints are not declared to Snakemake (it would delete them before a retry), so the
+directory says itself what it was made from: a retry of the same run resumes, anything else starts
+afresh.
 """
 
 from __future__ import annotations

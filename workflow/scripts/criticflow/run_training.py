@@ -94,7 +94,9 @@ def train_run(
             pass_fds=terminal_fds(),
         )
         if code:
-            raise UserError(f"training of {run}, seed {seed}, ended with exit code {code}: see {log}")
+            raise UserError(
+                f"training of {run}, seed {seed}, ended with exit code {code}: see {log}"
+            )
 
     run_dir.mkdir(parents=True, exist_ok=True)
     table = metrics_table(metrics, steps)

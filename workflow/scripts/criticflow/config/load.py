@@ -59,7 +59,9 @@ def _resolve(name: str, runs: Mapping[str, Any], defaults: Mapping[str, Any]) ->
     parent: Any = name
     while parent is not None:
         if parent in chain:
-            raise UserError(f"configuration: runs: like is a cycle: {' -> '.join([*chain, parent])}")
+            raise UserError(
+                f"configuration: runs: like is a cycle: {' -> '.join([*chain, parent])}"
+            )
         if parent not in runs:
             raise UserError(
                 f"configuration: runs.{chain[-1]}.like: no run named {parent!r}; "
@@ -86,7 +88,9 @@ def _in_words(error: ValidationError) -> str:
         elif problem["type"] == "missing":
             message = "is missing"
         elif problem["type"] == "float_type" and isinstance(problem["input"], str):
-            message += f", not the text {problem['input']!r} (write 1.0e-6, YAML reads 1e-6 as text)"
+            message += (
+                f", not the text {problem['input']!r} (write 1.0e-6, YAML reads 1e-6 as text)"
+            )
         elif problem["type"] != "value_error":
             message += f", not {problem['input']!r}"
         messages.append(f"{where}: {message}" if where else message)

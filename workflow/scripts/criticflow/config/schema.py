@@ -275,9 +275,13 @@ class Config(Strict):
             seen = [name]
             while (source := self.runs[seen[-1]].critic.from_run) is not None:
                 if source in seen:
-                    raise ValueError(f"runs: critic.from is a cycle: {' -> '.join([*seen, source])}")
+                    raise ValueError(
+                        f"runs: critic.from is a cycle: {' -> '.join([*seen, source])}"
+                    )
                 if self.runs[source].algorithm == "grpo":
-                    raise ValueError(f"runs.{seen[-1]}.critic.from: {source} is grpo, without critic")
+                    raise ValueError(
+                        f"runs.{seen[-1]}.critic.from: {source} is grpo, without critic"
+                    )
                 seen.append(source)
         return self
 

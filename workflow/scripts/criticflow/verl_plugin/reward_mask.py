@@ -6,8 +6,8 @@
 
 r_i,t is the token-level reward of trajectory i after any KL penalty in the reward and before the
 advantage. Only r changes: values, the batch, GAE, the clipped loss and the scores
-(``token_level_scores``, ``critic/score/*``) do not. A group estimator (GRPO) sees the masked rewards,
-so the mask comes before the group's baseline.
+(``token_level_scores``, ``critic/score/*``) do not. A group estimator (GRPO) sees the masked
+rewards, so the mask comes before the group's baseline.
 
 b_i is a function of (mask seed, step, trajectory) alone: whatever the order of the batch, the
 number of ranks, other random draws or a resume in between, the same trajectories are masked.

@@ -50,7 +50,9 @@ class RewardMaskSettings:
                 f"algorithm.reward_mask_type={self.type!r}: choose one of {', '.join(MASK_TYPES)}"
             )
         if self.rescale and self.ratio == 1.0:
-            raise UserError("algorithm.reward_mask_rescale: with ratio 1 nothing is left to rescale")
+            raise UserError(
+                "algorithm.reward_mask_rescale: with ratio 1 nothing is left to rescale"
+            )
 
     @classmethod
     def read(cls, config: DictConfig) -> RewardMaskSettings:
@@ -82,5 +84,6 @@ def check(config: DictConfig) -> None:
     as_bool("trainer.load_critic_only", config.trainer.load_critic_only)
     if config.critic.value_head not in VALUE_HEADS:
         raise UserError(
-            f"critic.value_head={config.critic.value_head!r}: choose one of {', '.join(VALUE_HEADS)}"
+            f"critic.value_head={config.critic.value_head!r}: "
+            f"choose one of {', '.join(VALUE_HEADS)}"
         )

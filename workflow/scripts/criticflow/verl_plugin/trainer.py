@@ -96,7 +96,9 @@ class CriticflowTrainer(PPOTrainerSync):
         before = self.critic_wg.weights_checksum()
         names = self.critic_wg.load_weights_only(str(folder))[0]
         after = self.critic_wg.weights_checksum()
-        print(f"critic: {len(names)} tensors from {folder}, none from elsewhere: {', '.join(names)}")
+        print(
+            f"critic: {len(names)} tensors from {folder}, none from elsewhere: {', '.join(names)}"
+        )
         for rank, (old, new) in enumerate(zip(before, after, strict=True)):
             print(f"critic: rank {rank} sha256 {old[:16]} before, {new[:16]} after loading")
 

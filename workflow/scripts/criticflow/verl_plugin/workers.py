@@ -55,7 +55,9 @@ class CriticWorker(TrainingWorker):
     def _check_architecture(self, folder: Path) -> None:
         config_file = folder / "huggingface" / "config.json"
         if not config_file.is_file():
-            raise UserError(f"{folder} holds no huggingface/config.json: the checkpoint is incomplete")
+            raise UserError(
+                f"{folder} holds no huggingface/config.json: the checkpoint is incomplete"
+            )
         stored = json.loads(config_file.read_text())
         ours = self.engine.module.config.to_dict()
         for key in _SHAPE_KEYS:
