@@ -3,8 +3,8 @@
     resume_from_path = .../global_step_N   ->  critic weights of step N; actor, optimizers, data
                                                order and step count as in a new run
 
-The checkpoint's optimizer is not loaded: a warm start begins with the critic's weights alone.
-A run directory that already holds a checkpoint of its own resumes from that, whatever the warm start
+The checkpoint's optimizer is not loaded: a warm start begins with the critic's weights alone. A
+run directory that already holds a checkpoint of its own resumes from that, whatever the warm start
 says.
 """
 
