@@ -35,7 +35,7 @@ class Sft(Strict):
     batch_size: Positive = Field(64, description="problems per step")
     learning_rate: float = Field(3e-3, gt=0, description="peak rate of a cosine schedule")
     label_smoothing: Fraction = Field(
-        0.04, description="probability spread over all tokens: keeps entropy for PPO to explore"
+        0.035, description="probability spread over all tokens: keeps entropy for PPO to explore"
     )
 
 
