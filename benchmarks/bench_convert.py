@@ -167,12 +167,14 @@ def bench(folder: Path, name: str, programs: list[str], runs: int) -> dict:
     checkpoint = folder / "critic"
     parameters = make_checkpoint(checkpoint, SHAPES[name])
     results: dict[str, list[dict[str, float]]] = {program: [] for program in programs}
-    for _ in range(runs):
+    for number in range(runs):
         for program in programs:
+            print(f"{name}, run {number + 1}: {program}", file=sys.stderr)
             warm_cache(checkpoint)
             target = folder / "out"
             arguments = ["--local_dir", str(checkpoint), "--target_dir", str(target)]
             results[program].append(measure([*PROGRAMS[program], *arguments]))
+            print(f"  {results[program][-1]['seconds']:.1f} s", file=sys.stderr)
             shutil.rmtree(target)
     shutil.rmtree(checkpoint)
     medians = {

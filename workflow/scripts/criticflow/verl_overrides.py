@@ -184,6 +184,8 @@ def _cpu(resources: Resources, critic: bool) -> dict[str, Any]:
         "actor_rollout_ref.model.use_remove_padding": False,
         "actor_rollout_ref.model.enable_gradient_checkpointing": False,
         f"{rollout}.enforce_eager": True,
+        # With seeded requests vLLM asks the generator for an offset, which the CPU's has not.
+        f"{rollout}.enable_chunked_prefill": False,
         f"{rollout}.free_cache_engine": False,
         f"+{rollout}.enable_sleep_mode": False,
         # vLLM's worker in its engine's process: one start of Python less for each rank.
