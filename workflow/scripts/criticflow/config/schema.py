@@ -31,11 +31,11 @@ class Sft(Strict):
     """Supervised fine-tuning that makes the base model partly competent."""
 
     problems: Positive = Field(3500, description="solved training problems to learn from")
-    steps: Positive = Field(550, description="optimizer steps")
+    steps: Positive = Field(450, description="optimizer steps")
     batch_size: Positive = Field(64, description="problems per step")
     learning_rate: float = Field(3e-3, gt=0, description="peak rate of a cosine schedule")
     label_smoothing: Fraction = Field(
-        0.035, description="probability spread over all tokens: keeps entropy for PPO to explore"
+        0.025, description="probability spread over all tokens: keeps entropy for PPO to explore"
     )
 
 
