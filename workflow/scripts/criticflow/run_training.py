@@ -152,5 +152,7 @@ def environment(resources: Resources, metrics: Path) -> dict[str, str]:
             # With the engine in the server's own process vLLM starts one process less a rank.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "OMP_NUM_THREADS": "1",
+            # vLLM compiles one small function, which costs the first batch more than it saves.
+            "TORCHDYNAMO_DISABLE": "1",
         }
     return env
