@@ -105,7 +105,7 @@ def test_a_critic_gives_its_values_after_conversion(tmp_path, family, head):
     model = tiny_critic(head, family)
     source = write_checkpoint(tmp_path / "in", model, 2)
     manifest = convert(source, tmp_path / "out", "critic")
-    assert manifest["verified"]["values on fixed tokens"] is True
+    assert manifest["verified"]["finite values on fixed tokens"] is True
     assert_same(tmp_path / "out", model.state_dict())
     loaded = load_value_model(tmp_path / "out").eval()
     assert_same_outputs(loaded, model)

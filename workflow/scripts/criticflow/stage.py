@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -33,7 +34,8 @@ def run_stage(snakemake: Any, work: Callable[[Any], None]) -> NoReturn:
     env = open_terminal(stage) | {_INSIDE: "1"}
     code = run_owned([sys.executable, *sys.argv], env, log, pass_fds=terminal_fds())
     if code > 128:
-        progress(f"ended by signal {code - 128} (9 without a person's doing: out of memory); {log}")
+        why = ", perhaps for want of memory" if code == 128 + signal.SIGKILL else ""
+        print(f"[{stage}] ended by signal {code - 128}{why}: see {log}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -141,7 +141,7 @@ def convert(
                 "replicas equal": True,
                 "checksums": all(r.crc is not None for f in shards.files for r in f.records),
                 "reload": reloaded,
-                "values on fixed tokens": reloaded,
+                "finite values on fixed tokens": reloaded,
             },
             "versions": _versions(),
             "notes": notes,
