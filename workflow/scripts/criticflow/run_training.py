@@ -70,7 +70,7 @@ def train_run(
 
     steps, metrics = settings.train.steps, checkpoint_dir / "metrics"
     if last_step(checkpoint_dir) < steps:
-        check_training(config.resources, model_dir, critic)
+        check_training(config.resources, model_dir, critic, checkpoint_dir)
         overrides = verl_overrides(
             settings,
             config.models[settings.model],
