@@ -9,6 +9,8 @@ from typing import Any
 from criticflow.config import Model, Resources, Run, Task
 
 PRECISION = {"float32": "fp32", "bfloat16": "bf16"}
+SEQUENCES = 256
+"""Responses that a rollout engine generates at a time on the CPU."""
 
 
 def verl_overrides(
@@ -46,7 +48,7 @@ def verl_overrides(
     if run.algorithm == "ppo":
         settings |= _critic(run, model, critic_dir or model_dir, seed)
     if resources.device == "cpu":
-        settings |= _cpu(resources, critic=run.algorithm == "ppo")
+        settings |= _cpu(task, resources, critic=run.algorithm == "ppo")
     settings |= {f"++{key}": value for key, value in run.train.verl.items()}
     return [f"{key}={_literal(value)}" for key, value in settings.items()]
 
@@ -167,7 +169,7 @@ def _trainer(run: Run, name: str, checkpoint_dir: Path, resources: Resources) ->
     }
 
 
-def _cpu(resources: Resources, critic: bool) -> dict[str, Any]:
+def _cpu(task: Task, resources: Resources, critic: bool) -> dict[str, Any]:
     """What a machine without an accelerator needs, and what its start-up can do without."""
     ranks = resources.ranks
     rollout = "actor_rollout_ref.rollout"
@@ -184,8 +186,10 @@ def _cpu(resources: Resources, critic: bool) -> dict[str, Any]:
         "actor_rollout_ref.model.use_remove_padding": False,
         "actor_rollout_ref.model.enable_gradient_checkpointing": False,
         f"{rollout}.enforce_eager": True,
-        # With seeded requests vLLM asks the generator for an offset, which the CPU's has not.
-        f"{rollout}.enable_chunked_prefill": False,
+        # All prompts fit into one batch: where vLLM splits a prompt of a seeded request, it asks
+        # the generator for an offset, which the CPU's has not.
+        f"{rollout}.max_num_seqs": SEQUENCES,
+        f"{rollout}.max_num_batched_tokens": SEQUENCES * (task.max_prompt_length + 1),
         f"{rollout}.free_cache_engine": False,
         f"+{rollout}.enable_sleep_mode": False,
         # vLLM's worker in its engine's process: one start of Python less for each rank.
