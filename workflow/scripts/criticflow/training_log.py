@@ -7,7 +7,6 @@ after a crash) has a file of its own; a step that two attempts made counts as th
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,7 +67,6 @@ class Progress:
     def __init__(self, path: Path, steps: int, report: Callable[[str], None]) -> None:
         self.path, self.steps, self.report = path, steps, report
         self.seen = 0
-        self.last_change = time.monotonic()
 
     def __call__(self) -> None:
         if not self.path.exists():
@@ -76,7 +74,6 @@ class Progress:
         rows = [row for row in read_rows(self.path) if row["step"] > 0]
         for row in rows[self.seen :]:
             self.report(self._line(row, rows))
-            self.last_change = time.monotonic()
         self.seen = len(rows)
 
     def _line(self, row: dict[str, Any], rows: list[dict[str, Any]]) -> str:

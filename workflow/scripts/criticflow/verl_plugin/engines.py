@@ -39,10 +39,7 @@ class ValueEngine(FreezableEngine, FSDPEngineWithValueHead):
 EngineRegistry.register(model_type="language_model", backend=FSDP, device="cpu")(
     FSDPEngineWithLMHead
 )
-EngineRegistry.register(model_type="value_model", backend=FSDP, device="cpu")(
-    FSDPEngineWithValueHead
+EngineRegistry.register(model_type="value_model", backend=FSDP, device="cpu")(ValueEngine)
+EngineRegistry.register(model_type="value_model", backend=FSDP, device="cuda", vendor="nvidia")(
+    ValueEngine
 )
-for device, vendor in (("cpu", "cpu"), ("cuda", "nvidia")):
-    EngineRegistry.register(model_type="value_model", backend=FSDP, device=device, vendor=vendor)(
-        ValueEngine
-    )

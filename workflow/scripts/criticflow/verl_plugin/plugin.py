@@ -11,12 +11,11 @@ from criticflow.verl_plugin import (
     patches,
     platform_cpu,  # noqa: F401  (registers; all else asks)
 )
-from criticflow.verl_plugin.patches import apply_to_verl, apply_to_vllm
 from criticflow.verl_plugin.versions import check_versions
 
 check_versions()
-apply_to_verl()
-apply_to_vllm()
+patches.apply_to_verl()
+patches.apply_to_vllm()
 
 if not patches.in_rollout_process():
     from criticflow.verl_plugin import engines  # noqa: F401  (registers; slow to import)

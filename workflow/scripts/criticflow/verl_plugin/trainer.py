@@ -20,6 +20,8 @@ import hashlib
 import json
 import logging
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -161,17 +163,12 @@ def prompt_names(step: int, prompts: list[Any]) -> list[str]:
     return names
 
 
-class _overridden:
+@contextmanager
+def _overridden(section: DictConfig, **values: Any) -> Iterator[None]:
     """A configuration section with other values for the length of a block."""
-
-    def __init__(self, section: DictConfig, **values: Any) -> None:
-        self.section, self.values = section, values
-        self.before = {key: section[key] for key in values}
-
-    def __enter__(self) -> None:
-        for key, value in self.values.items():
-            self.section[key] = value
-
-    def __exit__(self, *_: object) -> None:
-        for key, value in self.before.items():
-            self.section[key] = value
+    before = {key: section[key] for key in values}
+    section.update(values)
+    try:
+        yield
+    finally:
+        section.update(before)
