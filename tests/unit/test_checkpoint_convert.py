@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import Replicate, Shard
-from transformers import AutoModelForCausalLM, AutoModelForTokenClassification, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForTokenClassification,
+    AutoTokenizer,
+    Qwen3ForTokenClassification,
+)
 
 from checkpoint_writers import (
     shard_first,
@@ -19,7 +24,11 @@ from checkpoint_writers import (
     write_checkpoint,
 )
 from criticflow.checkpoint.convert import convert
+from criticflow.checkpoint.layout import assemble
 from criticflow.checkpoint.reshard import reshard
+from criticflow.checkpoint.shards import read_shards
+from criticflow.checkpoint.verify import check_reload
+from criticflow.errors import UserError
 from criticflow.value_head import load_value_model
 
 TOKENS = torch.tensor([[3, 14, 15, 9, 26, 5, 35]])
@@ -99,13 +108,47 @@ def test_reload_check_agrees_with_the_layouts(tmp_path, layout):
     assert convert(source, tmp_path / "out", "critic")["verified"]["reload"]
 
 
+def reload_and_compare(source: Path, folder: Path) -> None:
+    shards = read_shards(source)
+    check_reload(folder, "critic", shards.files, assemble(shards), trust_remote_code=False)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_changed_element_fails_the_reload_check(tmp_path, layout):
+    """Whichever rank holds it, and though the tokens of the check do not use it."""
+    mesh, names, place, version = LAYOUTS[layout]
+    source = write_checkpoint(tmp_path / "in", tiny_critic(), 0, mesh, names, place, version)
+    convert(source, tmp_path / "out", "critic", reload=False)
+    reload_and_compare(source, tmp_path / "out")
+    weights = load_file(tmp_path / "out/model.safetensors")
+    weights["model.embed_tokens.weight"][-1, -1] += 1e-6
+    save_file(weights, tmp_path / "out/model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"embed_tokens\.weight of .* is not what the shards hold"):
+        reload_and_compare(source, tmp_path / "out")
+
+
+def test_values_that_differ_from_the_shards_are_refused(tmp_path, monkeypatch):
+    source = write_checkpoint(tmp_path / "in", tiny_critic(), 2)
+    honest = Qwen3ForTokenClassification.forward
+
+    def random(self, *args, **kwargs):
+        output = honest(self, *args, **kwargs)
+        output.logits += torch.randn_like(output.logits)
+        return output
+
+    monkeypatch.setattr(Qwen3ForTokenClassification, "forward", random)
+    with pytest.raises(UserError, match="other values on fixed tokens"):
+        convert(source, tmp_path / "out", "critic")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
 @pytest.mark.parametrize("head", ["linear", "mlp"])
 def test_a_critic_gives_its_values_after_conversion(tmp_path, family, head):
     model = tiny_critic(head, family)
     source = write_checkpoint(tmp_path / "in", model, 2)
     manifest = convert(source, tmp_path / "out", "critic")
-    assert manifest["verified"]["finite values on fixed tokens"] is True
+    assert manifest["verified"]["values on fixed tokens equal the shards"] is True
     assert_same(tmp_path / "out", model.state_dict())
     loaded = load_value_model(tmp_path / "out").eval()
     assert_same_outputs(loaded, model)

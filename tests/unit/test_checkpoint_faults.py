@@ -346,6 +346,28 @@ def test_the_program_says_one_line_and_exits_with_2(source, tmp_path):
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
+def test_the_program_converts_checks_and_reshards(source, tmp_path):
+    target, four = tmp_path / "out", tmp_path / "four"
+    done = subprocess.run(
+        program("--local_dir", source, "--target_dir", target, "--no-reload"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Qwen3ForTokenClassification" in done.stdout
+    assert "reading shards: 100%" in done.stderr and "B/s" in done.stderr
+    done = subprocess.run(program("--check", target), capture_output=True, text=True)
+    assert done.returncode == 0 and "files as converted" in done.stdout
+    arguments = ("--local_dir", source, "--target_dir", four, "--world-size", 4)
+    assert subprocess.run(program(*arguments), capture_output=True).returncode == 0
+    assert len(list(four.glob("model_world_size_4_rank_*.pt"))) == 4
+
+
+def test_help_has_an_example():
+    done = subprocess.run(program("--help"), capture_output=True, text=True, check=True)
+    assert "example:" in done.stdout and "--local_dir checkpoints/" in done.stdout
+
+
 @pytest.mark.slow
 def test_full_disk(source, tmp_path):
     """A tmpfs too small: the space check is put off, so that writing itself fails."""

@@ -13,8 +13,11 @@ from criticflow.checkpoint.convert import convert
 @pytest.mark.slow
 @pytest.mark.vllm
 @pytest.mark.parametrize("tied", [False, True])
-def test_vllm_generates_what_transformers_does(tmp_path, tied):
+def test_vllm_generates_what_transformers_does(tmp_path, monkeypatch, tied):
     vllm = pytest.importorskip("vllm")
+    # Otherwise it takes half of the memory, and all cores for itself.
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     # Sizes that vLLM's kernels accept.
     sizes = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 32}
     source = write_checkpoint(tmp_path / "in", tiny_actor(tied, **sizes), 2)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModelForTokenClassification,
-    PretrainedConfig,
-    PreTrainedModel,
-)
-from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from criticflow.errors import UserError
+
+# transformers takes seconds to import; who only asks for the names below need not wait for it.
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 # Names of the parameters below ``score.`` for each head.
 HEADS = {
@@ -52,6 +49,9 @@ def value_model_class(
     Raises:
         UserError: the family has no such class.
     """
+    from transformers import AutoModelForTokenClassification
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
     _check_kind(kind)
     remote = (getattr(config, "auto_map", None) or {}).get("AutoModelForTokenClassification")
     if remote is not None and trust_remote_code:
@@ -101,6 +101,8 @@ def load_value_model(
         UserError: a tensor is missing, unexpected, of another shape or would be freshly
             initialised; with ``allow_untrained`` the head as a whole may be missing.
     """
+    from transformers import AutoConfig
+
     if config is None:
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     config = copy.deepcopy(config)

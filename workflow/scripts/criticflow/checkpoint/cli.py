@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from criticflow.checkpoint.hashing import hashing
+from criticflow.checkpoint.rank_files import find_rank_files
 from criticflow.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,6 +72,9 @@ def run(kind: Kind, arguments: list[str] | None = None) -> None:
     options = parser(kind).parse_args(arguments)
     # Ends as an exception, so that a half-written directory is removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # Threads that read need the interpreter's lock often but briefly. By default each waits 5 ms
+    # for a thread that imports modules to give it up, longer than reading a chunk takes.
+    sys.setswitchinterval(0.0005)
     if options.check is not None:
         from criticflow.checkpoint.verify import check_directory
 
@@ -90,19 +95,23 @@ def run(kind: Kind, arguments: list[str] | None = None) -> None:
         )
         print(f"{options.target_dir}: shards for {options.world_size} ranks")
         return
-    from criticflow.checkpoint.convert import convert
+    paths, *_ = find_rank_files(options.local_dir)
+    with hashing(paths) as source_hashes:
+        # Only now, for this imports torch, which takes as long as hashing gigabytes.
+        from criticflow.checkpoint.convert import convert
 
-    manifest = convert(
-        options.local_dir,
-        options.target_dir,
-        kind,
-        trust_remote_code=options.trust_remote_code,
-        dtype=options.dtype,
-        max_shard_size=options.max_shard_size,
-        reload=not options.no_reload,
-        overwrite=options.overwrite,
-        progress=True,
-    )
+        manifest = convert(
+            options.local_dir,
+            options.target_dir,
+            kind,
+            trust_remote_code=options.trust_remote_code,
+            dtype=options.dtype,
+            max_shard_size=options.max_shard_size,
+            reload=not options.no_reload,
+            overwrite=options.overwrite,
+            progress=True,
+            source_hashes=source_hashes,
+        )
     for note in manifest["notes"]:
         print(f"note: {note}", file=sys.stderr)
     print(

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from criticflow.checkpoint import labels
+from criticflow.checkpoint.hashing import block_hashes, hashing
 from criticflow.checkpoint.labels import Kind
 from criticflow.checkpoint.layout import StoredTensor, assemble
-from criticflow.checkpoint.shards import RankFile, Shards, read_shards
+from criticflow.checkpoint.shards import Shards, read_shards
 from criticflow.checkpoint.stream import Use
 from criticflow.checkpoint.target import require_free_target, require_space
 from criticflow.checkpoint.transfer import Transfer
 from criticflow.checkpoint.verify import (
     MANIFEST,
-    block_hashes,
     check_reload,
     compare_names,
     expected_shapes,
@@ -43,6 +45,7 @@ def convert(
     reload: bool = True,
     overwrite: bool = False,
     progress: bool = False,
+    source_hashes: Callable[[], list[str]] | None = None,
 ) -> dict[str, Any]:
     """Convert an FSDP checkpoint; ``target_dir`` appears only when everything is verified.
 
@@ -56,6 +59,7 @@ def convert(
             memory for the model, and is left out (and said so) where that is not available.
         overwrite: Replace a ``target_dir`` that is not empty.
         progress: Show a bar on stderr.
+        source_hashes: Waits for the SHA-256 of the rank files, where that was begun before.
 
     Returns:
         The manifest, also written to ``target_dir/conversion.json``.
@@ -73,33 +77,28 @@ def convert(
     names, notes = labels.rename(list(stored), kind)
     head = labels.head_kind(set(names.values())) if kind == "critic" else None
     tensors = {name: stored[key] for key, name in names.items()}
-    main_dtype = _main_dtype(tensors, dtype)
-    config = labels.label(
-        labels.read_config(local_dir / "huggingface"),
-        kind,
-        head,
-        str(main_dtype).removeprefix("torch."),
-        trust_remote_code,
-    )
+    main_dtype = str(_main_dtype(tensors, dtype)).removeprefix("torch.")
+    stored_config = labels.read_config(local_dir / "huggingface")
     notes = [*shards.notes, *notes]
 
-    with replacing(target_dir) as aside:
+    hashes = nullcontext(source_hashes) if source_hashes else hashing(shards.paths)
+    with replacing(target_dir) as aside, hashes as source_hashes:
         aside.mkdir()
-        write_json(aside / "config.json", config)
         notes += _copy_companions(local_dir / "huggingface", aside, kind)
-        shapes_stored = {name: tensor.shape for name, tensor in tensors.items()}
-        tied: dict[str, str] = {}
 
-        def check_names() -> None:
-            shapes, found = expected_shapes(aside, kind, trust_remote_code)
-            compare_names(shapes_stored, shapes, found)
-            tied.update(found)
+        def label_and_compare() -> tuple[str, dict[str, str]]:
+            """Write ``config.json``; returns the architecture and the names of tied tensors."""
+            config = labels.label(stored_config, kind, head, main_dtype, trust_remote_code)
+            write_json(aside / "config.json", config)
+            shapes, tied = expected_shapes(aside, kind, trust_remote_code)
+            compare_names({name: t.shape for name, t in tensors.items()}, shapes, tied)
+            return config["architectures"][0], tied
 
         # Importing transformers takes longer than small models take to write, so both go on at
         # once; but with tied embeddings the model's code says first which name is written.
-        early = bool(config.get("tie_word_embeddings")) and kind == "actor"
-        if early:
-            check_names()
+        architecture, tied = None, {}
+        if kind == "actor" and stored_config.get("tie_word_embeddings"):
+            architecture, tied = label_and_compare()
         kept, aliases = _drop_tied(tensors, tied)
         outputs = [
             Output(name, tensor, _output_dtype(tensor, dtype)) for name, tensor in kept.items()
@@ -114,9 +113,9 @@ def convert(
             safetensors_files(aside, outputs, max_shard_size) as files,
             Transfer(shards, stored.values(), outputs, files, comparisons, progress) as job,
         ):
-            if not early:
-                check_names()
-            source_hashes = job.result()
+            if architecture is None:
+                architecture, _ = label_and_compare()
+            job.result()
         weights = sum(output.nbytes for output in outputs)
         reloaded = reload and fits_in_memory(weights)
         if reload and not reloaded:
@@ -127,13 +126,13 @@ def convert(
                 check_reload(aside, kind, shards.files, kept, trust_remote_code)
         manifest = {
             "kind": kind,
-            "architecture": config["architectures"][0],
+            "architecture": architecture,
             "value_head": head,
-            "dtype": config["dtype"],
+            "dtype": main_dtype,
             "parameters": sum(tensor.numel for tensor in kept.values()),
             "tensors": len(kept),
             "tied": aliases,
-            "source": _describe_source(local_dir, shards, kept, source_hashes),
+            "source": _describe_source(local_dir, shards, kept, source_hashes()),
             "outputs": described.result(),
             "verified": {
                 "names and shapes": True,
@@ -141,7 +140,8 @@ def convert(
                 "replicas equal": True,
                 "checksums": all(r.crc is not None for f in shards.files for r in f.records),
                 "reload": reloaded,
-                "finite values on fixed tokens": reloaded,
+                "reloaded tensors equal the shards": reloaded,
+                "values on fixed tokens equal the shards": reloaded,
             },
             "versions": _versions(),
             "notes": notes,
@@ -203,7 +203,7 @@ def _alias_uses(alias: StoredTensor, original: StoredTensor) -> list[Use]:
 
 
 def _describe_source(
-    local_dir: Path, shards: Shards, kept: dict[str, StoredTensor], hashes: dict[RankFile, str]
+    local_dir: Path, shards: Shards, kept: dict[str, StoredTensor], hashes: list[str]
 ) -> dict[str, Any]:
     meshes = {tensor.mesh for tensor in kept.values() if tensor.mesh is not None}
     return {
@@ -215,8 +215,8 @@ def _describe_source(
             for mesh in sorted(meshes, key=lambda mesh: mesh.shape)
         ],
         "files": [
-            {"name": file.path.name, "bytes": file.size, "sha256": hashes[file]}
-            for file in shards.files
+            {"name": file.path.name, "bytes": file.size, "sha256": digest}
+            for file, digest in zip(shards.files, hashes, strict=True)
         ],
     }
 

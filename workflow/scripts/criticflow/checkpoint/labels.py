@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from criticflow.errors import UserError
 from criticflow.files import read_json
+from criticflow.value_head import HEADS
 
 Kind = Literal["critic", "actor"]
 
@@ -63,8 +64,6 @@ def head_kind(names: set[str]) -> str:
     Raises:
         UserError: neither.
     """
-    from criticflow.value_head import HEADS  # here: transformers takes seconds to import
-
     score = {name.removeprefix("score.") for name in names if name.startswith("score.")}
     for kind, expected in HEADS.items():
         if score == expected:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
+import math
 import os
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import torch
 
 from criticflow.checkpoint.layout import Piece
-from criticflow.checkpoint.shards import RankFile, Record
+from criticflow.checkpoint.shards import RankFile
 from criticflow.errors import UserError
 
 # Small enough for the processor's cache: every chunk is read several times.
@@ -32,18 +32,13 @@ class Use:
     twin: Piece | None = None
 
 
-def scan(
-    uses: Sequence[Use], files: Sequence[RankFile], progress: Callable[[int], None]
-) -> dict[RankFile, str]:
-    """Read every file once from beginning to end and serve all ``uses``.
+def scan(uses: Sequence[Use], files: Sequence[RankFile], progress: Callable[[int], None]) -> None:
+    """Read all records of every file once, from first to last, and serve all ``uses``.
 
     Memory: two chunks a thread, whatever the size of the files.
 
     Args:
         progress: Called with the number of bytes read since the last call.
-
-    Returns:
-        SHA-256 of each file.
 
     Raises:
         UserError: a checksum does not match, a value is not finite, a copy differs from its twin,
@@ -59,55 +54,43 @@ def scan(
             raise CancelledError
         progress(count)
 
-    with ThreadPoolExecutor(min(len(files), os.cpu_count() or 1)) as pool:
-        jobs = {file: pool.submit(_scan_file, file, by_file[file], advance) for file in files}
+    # All cores are at work already: torch's own threads would only wait for each other.
+    pool = ThreadPoolExecutor(
+        min(len(files), os.cpu_count() or 1), initializer=torch.set_num_threads, initargs=(1,)
+    )
+    with pool:
+        jobs = [pool.submit(_scan_file, file, by_file[file], advance) for file in files]
         try:
-            for job in wait(jobs.values(), return_when=FIRST_EXCEPTION).done:
+            for job in wait(jobs, return_when=FIRST_EXCEPTION).done:
                 job.result()
         finally:
             stopped.set()  # after a mistake, the other files need not be read to their ends
-        return {file: job.result() for file, job in jobs.items()}
 
 
-def _segments(file: RankFile) -> Iterator[tuple[int, int, Record | None]]:
-    """The file from first to last byte: its records and what lies between them."""
-    position = 0
-    for record in file.records:
-        if record.start > position:
-            yield position, record.start, None
-        yield record.start, record.start + record.size, record
-        position = record.start + record.size
-    if position < file.size:
-        yield position, file.size, None
-
-
-def _scan_file(file: RankFile, uses: list[Use], progress: Callable[[int], None]) -> str:
+def _scan_file(file: RankFile, uses: list[Use], progress: Callable[[int], None]) -> None:
     by_record: dict[str, list[Use]] = {}
     for use in uses:
         by_record.setdefault(use.piece.local.record, []).append(use)
-    digest = hashlib.sha256()
     buffer = memoryview(bytearray(CHUNK_BYTES))
     with open(file.path, "rb", buffering=0) as stream:
-        for start, end, record in _segments(file):
-            here = by_record.get(record.name, []) if record else []
-            checksum = 0
-            for position in range(start, end, CHUNK_BYTES):
+        for record in file.records:
+            here = by_record.get(record.name, [])
+            checksum, end = 0, record.start + record.size
+            stream.seek(record.start)
+            for position in range(record.start, end, CHUNK_BYTES):
                 chunk = buffer[: min(CHUNK_BYTES, end - position)]
                 if stream.readinto(chunk) != len(chunk):
                     raise UserError(f"{file.path} was cut short while it was read: copy it again")
-                digest.update(chunk)
-                if record:
-                    checksum = zlib.crc32(chunk, checksum)
+                checksum = zlib.crc32(chunk, checksum)
                 for use in here:
                     _serve(use, chunk, position)
                 progress(len(chunk))
-            if record and record.crc is not None and checksum != record.crc:
+            if record.crc is not None and checksum != record.crc:
                 names = ", ".join(use.piece.local.name for use in here) or record.name
                 raise UserError(
                     f"{file.path} is corrupt: the bytes of {names} do not match their checksum: "
                     "copy the file again or use another checkpoint"
                 )
-    return digest.hexdigest()
 
 
 def _serve(use: Use, chunk: memoryview, position: int) -> None:
@@ -138,8 +121,8 @@ def require_finite(values: torch.Tensor, where: str) -> None:
     """Raise :class:`UserError` if a floating-point tensor holds a NaN or an infinity."""
     if values.is_floating_point() and values.numel():
         # Extremes propagate NaN, and are many times faster than torch.isfinite.
-        extremes = torch.stack(torch.aminmax(values))
-        if not torch.isfinite(extremes).all():
+        low, high = torch.aminmax(values)
+        if not (math.isfinite(low) and math.isfinite(high)):
             raise UserError(
                 f"{where} has a value that is NaN or infinite: training went wrong, use an earlier "
                 "checkpoint"

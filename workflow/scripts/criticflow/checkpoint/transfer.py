@@ -9,7 +9,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from tqdm import tqdm
 
 from criticflow.checkpoint.layout import StoredTensor
-from criticflow.checkpoint.shards import RankFile, Shards
+from criticflow.checkpoint.shards import Shards
 from criticflow.checkpoint.stream import Use, scan
 from criticflow.checkpoint.writer import Output, SafetensorsFiles
 
@@ -41,7 +41,7 @@ class Transfer:
             uses += [Use(copy, twin=piece) for copy, piece in tensor.replicas]
         self._lock, self._stopped = threading.Lock(), False
         self._bar = tqdm(
-            total=sum(file.size for file in shards.files),
+            total=sum(record.size for file in shards.files for record in file.records),
             unit="B",
             unit_scale=True,
             desc="reading shards",
@@ -56,13 +56,13 @@ class Transfer:
         with self._lock:
             self._bar.update(count)
 
-    def result(self) -> dict[RankFile, str]:
-        """Wait for the end, and return the SHA-256 of each rank file.
+    def result(self) -> None:
+        """Wait for the end.
 
         Raises:
             UserError: see :func:`criticflow.checkpoint.stream.scan`.
         """
-        return self._job.result()
+        self._job.result()
 
     def __enter__(self) -> Transfer:
         return self

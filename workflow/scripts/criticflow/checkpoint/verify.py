@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import Placement, Shard
 
+from criticflow.checkpoint.hashing import block_hashes
 from criticflow.checkpoint.labels import AUTO_CLASSES, Kind
 from criticflow.checkpoint.layout import StoredTensor
 from criticflow.checkpoint.shards import RankFile
@@ -21,7 +20,6 @@ from criticflow.files import read_json
 MANIFEST = "conversion.json"
 # How many token ids the reloaded model is run on.
 _TOKENS = 16
-_BLOCK_BYTES = 512 << 20
 
 
 def _model_class(config: Any, kind: Kind, folder: Path, trust_remote_code: bool) -> Any:
@@ -119,16 +117,18 @@ def check_reload(
 ) -> None:
     """Load ``folder`` with transformers and compare it with the shards.
 
-    The shards are read by another way than the conversion's: torch's own loader and concatenation.
-    Every loaded tensor must equal the shards' bit for bit (after the cast), so that the values
-    computed from either are the same; on fixed tokens they must be finite. Needs memory for the
-    model once.
+    The shards are read by another way than the conversion's: torch's own loader and chunks. Every
+    loaded tensor must equal the shards' (after the cast), and so must the values (for an actor the
+    logits) on fixed tokens, bit for bit: computed as loaded, and again with every tensor
+    overwritten from the shards. Overwriting in place needs memory for one model only, and keeps
+    addresses, on which the order of sums and so the rounding depends.
 
     Args:
         tensors: By name in the model.
 
     Raises:
-        UserError: a tensor is missing, unexpected, freshly initialised or different.
+        UserError: a tensor is missing, unexpected, freshly initialised or different; values are
+            not finite or different.
     """
     from criticflow.value_head import load_value_model
 
@@ -143,16 +143,24 @@ def check_reload(
         torch.load(file.path, map_location="cpu", weights_only=True, mmap=True) for file in files
     ]
     loaded = model.state_dict()
-    for name, tensor in tensors.items():
-        whole = _concatenate(tensor, states)
-        if whole.is_floating_point():
-            whole = whole.to(loaded[name].dtype)
-        if not torch.equal(loaded[name], whole):
-            raise UserError(f"{name} of {folder} is not what the shards hold: convert again")
     with torch.no_grad():
-        outputs = model(input_ids=tokens, use_cache=False).logits
-    if not torch.isfinite(outputs).all():
+        as_loaded = model(input_ids=tokens, use_cache=False).logits
+        for name, tensor in tensors.items():
+            for mine, shard in _blocks(loaded[name], tensor, states):
+                shard = shard.to(mine.dtype)
+                if not torch.equal(mine, shard):
+                    raise UserError(
+                        f"{name} of {folder} is not what the shards hold: convert again"
+                    )
+                mine.copy_(shard)
+        from_shards = model(input_ids=tokens, use_cache=False).logits
+    if not torch.isfinite(as_loaded).all():
         raise UserError(f"{folder} gives values that are NaN or infinite on fixed tokens")
+    if not torch.equal(as_loaded, from_shards):
+        raise UserError(
+            f"{folder} gives other values on fixed tokens than the shards do: the model's code is "
+            "not deterministic, or keeps weights outside its state dict"
+        )
 
 
 def _load_actor(folder: Path, trust_remote_code: bool) -> Any:
@@ -167,46 +175,29 @@ def _load_actor(folder: Path, trust_remote_code: bool) -> Any:
     return model
 
 
-def _concatenate(tensor: StoredTensor, states: list[dict[str, torch.Tensor]]) -> torch.Tensor:
+def _blocks(
+    whole: torch.Tensor, tensor: StoredTensor, states: list[dict[str, torch.Tensor]]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Every rank's block of ``whole`` (a view; none that is empty) and what it stored for it."""
     stored = tensor.pieces[0].local.name
-    values = [state[stored] for state in states]
     if tensor.mesh is None:
-        return values[0]
-    parts = [
-        values[rank]._local_tensor if isinstance(values[rank], DTensor) else values[rank]
-        for rank in tensor.mesh.ranks
-    ]
-    # Innermost mesh dimension first: its ranks are neighbours in the row-major list.
-    for size, placement in reversed(list(zip(tensor.mesh.shape, tensor.placements, strict=True))):
-        groups = [parts[start : start + size] for start in range(0, len(parts), size)]
-        if isinstance(placement, Shard):
-            parts = [torch.cat(group, dim=placement.dim) for group in groups]
-        else:
-            parts = [group[0] for group in groups]
-    return parts[0]
+        yield whole, states[0][stored]
+        return
+    views = [whole]
+    for size, placement in zip(tensor.mesh.shape, tensor.placements, strict=True):
+        views = [part for view in views for part in _split(view, size, placement)]
+    for rank, view in zip(tensor.mesh.ranks, views, strict=True):
+        if view.numel():
+            yield view, states[rank][stored].to_local()
 
 
-def block_hashes(path: Path) -> list[str]:
-    """SHA-256 of each 512 MiB of a file, in order; a smaller file has one, of the whole.
-
-    Blocks, so that all cores work on one large file.
-    """
-
-    def block_hash(start: int) -> str:
-        digest, end = hashlib.sha256(), min(start + _BLOCK_BYTES, size)
-        with open(path, "rb", buffering=0) as stream:
-            stream.seek(start)
-            while start < end:
-                chunk = stream.read(min(1 << 22, end - start))
-                if not chunk:
-                    raise UserError(f"{path} became shorter while it was read")
-                digest.update(chunk)
-                start += len(chunk)
-        return digest.hexdigest()
-
-    size = path.stat().st_size
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(block_hash, range(0, max(size, 1), _BLOCK_BYTES)))
+def _split(view: torch.Tensor, size: int, placement: Placement) -> Sequence[torch.Tensor]:
+    """What the ``size`` ranks along one mesh dimension hold of ``view``."""
+    if not isinstance(placement, Shard):
+        return [view] * size
+    chunks = torch.chunk(view, size, dim=placement.dim)
+    empty = view.narrow(placement.dim, 0, 0)
+    return [*chunks, *[empty] * (size - len(chunks))]
 
 
 def check_directory(folder: Path) -> dict[str, Any]:
