@@ -59,7 +59,22 @@ def main(out: Path) -> None:
     probe.run(model, MODEL, out / "data/train.parquet", TASK, PROBE, RESOURCES, out / "probe")
     who = {"model_name": "tiny", "task_name": "mini"}
     for name, kind in (("base", "base"), ("same", "run")):
-        evaluate.run(model, MODEL, test, TASK, EVALUATE, RESOURCES, out / name, name, kind, **who)
+        evaluate.run(
+            model,
+            MODEL,
+            test,
+            TASK.max_prompt_length,
+            TASK.max_response_length,
+            EVALUATE,
+            RESOURCES,
+            out / name,
+            name,
+            kind,
+            **who,
+        )
+    sys.argv[1:] = ["--model", str(model), "--data", str(test), "--out", str(out / "by_hand")]
+    sys.argv += ["--limit", "5", "--max-prompt-length", "32", "--max-response-length", "24"]
+    evaluate.main()
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ import json
 import pandas as pd
 import pytest
 
-from criticflow import config, evaluate
+from criticflow import compare, config, evaluate
 from criticflow.errors import UserError
-from criticflow.files import read_json, write_json
+from criticflow.files import write_json
 
 SETTINGS = config.Evaluate(n=4, resamples=500)
 
@@ -66,7 +66,7 @@ def test_differences_are_taken_per_problem_whatever_the_order(tmp_path):
     base = write(tmp_path / "base", samples(WEAK))
     turned = samples(STRONG[::-1], keys=[f"k{n}" for n in range(40)][::-1])
     run = write(tmp_path / "run", turned, "cold", "run", 0)
-    rows = evaluate.summarise([run, base], tmp_path / "summary.json", SETTINGS)
+    rows = compare.summarise([run, base], tmp_path / "summary.json", SETTINGS)
     found = rows[0]["difference"]
     assert found["pass@1"]["value"] == pytest.approx(3 / 16)
     assert 0 < found["pass@1"]["low"] < found["pass@1"]["high"]
@@ -83,11 +83,11 @@ def test_differences_are_taken_per_problem_whatever_the_order(tmp_path):
 def test_a_run_without_its_base_or_on_other_problems_is_refused(tmp_path):
     run = write(tmp_path / "run", samples(STRONG), "cold", "run", 0)
     with pytest.raises(UserError, match="its base tiny was not evaluated on mini"):
-        evaluate.summarise([run], tmp_path / "summary.json", SETTINGS)
+        compare.summarise([run], tmp_path / "summary.json", SETTINGS)
     other = samples(WEAK, keys=[f"other{n}" for n in range(40)])
     base = write(tmp_path / "base", other)
     with pytest.raises(UserError, match="not evaluated on the same problems"):
-        evaluate.summarise([base, run], tmp_path / "summary.json", SETTINGS)
+        compare.summarise([base, run], tmp_path / "summary.json", SETTINGS)
     assert not (tmp_path / "summary.json").exists()
 
 
@@ -102,21 +102,25 @@ def test_a_run_without_its_base_or_on_other_problems_is_refused(tmp_path):
 def test_unhealthy_models_are_warned_about(tmp_path, columns, warning, capsys):
     base = write(tmp_path / "base", samples(WEAK))
     run = write(tmp_path / "run", samples(STRONG, **columns), "cold", "run", 0)
-    rows = evaluate.summarise([base, run], tmp_path / "summary.json", SETTINGS)
+    rows = compare.summarise([base, run], tmp_path / "summary.json", SETTINGS)
     assert rows[0]["warnings"] == []
     assert len(rows[1]["warnings"]) == 1 and warning in rows[1]["warnings"][0]
     assert f"warning: cold: {rows[1]['warnings'][0]}" in capsys.readouterr().out
 
 
-def test_comparison_table_shows_absolute_and_relative_change(tmp_path):
+def test_comparison_shows_absolute_and_relative_change_as_json_and_markdown(tmp_path):
     base = write(tmp_path / "base", samples(WEAK))
     run = write(tmp_path / "run", samples(STRONG), "cold", "run", 0)
-    table = evaluate.comparison_table(
-        read_json(base / "summary.json"), read_json(run / "summary.json")
+    rows = compare.summarise([base, run], tmp_path / "summary.json", SETTINGS)
+    assert rows[0]["comparison"] is None
+    found = rows[1]["comparison"]["pass@1"]
+    assert found == pytest.approx(
+        {"base": 0.375, "trained": 0.5625, "absolute": 0.1875, "relative": 0.5}
     )
-    assert "base -> cold" in table
+    table = (tmp_path / "summary.md").read_text()
+    assert "| mini | tiny -> cold, seed 0 |" in table
     assert "| pass@1 | 0.3750 -> 0.5625 | +0.1875 | +50.0% |" in table.splitlines()
-    zero = {**read_json(base / "summary.json"), "avg_entropy": 0.0}
-    assert "| avg_entropy | 0.0000 -> 0.5000 | +0.5000 | n/a |" in evaluate.comparison_table(
-        zero, read_json(run / "summary.json")
-    )
+    zero = {**rows[0], "avg_entropy": 0.0}
+    without = rows[1] | {"comparison": compare.comparison(zero, rows[1])}
+    assert without["comparison"]["avg_entropy"]["relative"] is None
+    assert "| avg_entropy | 0.0000 -> 0.5000 | +0.5000 | n/a |" in compare.comparison_table(without)

@@ -83,6 +83,17 @@ def test_verdict_and_advice(outcomes, columns, criterion, advice):
         assert not found["ok"] and not found["criteria"][criterion]["ok"]
 
 
+def test_the_gate_ignores_warns_or_stops(capsys):
+    bad = probe.figures(samples([[0, 0, 0, 0]] * 8), config.Probe(n=4))
+    summary = {"figures": bad, "verdict": probe.verdict(bad, config.Probe(n=4))}
+    probe._report(summary, "off")
+    assert "warning" not in capsys.readouterr().out
+    probe._report(summary, "warn")
+    assert "warning: probe: accuracy 0.000" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"fine-tune the model first.*gate: fail"):
+        probe._report(summary, "fail")
+
+
 def training_set(path, count=5):
     frame = pd.DataFrame(
         {

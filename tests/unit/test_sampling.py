@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from criticflow import config, evaluate, metrics
+from criticflow import compare, config, metrics
 from criticflow.errors import UserError
 from criticflow.files import read_json
 from criticflow.model_directory import check_model_directory
@@ -98,6 +98,9 @@ def test_rows_are_complete(out):
     assert list(frame["sample_index"]) == list(range(8)) * 64
     assert (frame["tokens"].map(len) == frame["n_tokens"]).all()
     assert (frame["logprobs"].map(len) == frame["n_tokens"]).all()
+    tokenizer = AutoTokenizer.from_pretrained(out / "model")
+    encoded = tokenizer(list(frame["prompt"]), add_special_tokens=False)["input_ids"]
+    assert [list(ids) for ids in frame["prompt_tokens"]] == encoded
     assert frame["response"].str.startswith("<answer>").mean() > 0.9
     assert not frame["response"].str.contains("<|", regex=False).any()
     short = read(out, "short")
@@ -118,13 +121,23 @@ def test_probe_writes_figures_that_fit_its_samples(out):
 
 def test_the_same_model_twice_differs_by_nothing(out, tmp_path):
     settings = config.Evaluate(n=4, resamples=200)
-    rows = evaluate.summarise([out / "base", out / "same"], tmp_path / "summary.json", settings)
+    rows = compare.summarise([out / "base", out / "same"], tmp_path / "summary.json", settings)
     assert rows == read_json(tmp_path / "summary.json")
     assert rows[0]["difference"] is None
     assert rows[1]["difference"]["pass@1"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert rows[1]["difference"]["greedy"]["mcnemar"]["p_value"] == 1.0
     assert rows[0]["pass@1"] == rows[1]["pass@1"] > 0
     assert rows[0]["n_prompts"] == 64
+
+
+def test_by_hand_the_first_problems_get_the_same_responses(out):
+    summary = read_json(out / "by_hand/summary.json")
+    assert summary["n_prompts"] == 5
+    first = pd.read_parquet(out / "by_hand/samples.parquet")
+    whole = pd.read_parquet(out / "base/samples.parquet").query("prompt_index < 5")
+    order = ["mode", "prompt_index", "sample_index"]
+    same = [frame.sort_values(order)["response"].tolist() for frame in (first, whole)]
+    assert same[0] == same[1]
 
 
 def test_seeds_depend_on_text_seed_and_repetition():

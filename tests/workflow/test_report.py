@@ -13,7 +13,8 @@ from snake import RUNS, finish, planned, snakemake
 
 from criticflow.provenance import collect
 from criticflow.report.curves import plot_curves
-from criticflow.report.tables import write_provenance, write_results
+from criticflow.report.probe_page import write_probe
+from criticflow.report.tables import write_critics, write_provenance, write_results
 
 ROWS = [
     {"name": "tiny", "kind": "base", "seed": None, "pass@1": 0.4, "pass@4": 0.7},
@@ -23,7 +24,11 @@ ROWS = [
         "seed": 0,
         "pass@1": 0.55,
         "pass@4": 0.75,
+        "model": "tiny",
         "difference": {"pass@1": {"value": 0.15, "low": 0.11, "high": 0.19}},
+        "comparison": {
+            "pass@1": {"base": 0.4, "trained": 0.55, "absolute": 0.15, "relative": 0.375}
+        },
         "warnings": ["entropy 0.005 is under 0.01 nats a token: mode collapse"],
     },
 ]
@@ -34,6 +39,34 @@ COMMON = {
     "avg_entropy": 0.3,
     "format_rate": 0.99,
     "response_length": 22.5,
+}
+
+CRITIC = {
+    "seed": 0,
+    "n_prompts": 512,
+    "tokens": {
+        "mean_value": 0.5,
+        "mean_return": 0.6,
+        "explained_variance": {"value": 0.31, "low": 0.25, "high": 0.36},
+        "brier": {"value": 0.16, "low": 0.15, "high": 0.17},
+        "ece": {"value": 0.05, "low": 0.04, "high": 0.07},
+    },
+    "positions": [{"auc": {"value": 0.7, "low": 0.68, "high": 0.73}}, {"auc": None}],
+    "prompt_value": {"correlation": {"value": 0.6, "low": 0.5, "high": 0.7}},
+}
+PROBE = {
+    "figures": {"accuracy": {"value": 0.3, "low": 0.25, "high": 0.35}},
+    "verdict": {"criteria": {"accuracy": {"ok": True}}, "advice": ["fix the prompt"]},
+    "examples": {
+        group: [
+            {
+                "prompt": "<|user|>1 2 = 3",
+                "pass_rate": 0.5,
+                "responses": [{"response": "<answer>1+2", "score": 0.1, "correct": False}],
+            }
+        ]
+        for group in ("best", "worst", "divided")
+    },
 }
 
 
@@ -60,10 +93,16 @@ def write_inputs(workdir: Path) -> None:
         ).to_parquet(folder / "metrics.parquet")
         record = collect({"run": run}, [folder / "metrics.parquet"], {"run": 0}, started=0.0)
         (folder / "provenance.json").write_text(json.dumps(record), encoding="utf-8")
+        critic = workdir / "results/eval/critics" / run / "seed0"
+        critic.mkdir(parents=True, exist_ok=True)
+        (critic / "summary.json").write_text(json.dumps(CRITIC | {"name": run}), encoding="utf-8")
     metrics = [workdir / f"results/runs/{run}/seed0/metrics.parquet" for run in RUNS]
     plot = workdir / "results/probe/tiny/countdown-mini/probe.png"
     plot.parent.mkdir(parents=True, exist_ok=True)
     plot_curves(metrics, plot)  # some picture
+    for run in RUNS:
+        plot_curves(metrics, workdir / "results/eval/critics" / run / "seed0/critic.png")
+    (plot.parent / "summary.json").write_text(json.dumps(PROBE), encoding="utf-8")
 
 
 def test_the_results_table_shows_values_and_intervals(tmp_path):
@@ -74,6 +113,32 @@ def test_the_results_table_shows_values_and_intervals(tmp_path):
     assert "0.550<br><small>+0.150 [+0.110, +0.190]</small>" in page
     assert page.index("pass@1") < page.index("pass@4") < page.index("mean accuracy")
     assert "cold: entropy 0.005" in page
+    assert "tiny -> cold, seed 0" in page
+    assert '<td class="number">+0.150</td><td class="number">+37.5%</td>' in page
+
+
+def test_the_critics_table_shows_figures_and_intervals(tmp_path):
+    write_inputs(tmp_path)
+    files = [tmp_path / f"results/eval/critics/{run}/seed0/summary.json" for run in RUNS]
+    write_critics(files, tmp_path / "critics.html")
+    page = (tmp_path / "critics.html").read_text()
+    assert page.index("<b>cold</b>") < page.index("<b>warm-frozen-m50</b>")
+    assert "0.310<br><small>[0.250, 0.360]</small>" in page
+    assert "n/a" in page  # an AUC of responses that are all right
+    write_critics([], tmp_path / "critics.html")
+    assert "No run has a critic" in (tmp_path / "critics.html").read_text()
+
+
+def test_the_probe_page_shows_what_the_model_wrote(tmp_path):
+    write_inputs(tmp_path)
+    path = tmp_path / "results/probe/tiny/countdown-mini/summary.json"
+    write_probe([path], tmp_path / "probe.html")
+    page = (tmp_path / "probe.html").read_text()
+    assert "tiny on countdown-mini" in page
+    assert "fix the prompt" in page
+    for title in ("Solved best", "Solved worst", "Most divided"):
+        assert f"<th>{title}</th>" in page
+    assert "✗ &lt;answer&gt;1+2 <small>(0.1)</small>" in page
 
 
 def test_provenance_shows_one_column_a_run(tmp_path):
@@ -102,7 +167,15 @@ def reported(tmp_path_factory) -> Path:
 
 def test_the_report_is_one_file_with_everything_in_it(reported):
     page = (reported / "results/report.html").read_text(encoding="utf-8")
-    for part in ("results.html", "curves.png", "provenance.html", "probe.png"):
+    for part in (
+        "results.html",
+        "curves.png",
+        "critics.html",
+        "critic.png",
+        "provenance.html",
+        "probe.html",
+        "probe.png",
+    ):
         assert part in page
     for rule in ("prepare_data", "train_run", "train_run_warm", "convert_checkpoint"):
         assert rule in page  # the graph of the workflow

@@ -1,4 +1,4 @@
-"""Base models and trained actors on held-out problems, and one table of all of them."""
+"""Base models and trained actors on held-out problems, critics on what the actors wrote there."""
 
 
 rule evaluate_base:
@@ -54,6 +54,39 @@ use rule evaluate_base as evaluate_run with:
         "Evaluate {wildcards.run}, seed {wildcards.seed}"
 
 
+rule evaluate_critic:
+    input:
+        critic="results/runs/{run}/seed{seed}/critic",
+        samples="results/eval/runs/{run}/seed{seed}/samples.parquet",
+        sources=sources("evaluate_critic.py"),
+    output:
+        summary="results/eval/critics/{run}/seed{seed}/summary.json",
+        plot=report(
+            "results/eval/critics/{run}/seed{seed}/critic.png",
+            caption="../report/critic.rst",
+            category="Critics",
+            labels={"content": "{run}, seed {seed}"},
+        ),
+    log:
+        "logs/evaluate_critic/{run}/seed{seed}.log",
+    benchmark:
+        "benchmarks/evaluate_critic/{run}/seed{seed}.tsv"
+    threads: 1
+    resources:
+        gpu=min(1, CONFIG.resources.gpu),
+        mem_mb=4000,
+        runtime=60,
+    params:
+        model=lambda wildcards: settings(CONFIG.models[CONFIG.runs[wildcards.run].model]),
+        gamma=lambda wildcards: CONFIG.runs[wildcards.run].train.gamma,
+        evaluate=settings(CONFIG.evaluate),
+        resources=settings(CONFIG.resources),
+    message:
+        "Evaluate the critic of {wildcards.run}, seed {wildcards.seed}"
+    script:
+        "../scripts/evaluate_critic.py"
+
+
 rule summarise:
     input:
         base=base_evaluations(),
@@ -61,6 +94,7 @@ rule summarise:
         sources=sources("summarise.py"),
     output:
         summary="results/summary.json",
+        table="results/summary.md",
     log:
         "logs/summarise.log",
     benchmark:

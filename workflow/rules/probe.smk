@@ -14,7 +14,7 @@ rule probe_signal:
             "results/probe/{model}/{task}/probe.png",
             caption="../report/probe.rst",
             category="Probe",
-            labels={"model": "{model}", "task": "{task}"},
+            labels={"content": "{model} on {task}"},
         ),
     log:
         "logs/probe_signal/{model}/{task}.log",

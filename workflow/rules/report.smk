@@ -1,10 +1,12 @@
-"""One self-contained HTML page: results, learning curves, probe, workflow graph, provenance."""
+"""One self-contained HTML page: results, curves, critics, probe, workflow graph, provenance."""
 
 
 rule report_parts:
     input:
         summary="results/summary.json",
         metrics=trained_runs(),
+        critics=critic_evaluations("summary.json"),
+        probes=probe_summaries(),
         provenance=provenance_files(),
         sources=sources("report_parts.py"),
     output:
@@ -19,6 +21,18 @@ rule report_parts:
             caption="../report/curves.rst",
             category="Training",
             labels={"content": "learning curves"},
+        ),
+        critics=report(
+            "results/report/critics.html",
+            caption="../report/critics.rst",
+            category="Critics",
+            labels={"content": "all critics"},
+        ),
+        probe=report(
+            "results/report/probe.html",
+            caption="../report/examples.rst",
+            category="Probe",
+            labels={"content": "figures and responses"},
         ),
         provenance=report(
             "results/report/provenance.html",
@@ -43,7 +57,7 @@ rule report_parts:
 rule render_report:
     input:
         parts=rules.report_parts.output,
-        probe=probe_plots(),
+        plots=[*probe_plots(), *critic_evaluations("critic.png")],
         sources=sources("render_report.py"),
         captions=captions(),
     output:

@@ -9,11 +9,13 @@ def main(snakemake) -> None:
     from criticflow import config, evaluate
 
     params = snakemake.params
+    task = config.Task.model_validate(params.task)
     evaluate.run(
         params.model_path,
         config.Model.model_validate(params.model),
         snakemake.input.test,
-        config.Task.model_validate(params.task),
+        task.max_prompt_length,
+        task.max_response_length,
         config.Evaluate.model_validate(params.evaluate),
         config.Resources.model_validate(params.resources),
         Path(snakemake.output.summary).parent,

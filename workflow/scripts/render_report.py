@@ -11,7 +11,7 @@ def main(snakemake) -> None:
     render(
         Path(snakemake.params.snakefile),
         snakemake.config,
-        targets=[*snakemake.input.parts, *snakemake.input.probe],
+        targets=[*snakemake.input.parts, *snakemake.input.plots],
         out=Path(snakemake.output.report),
     )
 

@@ -1,4 +1,4 @@
-"""Make what the report shows: results table, learning curves, provenance."""
+"""Make what the report shows: tables, learning curves, what the base model wrote."""
 
 from pathlib import Path
 
@@ -7,13 +7,17 @@ from criticflow.stage import run_stage
 
 def main(snakemake) -> None:
     from criticflow.report.curves import plot_curves
-    from criticflow.report.tables import write_provenance, write_results
+    from criticflow.report.probe_page import write_probe
+    from criticflow.report.tables import write_critics, write_provenance, write_results
+
+    def paths(name: str) -> list[Path]:
+        return [Path(path) for path in snakemake.input.get(name)]
 
     write_results(Path(snakemake.input.summary), Path(snakemake.output.results))
-    plot_curves([Path(path) for path in snakemake.input.metrics], Path(snakemake.output.curves))
-    write_provenance(
-        [Path(path) for path in snakemake.input.provenance], Path(snakemake.output.provenance)
-    )
+    plot_curves(paths("metrics"), Path(snakemake.output.curves))
+    write_critics(paths("critics"), Path(snakemake.output.critics))
+    write_probe(paths("probes"), Path(snakemake.output.probe))
+    write_provenance(paths("provenance"), Path(snakemake.output.provenance))
 
 
 run_stage(snakemake, main)

@@ -6,9 +6,9 @@ from criticflow.stage import run_stage
 
 
 def main(snakemake) -> None:
-    from criticflow import config, evaluate
+    from criticflow import compare, config
 
-    evaluate.summarise(
+    compare.summarise(
         [Path(path).parent for path in [*snakemake.input.base, *snakemake.input.runs]],
         snakemake.output.summary,
         config.Evaluate.model_validate(snakemake.params.evaluate),

@@ -26,8 +26,8 @@ from criticflow import config
 from criticflow.errors import UserError
 from criticflow.files import replacing, sha256, write_json
 from criticflow.tasks import chat, get_task
+from criticflow.tasks._base import Dropped, Problem
 from criticflow.tasks._rows import splits
-from criticflow.tasks.base import Dropped, Problem
 
 SPLITS = ("train", "val", "test")
 

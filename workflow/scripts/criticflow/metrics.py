@@ -163,6 +163,28 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
     return McNemar(only_first, only_second, float(p_value))
 
 
+def bootstrap_weights(
+    statistic: Callable[[Floats], Floats],
+    prompts: int,
+    seed: int,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+) -> Estimate:
+    """A figure of weighted prompts with its percentile bootstrap interval over prompts.
+
+    Args:
+        statistic: weights ``(resamples, prompts)`` (how often each prompt was drawn) to the figure
+            ``(resamples,)``. Resamples for which it is nan have no part in the interval.
+    """
+
+    def of_rows(rows: NDArray[np.integer]) -> Floats:
+        draws = np.atleast_2d(rows)
+        weights = np.stack([np.bincount(draw, minlength=prompts) for draw in draws])
+        return statistic(weights.astype(np.float64)).reshape(rows.shape[:-1])
+
+    return _bootstrap(of_rows, prompts, seed, resamples, confidence)
+
+
 def _bootstrap(
     statistic: Callable[[NDArray[np.integer]], Floats],
     count: int,
@@ -173,14 +195,14 @@ def _bootstrap(
     if count == 0:
         raise ValueError("no prompts")
     value = float(statistic(np.arange(count)))
-    if count < 2:
+    if count < 2 or np.isnan(value):
         return Estimate(value, None, None)
     generator = np.random.default_rng(seed)
-    chunk = max(1, 2_000_000 // count)  # bounds memory, not the result: draws come in one stream
+    chunk = max(1, 500_000 // count)  # bounds memory, not the result: draws come in one stream
     drawn = [
         statistic(generator.integers(count, size=(min(chunk, resamples - start), count)))
         for start in range(0, resamples, chunk)
     ]
     tail = (1 - confidence) / 2
-    low, high = np.quantile(np.concatenate(drawn), [tail, 1 - tail])
+    low, high = np.nanquantile(np.concatenate(drawn), [tail, 1 - tail])
     return Estimate(value, float(low), float(high))

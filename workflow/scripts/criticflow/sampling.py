@@ -27,6 +27,7 @@ COLUMNS = [
     "prompt_index",
     "sample_index",
     "prompt",
+    "prompt_tokens",
     "response",
     "tokens",
     "n_tokens",
@@ -127,10 +128,11 @@ class Engine:
         Returns:
             One row per sample, by prompt and sample: ``prompt_index`` (position in ``prompts``),
             ``sample_index``, ``prompt`` and ``response`` (text; the response without special
-            tokens), ``tokens`` (ids of the response, its end of message included), ``n_tokens``,
-            ``logprobs`` (log-probability of each of these tokens in nats, under the distribution it
-            was drawn from: after the temperature; greedy: the model's own), ``truncated`` (the
-            response ran into ``max_tokens``).
+            tokens), ``prompt_tokens`` (ids that the model was given), ``tokens`` (ids of the
+            response, its end of message included), ``n_tokens``, ``logprobs`` (log-probability of
+            each of these tokens in nats, under the distribution it was drawn from: after the
+            temperature; greedy: the model's own), ``truncated`` (the response ran into
+            ``max_tokens``).
 
         Raises:
             UserError: a prompt leaves no room for ``max_tokens``.
@@ -165,13 +167,16 @@ class Engine:
                 prompt_index,
                 sample.index,
                 text,
+                ids,
                 sample.text,
                 list(sample.token_ids),
                 len(sample.token_ids),
                 list(sample.logprobs.logprobs),
                 sample.finish_reason == "length",
             )
-            for prompt_index, (text, output) in enumerate(zip(texts, outputs, strict=True))
+            for prompt_index, (text, ids, output) in enumerate(
+                zip(texts, encoded, outputs, strict=True)
+            )
             for sample in sorted(output.outputs, key=lambda sample: sample.index)
         ]
         return pd.DataFrame(rows, columns=COLUMNS)

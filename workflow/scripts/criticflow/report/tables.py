@@ -1,25 +1,14 @@
-"""Results and provenance as HTML pages that need nothing but themselves."""
+"""Results, critics and provenance as tables."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from criticflow.files import read_json, replacing
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 1.5em; color: #222; background: #fff; }
-table { border-collapse: collapse; margin-bottom: 2em; }
-th, td { padding: .35em .9em; border-bottom: 1px solid #ddd; }
-th, td { text-align: left; vertical-align: top; }
-th { background: #f4f4f4; } td.number { text-align: right; white-space: nowrap; }
-td small { color: #666; } code { font-size: 85%; }
-"""
-
-_NUMBER = re.compile(r"-?\d+(\.\d+)?(e[+-]\d+)?(<|$)")
+from criticflow.files import read_json
+from criticflow.report import html
 
 _COLUMNS = {
     "n_prompts": "problems",
@@ -32,14 +21,37 @@ _COLUMNS = {
 }
 """Keys of a row in summary.json that become columns; any further pass@k follow pass@1."""
 
+_CRITIC_COLUMNS = [
+    "problems",
+    "mean return",
+    "mean value",
+    "explained variance",
+    "Brier",
+    "ECE",
+    "AUC at the prompt",
+    "AUC at the end",
+    "r: V(prompt), pass rate",
+]
+
 
 def write_results(summary: Path, out: Path) -> None:
-    """The rows of ``summary.json``, base models first, differences to base under the values."""
+    """The rows of ``summary.json``, base models first, differences to base under the values.
+
+    Below it, each run beside its base: ``Base -> Trained``, absolute and relative.
+    """
     rows = sorted(read_json(summary), key=lambda row: row["kind"] != "base")
     warnings = [f"{row['name']}: {text}" for row in rows for text in row.get("warnings", [])]
-    listed = "".join(f"<li>{escape(text)}</li>" for text in warnings)
-    table = _table(_results_head(rows), map(_results_row(rows), rows))
-    _write_page(out, "Results", [table, f"<ul>{listed}</ul>\n" if listed else ""])
+    comparisons = [_comparison(row) for row in rows if row.get("comparison")]
+    table = html.table(_results_head(rows), map(_results_row(rows), rows))
+    html.write_page(out, "Results", [table, html.bullets(warnings), *comparisons])
+
+
+def write_critics(files: list[Path], out: Path) -> None:
+    """One row a critic: figures over all tokens, AUC at both ends of the response."""
+    if not files:
+        return html.write_page(out, "Critics", ["<p>No run has a critic.</p>\n"])
+    rows = map(_critic_row, map(read_json, files))
+    html.write_page(out, "Critics", [html.table(["run", "seed", *_CRITIC_COLUMNS], rows)])
 
 
 def write_provenance(files: list[Path], out: Path) -> None:
@@ -47,8 +59,8 @@ def write_provenance(files: list[Path], out: Path) -> None:
     records = {"/".join(path.parts[-3:-1]): read_json(path) for path in files}
     rows = {name: dict(_flat(record)) for name, record in records.items()}
     keys = list(dict.fromkeys(key for row in rows.values() for key in row))
-    body = ([escape(key), *(_value(row.get(key)) for row in rows.values())] for key in keys)
-    _write_page(out, "Provenance", [_table(["", *map(escape, rows)], body)])
+    body = ([escape(key), *(html.value(row.get(key)) for row in rows.values())] for key in keys)
+    html.write_page(out, "Provenance", [html.table(["", *map(escape, rows)], body)])
 
 
 def _passes(rows: list[dict[str, Any]]) -> list[str]:
@@ -81,14 +93,44 @@ def _results_row(rows: list[dict[str, Any]]) -> Any:
 
 
 def _figure(row: dict[str, Any], key: str) -> str:
-    value = _value(row.get(key))
+    value = html.value(row.get(key))
     difference = (row.get("difference") or {}).get(key)
     if difference is None:
         return value
-    text = f"{difference['value']:+.3f}"
-    if difference["low"] is not None:
-        text += f" [{difference['low']:+.3f}, {difference['high']:+.3f}]"
+    text = f"{difference['value']:+.3f} {html.interval(difference, '+')}".rstrip()
     return f"{value}<br><small>{text}</small>"
+
+
+def _comparison(row: dict[str, Any]) -> str:
+    head = [f"{escape(row['model'])} -> {escape(row['name'])}, seed {row['seed']}"]
+    body = [
+        [
+            escape(figure),
+            html.value(found["base"]),
+            html.value(found["trained"]),
+            f"{found['absolute']:+.3f}",
+            "" if found["relative"] is None else f"{found['relative']:+.1%}",
+        ]
+        for figure, found in row["comparison"].items()
+    ]
+    return html.table([*head, "base", "trained", "absolute", "relative"], body)
+
+
+def _critic_row(summary: dict[str, Any]) -> list[str]:
+    tokens, positions = summary["tokens"], summary["positions"]
+    return [
+        f"<b>{escape(summary['name'])}</b>",
+        str(summary["seed"]),
+        str(summary["n_prompts"]),
+        html.value(tokens["mean_return"]),
+        html.value(tokens["mean_value"]),
+        html.estimate(tokens["explained_variance"]),
+        html.estimate(tokens["brier"]),
+        html.estimate(tokens["ece"]),
+        html.estimate(positions[0]["auc"]),
+        html.estimate(positions[-1]["auc"]),
+        html.estimate(summary["prompt_value"]["correlation"]),
+    ]
 
 
 def _flat(record: Any, where: str = "") -> Iterable[tuple[str, Any]]:
@@ -98,37 +140,3 @@ def _flat(record: Any, where: str = "") -> Iterable[tuple[str, Any]]:
             yield from _flat(value, f"{where}.{key}".lstrip("."))
     else:
         yield where, record
-
-
-def _value(value: Any) -> str:
-    if value is None or value == []:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) >= 1 else f"{value:.3f}"
-    text = escape(str(value))
-    return f'<code title="{text}">{text[:12]}…</code>' if _is_hash(text) else text
-
-
-def _is_hash(text: str) -> bool:
-    return len(text) >= 40 and set(text) <= set("0123456789abcdef")
-
-
-def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    titles = "".join(f"<th>{title}</th>" for title in head)
-    rows = "".join("<tr>" + "".join(map(_cell, cells)) + "</tr>\n" for cells in body)
-    return f"<table>\n<tr>{titles}</tr>\n{rows}</table>\n"
-
-
-def _cell(content: str) -> str:
-    kind = ' class="number"' if _NUMBER.match(content) else ""
-    return f"<td{kind}>{content}</td>"
-
-
-def _write_page(out: Path, title: str, parts: list[str]) -> None:
-    with replacing(out) as aside:
-        aside.write_text(
-            f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-            f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n"
-            f"<body>\n{''.join(parts)}</body></html>\n",
-            encoding="utf-8",
-        )

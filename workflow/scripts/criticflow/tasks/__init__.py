@@ -1,6 +1,6 @@
 """Tasks, one module per kind. Imports neither torch nor vLLM.
 
-A new kind is one new module here with a ``TASK`` object (see :class:`criticflow.tasks.base.Task`);
+A new kind is one new module here with a ``TASK`` object (see :class:`criticflow.tasks._base.Task`);
 modules with a leading underscore are what the kinds share.
 """
 
@@ -12,7 +12,7 @@ from functools import cache
 
 from criticflow.config import Task as TaskConfig
 from criticflow.errors import UserError
-from criticflow.tasks.base import Dropped, Problem, Score, Task
+from criticflow.tasks._base import Dropped, Problem, Score, Task
 
 __all__ = ["Dropped", "Problem", "Score", "Task", "chat", "get_task"]
 

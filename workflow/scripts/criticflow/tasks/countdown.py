@@ -14,10 +14,10 @@ from typing import Any
 from criticflow.config import Source
 from criticflow.errors import UserError
 from criticflow.tasks import _arithmetic as arithmetic
+from criticflow.tasks._base import Dropped, Problem, Score
 from criticflow.tasks._countdown_problems import generate, solve
 from criticflow.tasks._response import last_tagged, visible
 from criticflow.tasks._rows import rows
-from criticflow.tasks.base import Dropped, Problem, Score
 
 FORMAT, NUMBERS, VALUE = 0.1, 0.1, 0.8
 MAX_NUMBERS = 5

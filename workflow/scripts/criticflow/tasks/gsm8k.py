@@ -16,10 +16,10 @@ from typing import Any
 
 from criticflow.config import Source
 from criticflow.errors import UserError
+from criticflow.tasks._base import Dropped, Problem, Score
 from criticflow.tasks._response import visible
 from criticflow.tasks._rows import rows
 from criticflow.tasks._wording import last_boxed, text_key
-from criticflow.tasks.base import Dropped, Problem, Score
 
 MAX_DIGITS = 30
 UNREADABLE = Decimal("nan")
@@ -49,8 +49,7 @@ class Gsm8k:
 
     def problems(self, source: Source, split: str) -> Iterator[Problem | Dropped]:
         """Rows with ``question`` and an ``answer`` that ends in ``#### N``."""
-        for row in rows(source, split):
-            yield _from_row(row)
+        return map(_from_row, rows(source, split))
 
     def score(self, response: str, ground_truth: Any) -> Score:
         """``parts``: ``strict`` (right, after ``####``) and ``flexible`` (right, found otherwise).

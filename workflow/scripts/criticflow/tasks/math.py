@@ -14,10 +14,10 @@ from typing import Any
 from criticflow.config import Source
 from criticflow.errors import UserError
 from criticflow.tasks import _math_pool
+from criticflow.tasks._base import Dropped, Problem, Score
 from criticflow.tasks._response import visible
 from criticflow.tasks._rows import rows
 from criticflow.tasks._wording import last_boxed, text_key
-from criticflow.tasks.base import Dropped, Problem, Score
 
 MAX_LENGTH = 1000
 """Characters of an answer that are compared; the longest of MATH has 159."""
@@ -42,8 +42,7 @@ class Math:
 
     def problems(self, source: Source, split: str) -> Iterator[Problem | Dropped]:
         """Rows with ``problem``, ``solution`` (the reference is its box) and perhaps ``answer``."""
-        for row in rows(source, split):
-            yield _from_row(row)
+        return map(_from_row, rows(source, split))
 
     def score(self, response: str, ground_truth: Any) -> Score:
         """``parts``: ``strict`` (right, and boxed) and ``flexible`` (right, found otherwise).

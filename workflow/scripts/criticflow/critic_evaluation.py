@@ -1,0 +1,217 @@
+"""How good a saved critic is, on rollouts of the actor that was trained with it.
+
+The rollouts are the sampled responses of the actor's evaluation: held-out problems, and scores that
+no reward mask has touched. A frozen critic has the weights of the critic it came from, but another
+actor; its figures say whether its values hold for the responses of that one too.
+
+Needs the critic's HuggingFace directory and transformers, not verl.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel
+
+from criticflow import config, value_metrics
+from criticflow.errors import UserError
+from criticflow.files import write_json
+from criticflow.logs import progress
+from criticflow.model_directory import check_model_directory
+from criticflow.plots import plot_critic
+from criticflow.value_head import load_value_model
+
+TOKENS_PER_BATCH = 16_384
+"""Tokens of a forward pass, padding included."""
+
+POSITIONS = 10
+"""States are looked at in this many steps from the prompt (0) to the last action (1)."""
+
+
+def run(
+    critic_path: Path | str,
+    model: config.Model,
+    samples_parquet: Path | str,
+    gamma: float,
+    evaluate: config.Evaluate,
+    resources: config.Resources,
+    out_dir: Path | str,
+    name: str,
+    seed: int,
+) -> dict[str, Any]:
+    """Write ``summary.json`` and ``critic.png`` to ``out_dir``.
+
+    Args:
+        critic_path: a converted critic.
+        model: precision, attention, and whether code that comes with the model may run.
+        samples_parquet: of the evaluation of the run's actor; its sampled responses count.
+        gamma: discount of the run: a critic is judged by the returns that it was trained on.
+        name, seed: the run.
+
+    Returns:
+        ``tokens``: figures of all states together, and ``positions``: of one state per response,
+        from the last prompt token (``position`` 0) to where the last token is chosen (1), see
+        :func:`criticflow.value_metrics.figures`; ``prompt_value``: correlation of V(prompt) with
+        the prompt's pass rate; ``reliability``: diagrams of all states, of position 0 and of
+        position 1; ``outside``: share of values under 0 or over 1, which no return can have.
+
+    Raises:
+        UserError: the critic or the samples are missing or broken, or do not fit together.
+    """
+    samples = _sampled(samples_parquet)
+    found = check_model_directory(critic_path)
+    words = max(max(map(max, samples[column])) for column in ("prompt_tokens", "tokens"))
+    if found is not None and words >= found.get("vocab_size", words + 1):
+        raise UserError(
+            f"{critic_path} has {found['vocab_size']} tokens in its vocabulary, but "
+            f"{samples_parquet} uses token {words}: actor and critic must share a tokenizer"
+        )
+    critic = load_value_model(
+        critic_path,
+        dtype=getattr(torch, model.dtype),
+        attn_implementation=model.attn_implementation,
+        trust_remote_code=model.trust_remote_code,
+    ).to(resources.device)
+    values = token_values(critic, list(samples["prompt_tokens"]), list(samples["tokens"]))
+    summary = {"name": name, "seed": seed, "critic": str(critic_path), "gamma": gamma}
+    summary |= figures(samples, values, gamma, evaluate)
+    out = Path(out_dir)
+    prompts = _prompts(samples, values)
+    plot_critic(summary, prompts, f"{name}, seed {seed}", out / "critic.png")
+    write_json(out / "summary.json", summary)
+    progress(
+        f"critic of {name}: explained variance {_shown(summary['tokens']['explained_variance'])}, "
+        f"AUC {_shown(summary['positions'][0]['auc'])} at the prompt, "
+        f"{_shown(summary['positions'][-1]['auc'])} at the end"
+    )
+    return summary
+
+
+@torch.inference_mode()
+def token_values(
+    critic: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    tokens_per_batch: int = TOKENS_PER_BATCH,
+) -> list[NDArray[np.float64]]:
+    """``V(s_t)`` for every token of every response, ``(tokens,)`` each.
+
+    ``s_t`` is the prompt and the first ``t`` tokens of the response, as in verl: the first value is
+    the one at the last prompt token, and the state after the last token has none.
+    """
+    critic.eval()
+    lengths = [len(a) + len(b) - 1 for a, b in zip(prompts, responses, strict=True)]
+    values: list[Any] = [None] * len(lengths)
+    # Longest first: what does not fit into memory fails at once, and little is padded.
+    waiting = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    while waiting:
+        longest = lengths[waiting[0]]
+        size = max(1, tokens_per_batch // longest)
+        batch, waiting = waiting[:size], waiting[size:]
+        tokens = torch.zeros(len(batch), longest, dtype=torch.long)
+        mask = torch.zeros_like(tokens)
+        for line, row in enumerate(batch):
+            tokens[line, : lengths[row]] = torch.tensor([*prompts[row], *responses[row]][:-1])
+            mask[line, : lengths[row]] = 1
+        output = critic(
+            input_ids=tokens.to(critic.device), attention_mask=mask.to(critic.device)
+        ).logits[:, :, 0]
+        for row, line in zip(batch, output.double().cpu().numpy(), strict=True):
+            values[row] = line[len(prompts[row]) - 1 : lengths[row]]
+    return values
+
+
+def figures(
+    samples: pd.DataFrame,
+    values: Sequence[NDArray[np.float64]],
+    gamma: float,
+    evaluate: config.Evaluate,
+) -> dict[str, Any]:
+    """All figures of one critic; ``samples`` has a row per entry of ``values``."""
+    states = states_of(samples, values, gamma)
+    by_prompt = _prompts(samples, values)
+    count = len(by_prompt)
+    options = (count, evaluate.seed, evaluate.resamples, evaluate.confidence)
+    at = {step: _at(states, step / POSITIONS) for step in range(POSITIONS + 1)}
+    correlation = value_metrics.correlation(
+        by_prompt["value"].to_numpy(), by_prompt["pass_rate"].to_numpy()
+    )
+    return {
+        "n_prompts": count,
+        "n_samples": len(samples),
+        "confidence": evaluate.confidence,
+        "outside": float(((states["value"] < 0) | (states["value"] > 1)).mean()),
+        "tokens": value_metrics.figures(states, *options),
+        "positions": [
+            {"position": step / POSITIONS, **value_metrics.figures(part, *options)}
+            for step, part in at.items()
+        ],
+        "prompt_value": {"correlation": value_metrics.estimate(correlation, *options)},
+        "reliability": {
+            "tokens": value_metrics.reliability(states),
+            "prompt": value_metrics.reliability(at[0]),
+            "last": value_metrics.reliability(at[POSITIONS]),
+        },
+    }
+
+
+def states_of(
+    samples: pd.DataFrame, values: Sequence[NDArray[np.float64]], gamma: float
+) -> pd.DataFrame:
+    """One row per state, by sample and token.
+
+    ``prompt`` (number of the prompt, from 0), ``sample``, ``token``, ``tokens`` (of the response),
+    ``value``, ``return`` (``gamma`` to the number of tokens that are still to come after this one,
+    times the final score) and ``correct``.
+    """
+    lengths = np.array([len(row) for row in values])
+    numbers, _ = pd.factorize(samples["prompt_index"], sort=True)
+    token = np.concatenate([np.arange(length) for length in lengths])
+    tokens = np.repeat(lengths, lengths)
+    score = np.repeat(samples["score"].to_numpy(np.float64), lengths)
+    return pd.DataFrame(
+        {
+            "prompt": np.repeat(numbers, lengths),
+            "sample": np.repeat(np.arange(len(samples)), lengths),
+            "token": token,
+            "tokens": tokens,
+            "value": np.concatenate(values),
+            "return": score * gamma ** (tokens - 1 - token),
+            "correct": np.repeat(samples["correct"].to_numpy(bool), lengths),
+        }
+    )
+
+
+def _at(states: pd.DataFrame, position: float) -> pd.DataFrame:
+    """The state of each response at a share of its way."""
+    return states[states["token"] == np.rint(position * (states["tokens"] - 1))]
+
+
+def _prompts(samples: pd.DataFrame, values: Sequence[NDArray[np.float64]]) -> pd.DataFrame:
+    """Per prompt: ``value`` V(prompt), the same for all its samples, and ``pass_rate``."""
+    frame = samples[["prompt_index", "correct"]].assign(value=[row[0] for row in values])
+    return frame.groupby("prompt_index").agg(value=("value", "mean"), pass_rate=("correct", "mean"))
+
+
+def _sampled(parquet: Path | str) -> pd.DataFrame:
+    columns = ["mode", "prompt_index", "prompt_tokens", "tokens", "score", "correct"]
+    try:
+        frame = pd.read_parquet(parquet, columns=columns)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{parquet} holds no samples of an evaluation ({error}): evaluate the actor again"
+        ) from error
+    sampled = frame[frame["mode"] == "sampled"].reset_index(drop=True)
+    if sampled.empty:
+        raise UserError(f"{parquet} holds no sampled response: evaluate the actor again")
+    return sampled
+
+
+def _shown(figure: dict[str, Any] | None) -> str:
+    return "n/a" if figure is None else f"{figure['value']:.3f}"

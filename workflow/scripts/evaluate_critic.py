@@ -1,0 +1,25 @@
+"""Evaluate a trained critic on the responses of the actor that was trained with it."""
+
+from pathlib import Path
+
+from criticflow.stage import run_stage
+
+
+def main(snakemake) -> None:
+    from criticflow import config, critic_evaluation
+
+    params = snakemake.params
+    critic_evaluation.run(
+        snakemake.input.critic,
+        config.Model.model_validate(params.model),
+        snakemake.input.samples,
+        params.gamma,
+        config.Evaluate.model_validate(params.evaluate),
+        config.Resources.model_validate(params.resources),
+        Path(snakemake.output.summary).parent,
+        snakemake.wildcards.run,
+        int(snakemake.wildcards.seed),
+    )
+
+
+run_stage(snakemake, main)
