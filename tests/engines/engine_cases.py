@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ import verl  # noqa: F401  (loads the plugin)
 from tensordict import TensorDict
 from verl.trainer.config import CheckpointConfig
 from verl.utils import tensordict_utils as tu
-from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig
+from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, TrainingWorkerConfig
 from verl.workers.engine import EngineRegistry
 from verl.workers.utils.losses import value_loss
 
 from criticflow.errors import UserError
-from criticflow.verl_plugin.model_config import CriticConfig, ValueModelConfig
+from criticflow.verl_plugin.model_config import CriticConfig, ModelConfig, ValueModelConfig
+from criticflow.verl_plugin.workers import CriticWorker
 
 PROMPT, RESPONSE = 6, 8
 FP32 = {"param_dtype": "fp32", "reduce_dtype": "fp32", "buffer_dtype": "fp32"}
@@ -157,6 +159,7 @@ def train_and_save(rank: int, model: str, out: str, head: str) -> dict[str, Any]
         "values": at_saving,
         "tokens": data["input_ids"].to_padded_tensor(0),
         "files": sorted(path.name for path in Path(out, "global_step_3/critic").iterdir()),
+        "saved": saved,
     }
 
 
@@ -177,6 +180,18 @@ def frozen(rank: int, critic: str, out: str) -> dict[str, Any]:
         "dtypes": {str(parameter.dtype) for parameter in engine.module.parameters()},
         "files": sorted(path.name for path in Path(out, "global_step_1/critic").iterdir()),
     }
+
+
+def model_path(rank: int, critic: str, out: str) -> dict[str, torch.Tensor]:
+    """Values of a converted directory as ``critic.model.path``, to train and frozen; the latter is
+    saved again."""
+    start()
+    data, result = batch(rank), {}
+    for name, freeze in (("to train", False), ("frozen", True)):
+        engine = critic_engine(critic, freeze=freeze)
+        result[name] = values(engine, data)
+    engine.save_checkpoint(f"{out}/critic", None, 1, None)
+    return result
 
 
 def optimizer_memory(rank: int, critic: str) -> dict[str, float]:
@@ -221,3 +236,111 @@ def fresh_heads(rank: int, base: str) -> list[torch.Tensor]:
     start()
     data = batch(rank)
     return [values(critic_engine(base, head_seed=seed), data) for seed in (0, 0, 1)]
+
+
+def critic_alone(rank: int, base: str, checkpoint: str) -> dict[bool, dict[str, Any]]:
+    """What a warm start does with the critic's worker: built from the base model, then loaded.
+
+    For a frozen critic (True) and for one that goes on learning (False).
+    """
+    result = {}
+    for freeze in (True, False):
+        config = critic_config(base, freeze=freeze, allow_untrained=True)
+        worker = CriticWorker(
+            TrainingWorkerConfig(
+                model_type="value_model",
+                model_config=config.model,
+                engine_config=config.engine,
+                optimizer_config=config.optim,
+                checkpoint_config=config.checkpoint,
+            )
+        )
+        worker.reset()
+        before = worker.weights_checksum()
+        names = worker.load_weights_only(checkpoint)
+        engine = worker.engine
+        result[freeze] = {
+            "names": names,
+            "parameters": sorted(name for name, _ in engine.module.named_parameters()),
+            "changed": before != worker.weights_checksum(),
+            "weights": checksum(engine),
+            "optimizer": None if engine.optimizer is None else len(engine.optimizer.state),
+            "contents": engine.checkpoint_manager.checkpoint_load_contents,
+        }
+    return result
+
+
+def constant(rank: int, base: str) -> dict[str, dict[str, Any]]:
+    """Values of constant critics with each kind of head."""
+    start()
+    result = {}
+    for head in ("linear", "mlp"):
+        engine = critic_engine(base, freeze=True, constant=0.4, value_head=head)
+        result[head] = {
+            "values": values(engine, batch(rank)),
+            "learning": [name for name, p in engine.module.named_parameters() if p.requires_grad],
+            "optimizer": engine.optimizer,
+        }
+    return result
+
+
+def checkpoints(rank: int, critic: str, out: str) -> dict[str, Any]:
+    """What verl keeps, saves and loads for a trained and for a frozen critic."""
+    start()
+    data, result = batch(rank), {}
+    for kind, freeze in (("trained", False), ("frozen", True)):
+        folder = Path(out, kind)
+        engine = critic_engine(critic, freeze=freeze)
+        for step in (1, 2, 3):
+            engine.save_checkpoint(str(folder / f"global_step_{step}"), None, step, 2)
+        result[f"{kind}: kept"] = sorted(path.name for path in folder.iterdir())
+        result[f"{kind}: files"] = sorted(
+            path.name for path in (folder / "global_step_3").iterdir()
+        )
+
+        weights_only = {"save_contents": ["model"], "load_contents": ["model"]}
+        engine = critic_engine(critic, freeze=freeze, checkpoint=weights_only)
+        if not freeze:
+            train(engine, data, steps=1)
+        saved = checksum(engine)
+        engine.save_checkpoint(str(folder / "model_only"), None, 1, None)
+        result[f"{kind}: model only"] = sorted(
+            path.name for path in (folder / "model_only").iterdir()
+        )
+        other = critic_engine(critic, freeze=freeze, checkpoint=weights_only)
+        other.load_checkpoint(str(folder / "model_only"), None, False)
+        result[f"{kind}: loaded"] = checksum(other) == saved
+        result[f"{kind}: optimizer"] = other.optimizer and len(other.optimizer.state)
+
+        whole = {"save_contents": ["model", "hf_model"], "load_contents": ["model"]}
+        engine = critic_engine(critic, freeze=freeze, checkpoint=whole)
+        engine.save_checkpoint(str(folder / "whole"), None, 1, None)
+        result[f"{kind}: values"] = values(engine, data)
+    result["tokens"] = data["input_ids"].to_padded_tensor(0)
+    return result
+
+
+def attention(rank: int, base: str) -> list[dict[str, str]]:
+    """Which attention the modules of a critic and of an actor run: by default, then as asked."""
+    start()
+    found = []
+    for variable in ({}, {"HF_ATTN_IMPLEMENTATION": "eager"}):
+        os.environ.update(variable)
+        model = ModelConfig(
+            path=base, use_remove_padding=False, enable_gradient_checkpointing=False
+        )
+        model.model_type = "language_model"
+        actor = EngineRegistry.new(
+            model_type="language_model",
+            backend="fsdp2",
+            model_config=model,
+            engine_config=FSDPEngineConfig(
+                use_torch_compile=False, mixed_precision=FP32, strategy="fsdp2"
+            ),
+            optimizer_config=FSDPOptimizerConfig(lr=1e-3, total_training_steps=10),
+            checkpoint_config=CheckpointConfig(),
+        )
+        actor.initialize()
+        modules = {"critic": critic_engine(base).module, "actor": actor.module}
+        found.append({name: item.config._attn_implementation for name, item in modules.items()})
+    return found

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from ranks import run_on_ranks
+from safetensors.torch import load_file
 
 from criticflow.checkpoint.convert import convert
 from criticflow.value_head import load_value_model
@@ -37,6 +38,24 @@ def test_a_converted_critic_has_the_values_of_the_trained_one(trained):
         with torch.no_grad():
             values = model(input_ids=result["tokens"]).logits.squeeze(-1)
         torch.testing.assert_close(values, result["values"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_converted_critic_is_a_model_path_for_verl(trained, tmp_path):
+    """On one rank and on as many as trained it; and so is what a frozen one's checkpoint gives."""
+    out, world_size, _, results = trained
+    weights = load_file(out / "hf/model.safetensors")
+    for ranks in {1, world_size}:
+        work = tmp_path / str(ranks)
+        work.mkdir()
+        found = run_on_ranks("model_path", ranks, work, critic=str(out / "hf"), out=str(work))
+        for result, then in zip(found, results, strict=False):
+            for values in result.values():
+                torch.testing.assert_close(values, then["values"], rtol=1e-5, atol=1e-6)
+        convert(work / "critic", work / "again", kind="critic")
+        again = load_file(work / "again/model.safetensors")
+        assert set(again) == set(weights)
+        assert all(torch.equal(again[name], weights[name]) for name in weights)
 
 
 def test_a_frozen_critic_gives_values_and_never_changes(trained, tmp_path):
@@ -79,3 +98,58 @@ def test_a_fresh_head_is_a_function_of_its_seed(base_model, tmp_path):
     (result,) = run_on_ranks("fresh_heads", 1, tmp_path, base=str(base_model))
     assert torch.equal(result[0], result[1])
     assert not torch.equal(result[0], result[2])
+
+
+def test_a_warm_start_takes_every_weight_from_the_checkpoint_and_no_optimizer(
+    trained, base_model, tmp_path
+):
+    out, world_size, head, results = trained
+    if head == "mlp":
+        pytest.skip("the linear head's case covers it")
+    folder = str(out / "global_step_3" / "critic")
+    loaded = run_on_ranks(
+        "critic_alone", world_size, tmp_path, base=str(base_model), checkpoint=folder
+    )
+    for by_freeze, then in zip(loaded, results, strict=True):
+        for freeze, now in by_freeze.items():
+            assert now["changed"] and now["weights"] == then["saved"]
+            assert now["names"] == now["parameters"] and "score.weight" in now["names"]
+            assert now["optimizer"] == (None if freeze else 0)  # a fresh one has no state yet
+            assert ("optimizer" in now["contents"]) is not freeze  # later loads are as before
+
+
+def test_a_constant_critic_says_the_same_of_every_state(base_model, tmp_path):
+    for result in run_on_ranks("constant", 2, tmp_path, base=str(base_model)):
+        for head in ("linear", "mlp"):
+            found = result[head]
+            assert torch.equal(found["values"], torch.full_like(found["values"], 0.4))
+            assert found["learning"] == [] and found["optimizer"] is None
+
+
+def test_checkpoints_keep_save_and_load_what_the_configuration_says(trained, tmp_path):
+    out, world_size, head, _ = trained
+    if (head, world_size) != ("linear", 2):
+        pytest.skip("one case is enough")
+    results = run_on_ranks(
+        "checkpoints", world_size, tmp_path, critic=str(out / "hf"), out=str(tmp_path)
+    )
+    found = results[0]
+    for kind in ("trained", "frozen"):
+        assert found[f"{kind}: kept"] == ["global_step_2", "global_step_3"]
+        parts = {name.partition("_world")[0] for name in found[f"{kind}: files"]}
+        common = {"model", "extra_state", "fsdp_config.json", "huggingface"}
+        assert parts == common | ({"optim"} if kind == "trained" else set())
+        parts = {name.partition("_world")[0] for name in found[f"{kind}: model only"]}
+        assert parts == {"model", "fsdp_config.json", "huggingface"}
+        assert found[f"{kind}: loaded"] and not found[f"{kind}: optimizer"]
+        model = load_value_model(tmp_path / kind / "whole" / "huggingface").eval()
+        for result in results:
+            with torch.no_grad():
+                values = model(input_ids=result["tokens"]).logits.squeeze(-1)
+            torch.testing.assert_close(values, result[f"{kind}: values"], rtol=1e-5, atol=1e-6)
+
+
+def test_critics_and_actors_run_the_attention_that_is_asked_for(base_model, tmp_path):
+    ((default, chosen),) = run_on_ranks("attention", 1, tmp_path, base=str(base_model))
+    assert default == {"critic": "sdpa", "actor": "sdpa"}
+    assert chosen == {"critic": "eager", "actor": "eager"}

@@ -13,6 +13,7 @@ from criticflow.verl_plugin.reward_mask import (
     uniform,
 )
 from criticflow.verl_plugin.settings import RewardMaskSettings, as_bool
+from criticflow.verl_plugin.trainer import prompt_names
 
 NAMES = [f"7-{index:04x}-1_{session}" for index in range(500) for session in range(2)]
 
@@ -35,6 +36,16 @@ def test_bernoulli_mask_does_not_depend_on_the_other_trajectories():
     parts = [masked_trajectories(settings, 1, NAMES[start::3]) for start in range(3)]
     for start, part in enumerate(parts):
         assert (whole[start::3] == part).all()
+
+
+def test_a_trajectory_is_named_by_step_and_prompt_not_by_its_place():
+    prompts = [[{"role": "user", "content": text}] for text in ("a", "b", "a", "c")]
+    names = prompt_names(7, prompts)
+    assert len(set(names)) == 4  # the second "a" is another trajectory
+    assert set(prompt_names(7, prompts[::-1])) == set(names)
+    assert names[1] == prompt_names(7, prompts[1:])[0]
+    assert not set(names) & set(prompt_names(8, prompts))
+    assert not any("_" in name for name in names)  # verl appends _SAMPLE_OUTPUT
 
 
 def test_mask_differs_between_seeds_and_steps():

@@ -5,18 +5,62 @@
 
 The checkpoint's optimizer is not loaded: a warm start begins with the critic's weights alone. A
 run directory that already holds a checkpoint of its own resumes from that, whatever the warm start
-says.
+says (unless ``trainer.resume_mode=disable``).
 """
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from transformers import AutoConfig
+from verl.trainer.ppo.utils import need_critic
+from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path
 
 from criticflow.errors import UserError
 
 FOLDERS = ("critic", "Critic")
-_SHARD = re.compile(r"model_world_size_(\d+)_rank_\d+\.pt")
+_SHARD = re.compile(r"model_world_size_(\d+)_rank_(\d+)\.pt")
+_SHAPE_KEYS = (
+    "model_type",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "vocab_size",
+)
+
+
+def own_checkpoint(trainer: DictConfig) -> str | None:
+    """The checkpoint that the run's own directory holds, if it is to be resumed from."""
+    if trainer.resume_mode == "disable":
+        return None
+    return find_latest_ckpt_path(str(Path(trainer.default_local_dir).absolute()))
+
+
+def check_warm_start(config: DictConfig) -> None:
+    """Whether the critic can be taken from the checkpoint, before anything is started.
+
+    Args:
+        config: verl's whole configuration, with ``trainer.load_critic_only``.
+
+    Raises:
+        UserError: see :func:`critic_folder` and :func:`check_architecture`; or there is no critic
+            in this run.
+    """
+    if not need_critic(config):
+        raise UserError("trainer.load_critic_only: this run has no critic to load one into")
+    if own_checkpoint(config.trainer) is not None:
+        return
+    world_size = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    folder = critic_folder(config.trainer.resume_from_path, world_size)
+    model = config.critic.model
+    here = AutoConfig.from_pretrained(model.path, trust_remote_code=model.trust_remote_code)
+    check_architecture(folder, here.to_dict(), config.critic.value_head)
 
 
 def critic_folder(resume_from_path: str | None, world_size: int) -> Path:
@@ -27,9 +71,10 @@ def critic_folder(resume_from_path: str | None, world_size: int) -> Path:
         world_size: ranks of this run; FSDP shards load only on as many ranks as wrote them.
 
     Raises:
-        UserError: not a ``global_step_`` path, no critic in it, or another world size.
+        UserError: not a ``global_step_`` path, no critic in it, another world size, or a shard is
+            missing.
     """
-    path = Path(resume_from_path or "")
+    path = Path(resume_from_path or "").absolute()
     if "global_step_" not in str(path):
         raise UserError(
             f"trainer.resume_from_path={resume_from_path}: trainer.load_critic_only needs the path "
@@ -38,14 +83,44 @@ def critic_folder(resume_from_path: str | None, world_size: int) -> Path:
     folder = next((path / name for name in FOLDERS if (path / name).is_dir()), None)
     if folder is None:
         raise UserError(f"{path} holds no critic: there is neither critic/ nor Critic/ in it")
-    sizes = {int(match[1]) for file in folder.iterdir() if (match := _SHARD.fullmatch(file.name))}
-    if not sizes:
+    shards = [match for file in folder.iterdir() if (match := _SHARD.fullmatch(file.name))]
+    sizes = {int(shard[1]) for shard in shards}
+    if not shards:
         raise UserError(f"{folder} holds no model_world_size_*_rank_*.pt: it is no FSDP checkpoint")
     if sizes != {world_size}:
-        found = ", ".join(map(str, sorted(sizes)))
+        found, target = ", ".join(map(str, sorted(sizes))), f"{folder}_hf"
         raise UserError(
-            f"{folder} was written by {found} ranks, this run has {world_size}. Convert it and "
-            "give the result as critic.model.path instead: python "
-            f"workflow/scripts/convert_critic_to_hf.py --local_dir {folder} --target_dir CRITIC_DIR"
+            f"{folder} was written by {found} ranks, this run has {world_size}. Convert it: python "
+            f"workflow/scripts/convert_critic_to_hf.py --local_dir {folder} --target_dir {target}; "
+            f"then give critic.model.path={target} in place of trainer.load_critic_only"
         )
+    missing = set(range(world_size)) - {int(shard[2]) for shard in shards}
+    if missing:
+        raise UserError(f"{folder} lacks the shards of ranks {sorted(missing)}: it is incomplete")
     return folder
+
+
+def check_architecture(folder: Path, here: dict[str, Any], value_head: str) -> None:
+    """Whether the critic in a checkpoint is of the shape that this run builds.
+
+    Args:
+        folder: of :func:`critic_folder`.
+        here: configuration of this run's critic, as in ``config.json``.
+        value_head: kind of this run's value head.
+
+    Raises:
+        UserError: the first difference.
+    """
+    file = folder / "huggingface" / "config.json"
+    if not file.is_file():
+        raise UserError(f"{folder} holds no huggingface/config.json: the checkpoint is incomplete")
+    stored = json.loads(file.read_text(encoding="utf-8"))
+    pairs = {key: (stored.get(key), here.get(key)) for key in _SHAPE_KEYS}
+    pairs["value_head"] = (stored.get("value_head") or "linear", value_head)
+    for key, (theirs, ours) in pairs.items():
+        if theirs != ours:
+            remedy = "critic.value_head" if key == "value_head" else "critic.model.path"
+            raise UserError(
+                f"the critic in {folder} has {key}={theirs}, this run's critic {key}={ours}: set "
+                f"{remedy} to what that critic was trained with"
+            )

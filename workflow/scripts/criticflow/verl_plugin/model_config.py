@@ -57,27 +57,36 @@ class ValueModelConfig(ModelConfig):
         freeze: forward only: no gradient, no optimizer.
         value_head: ``linear``, or ``mlp`` (Linear-ReLU-Linear).
         allow_untrained: permit a critic directory without a value head, and freezing a fresh head.
+        constant: the value of every state (``constant_critic``); None: what the model says.
         head_seed: seed of a fresh value head.
     """
 
-    _mutable_fields = HFModelConfig._mutable_fields | {"freeze", "value_head", "allow_untrained"}
+    _mutable_fields = HFModelConfig._mutable_fields | {
+        "freeze",
+        "value_head",
+        "allow_untrained",
+        "constant",
+    }
 
     freeze: bool = False
     value_head: str = "linear"
     allow_untrained: bool = False
+    constant: float | None = None
     head_seed: int = 0
 
 
 @dataclass
 class CriticConfig(FSDPCriticConfig):
-    """verl's FSDP critic; ``freeze``, ``value_head``, ``allow_untrained`` go on to the model."""
+    """verl's FSDP critic; criticflow's keys go on to the model."""
 
     freeze: Any = False
     value_head: str = "linear"
     allow_untrained: Any = False
+    constant: Any = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.model.freeze = as_bool("critic.freeze", self.freeze)
         self.model.allow_untrained = as_bool("critic.allow_untrained", self.allow_untrained)
         self.model.value_head = self.value_head
+        self.model.constant = None if self.constant is None else float(self.constant)

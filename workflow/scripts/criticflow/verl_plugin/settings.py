@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from omegaconf import DictConfig
 
 from criticflow.errors import UserError
+from criticflow.verl_plugin.critic_loading import check_warm_start
 
 _WORDS = {
     "true": True, "yes": True, "on": True, "1": True,
@@ -57,19 +59,55 @@ class RewardMaskSettings:
     @classmethod
     def read(cls, config: DictConfig) -> RewardMaskSettings:
         """From verl's whole configuration; the mask's seed defaults to ``data.seed``."""
-        algorithm, seed = config.algorithm, config.algorithm.reward_mask_seed
-        try:
-            ratio = float(algorithm.reward_mask_ratio)
-        except (TypeError, ValueError) as error:
-            raise UserError(
-                f"algorithm.reward_mask_ratio={algorithm.reward_mask_ratio!r} is not a number"
-            ) from error
+        algorithm = config.algorithm
         return cls(
-            ratio=ratio,
+            ratio=_number("algorithm.reward_mask_ratio", algorithm.reward_mask_ratio),
             type=algorithm.reward_mask_type,
             rescale=as_bool("algorithm.reward_mask_rescale", algorithm.reward_mask_rescale),
-            seed=int((config.data.seed or 0) if seed is None else seed),
+            seed=_seed(config, algorithm.reward_mask_seed),
         )
+
+
+@dataclass(frozen=True)
+class RandomRewardSettings:
+    """``algorithm.random_reward*``.
+
+    Raises:
+        UserError: the probability is not in [0, 1].
+    """
+
+    probability: float
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.probability <= 1.0:
+            raise UserError(f"algorithm.random_reward={self.probability} is not in [0, 1]")
+
+    @classmethod
+    def read(cls, config: DictConfig) -> RandomRewardSettings | None:
+        """From verl's whole configuration; None: rewards are the true ones."""
+        algorithm = config.algorithm
+        if algorithm.random_reward is None:
+            return None
+        return cls(
+            probability=_number("algorithm.random_reward", algorithm.random_reward),
+            seed=_seed(config, algorithm.random_reward_seed),
+        )
+
+
+def _number(key: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{key}={value!r} is not a number")
+    return number
+
+
+def _seed(config: DictConfig, seed: int | None) -> int:
+    """A seed of criticflow's own, by default that of the data."""
+    return int((config.data.seed or 0) if seed is None else seed)
 
 
 def check(config: DictConfig) -> None:
@@ -79,9 +117,15 @@ def check(config: DictConfig) -> None:
         UserError: the key and its value.
     """
     RewardMaskSettings.read(config)
-    as_bool("critic.freeze", config.critic.freeze)
+    RandomRewardSettings.read(config)
+    freeze = as_bool("critic.freeze", config.critic.freeze)
     as_bool("critic.allow_untrained", config.critic.allow_untrained)
-    as_bool("trainer.load_critic_only", config.trainer.load_critic_only)
+    if as_bool("trainer.load_critic_only", config.trainer.load_critic_only):
+        check_warm_start(config)
+    if config.critic.constant is not None:
+        _number("critic.constant", config.critic.constant)
+        if not freeze:
+            raise UserError("critic.constant needs critic.freeze=true, or the critic would learn")
     if config.critic.value_head not in VALUE_HEADS:
         raise UserError(
             f"critic.value_head={config.critic.value_head!r}: "

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from criticflow.errors import UserError
 from criticflow.value_head import load_value_model
+from criticflow.verl_plugin.constant_critic import make_constant
 from criticflow.verl_plugin.model_config import ValueModelConfig
 
 logger = logging.getLogger(__name__)
@@ -39,14 +40,16 @@ def load_for_engine(
     """Load a critic for a training engine (the signature of verl's ``load_valuehead_model``).
 
     A base model (``...ForCausalLM``) starts with a fresh head, and the log says so. A directory
-    that claims to be a critic must hold one, unless ``critic.allow_untrained`` is set.
+    that claims to be a critic must hold one, unless ``critic.allow_untrained`` is set or the value
+    is to be a constant anyway.
 
     Raises:
         UserError: tensors are missing or left over, or an untrained critic would be frozen.
     """
     stored = config.hf_config.architectures
     trained = is_critic(config.hf_config)
-    if config.freeze and not trained and not config.allow_untrained:
+    may_be_untrained = config.allow_untrained or config.constant is not None
+    if config.freeze and not trained and not may_be_untrained:
         raise UserError(
             f"critic.model.path={config.path} is a {stored[0]}: its value head was never trained, "
             "and critic.freeze would keep it so. Give a trained critic, or set "
@@ -55,13 +58,16 @@ def load_for_engine(
     model = load_value_model(
         Path(local_path),
         head=config.value_head,
-        allow_untrained=config.allow_untrained or not trained,
+        allow_untrained=may_be_untrained or not trained,
         dtype=torch_dtype,
         attn_implementation=model_config._attn_implementation,
         trust_remote_code=trust_remote_code,
         config=model_config,
         seed=config.head_seed,
     )
-    if not trained:
+    if config.constant is not None:
+        make_constant(model, config.constant)
+        logger.info("critic: constant, %s in every state", config.constant)
+    elif not trained:
         logger.info("critic: fresh %s value head on %s", config.value_head, config.path)
     return model

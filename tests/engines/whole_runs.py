@@ -1,0 +1,156 @@
+"""Whole training runs of a few steps on a tiny, untrained model: verl, vLLM, Ray and FSDP2."""
+
+from __future__ import annotations
+
+import json
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from criticflow.base_model import initial_model
+from criticflow.char_tokenizer import char_tokenizer
+from criticflow.config import Build, Config, load_config
+from criticflow.data import prepare
+from criticflow.processes import run_owned
+from criticflow.run_training import environment
+from criticflow.value_head import load_value_model
+from criticflow.verl_overrides import verl_overrides
+
+HERE = Path(__file__).parent
+OURS = (  # what stock verl does not know
+    "algorithm.reward_mask",
+    "algorithm.random_reward",
+    "critic.freeze",
+    "critic.value_head",
+    "critic.allow_untrained",
+    "critic.constant",
+    "critic.model.head_seed",
+)
+
+STUDY: dict[str, Any] = {
+    "models": {"base": {"path": "base", "attn_implementation": "sdpa"}},
+    "tasks": {
+        "problems": {
+            "kind": "countdown",
+            "prompt": "{numbers} = {target}",
+            "source": {"generate": {"numbers": [2], "problems": 64}},
+            "split": {"val": 4, "test": 4},
+            "max_prompt_length": 32,
+            "max_response_length": 24,
+        }
+    },
+    "runs": {
+        "arm": {
+            "model": "base",
+            "task": "problems",
+            "train": {
+                "steps": 2,
+                "batch_size": 8,
+                "mini_batch_size": 8,
+                "micro_batch_size": 4,
+                "actor_lr": 1.0e-3,
+                "critic_lr": 1.0e-2,
+                "save_every": 1,
+                "keep_checkpoints": 2,
+            },
+        }
+    },
+}
+
+
+def materials(folder: Path) -> None:
+    """Base model, a critic with a head, and problems, for all runs below ``folder``."""
+    build = Build(
+        task="problems", hidden_size=64, intermediate_size=128, num_layers=2, num_heads=2,
+        num_kv_heads=1,
+    )  # fmt: skip
+    tokenizer = char_tokenizer(build.max_positions)
+    initial_model(build, tokenizer).save_pretrained(folder / "base")
+    load_value_model(folder / "base", allow_untrained=True).save_pretrained(folder / "critic")
+    for model in ("base", "critic"):
+        tokenizer.save_pretrained(folder / model)
+    prepare("problems", study().tasks["problems"], folder / "data")
+
+
+def study() -> Config:
+    return load_config(STUDY)
+
+
+class Run(NamedTuple):
+    """What a run left: its checkpoints, what it printed, and verl's metrics, one row a step."""
+
+    checkpoints: Path
+    output: str
+    metrics: pd.DataFrame
+
+
+def train(folder: Path, name: str, *, stock: bool = False, **verl: Any) -> Run:
+    """Train, with ``verl`` settings by dotted key on top.
+
+    All runs below a folder share their rollouts: the first one to come to a step generates and
+    records them (verl's ``skip.rollout_tq``), the others train on the record.
+
+    Args:
+        folder: of :func:`materials`.
+        name: of the run; a second call with the same name goes on with it.
+        stock: verl's own trainer, workers, engines and agent loop instead of criticflow's.
+    """
+    config = study()
+    run = config.runs["arm"]
+    overrides = verl_overrides(
+        run,
+        config.models["base"],
+        config.tasks["problems"],
+        config.resources,
+        name="arm",
+        seed=0,
+        model_dir=str(folder / "base"),
+        critic_dir=str(folder / "critic"),
+        data_dir=folder / "data",
+        checkpoint_dir=folder / name,
+    )
+    common = {
+        "reward.custom_reward_function.path": str(HERE / "token_share.py"),
+        "skip.rollout_tq.enable": True,
+        "skip.rollout_tq.dump_dir": str(folder / "rollouts"),
+        "skip.rollout_tq.steps": "[1,2]",
+        "hydra.run.dir": str(folder / name / "hydra"),
+    }
+    metrics = folder / f"{name}.jsonl"
+    env = environment(config.resources, metrics)
+    module = "criticflow.train"
+    if stock:
+        module = "verl.trainer.main_ppo"
+        overrides = [
+            item
+            for item in overrides
+            if not item.startswith(OURS) and "criticflow.verl_plugin" not in item
+        ]
+        overrides.append("reward.num_workers=1")  # which verl's own agent loop needs
+        env |= {
+            "VERL_USE_EXTERNAL_PLUGINS": "none",
+            "VERL_USE_EXTERNAL_MODULES": "stock_cpu",
+            "PYTHONPATH": str(HERE),
+        }
+    overrides += [f"{key}={value}" for key, value in (common | verl).items()]
+    log = folder / f"{name}.log"
+    code = run_owned([sys.executable, "-m", module, *overrides], env, log)
+    output = log.read_text(errors="replace")
+    assert code == 0, output[-8000:]
+    rows = [json.loads(line)["data"] for line in metrics.read_text().splitlines()]
+    return Run(folder / name, output, pd.DataFrame(rows))
+
+
+def storages(checkpoint: Path, what: str = "model") -> dict[str, bytes]:
+    """The bytes of every tensor that the two ranks saved, by file and place in it."""
+    found = {}
+    for rank in range(2):
+        file = checkpoint / f"{what}_world_size_2_rank_{rank}.pt"
+        with zipfile.ZipFile(file) as archive:
+            for name in archive.namelist():
+                if "/data/" in name:
+                    found[f"{rank}:{name.rpartition('/')[2]}"] = archive.read(name)
+    return found
