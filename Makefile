@@ -20,7 +20,7 @@ SAME := import sys; sys.exit(sys.version_info[:2] != tuple(map(int, sys.argv[1].
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all lint format lock bench-convert clean
+.PHONY: help setup run test test-slurm test-all lint format lock bench-convert clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1: /p' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ run: $(STAMP)  ## run the study (config/config.yaml) and make results/report.htm
 
 test: lint  ## lint, unit tests, workflow tests and a small run of the whole pipeline
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slurm: $(STAMP)  ## the pipeline and faults on a real Slurm, brought up here (Debian, root)
+	@tests/slurm/with_slurm.sh $(abspath $(BIN))/python -m pytest tests/slurm $(ARGS)
 
 test-all: lint  ## the same, and the tests that take long
 	@$(BIN)/python -m pytest $(ARGS)

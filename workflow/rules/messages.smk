@@ -1,6 +1,10 @@
 """What a person is told when the workflow starts, ends and fails."""
 
+import itertools
+from pathlib import Path
+
 from criticflow.processes import stop_jobs_on_signals
+from criticflow.run_lock import living_owner
 from criticflow.workdir import failed_logs
 
 
@@ -13,6 +17,14 @@ onstart:
         "the same command goes on from there.",
         file=sys.stderr,
     )
+    for run, seed in itertools.product(CONFIG.runs, CONFIG.seeds):
+        if other := living_owner(Path(f"results/checkpoints/{run}/seed{seed}")):
+            print(
+                f"criticflow: {other} still trains {run}, seed {seed}. A new job for it waits until "
+                f"then, with all it asked for; {other.how_to_stop} ends the old one, and the new one "
+                "goes on from its last checkpoint.",
+                file=sys.stderr,
+            )
 
 
 onsuccess:

@@ -1,0 +1,65 @@
+"""What the profiles say fits the workflow."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+
+import pytest
+import yaml
+from snake import PROJECT, RUNS, snakemake
+
+PROFILE = PROJECT / "workflow/profiles/slurm/config.yaml"
+SLURM = ["--dry-run", "--profile", str(PROFILE.parent)]
+
+
+def rules() -> tuple[set[str], set[str]]:
+    """Names of all rules, and of those that run where Snakemake was started."""
+    text = "\n".join(path.read_text() for path in (PROJECT / "workflow").rglob("*.smk"))
+    text += (PROJECT / "workflow/Snakefile").read_text()
+    named = re.findall(r"^rule (\w+):|^use rule \w+ as (\w+) with:", text, re.MULTILINE)
+    local = re.search(r"^localrules:\n((?:    .*\n)+)", text, re.MULTILINE)
+    return {a or b for a, b in named}, set(re.findall(r"^    (\w+),", local[1], re.MULTILINE))
+
+
+def test_every_submitted_rule_has_resources_in_the_slurm_profile_and_no_other():
+    every, local = rules()
+    profile = yaml.safe_load(PROFILE.read_text())
+    assert local < every
+    assert set(profile["set-resources"]) == every - local
+    assert set(profile["set-threads"]) < every - local
+    for asked in profile["set-resources"].values():
+        assert {"mem_mb", "runtime"} <= set(asked) <= {"mem_mb", "runtime", "cpus_per_gpu", "nodes"}
+        assert ("cpus_per_gpu" in asked) == (asked.get("nodes") == 1)
+
+
+def test_every_key_of_the_slurm_profile_has_its_reason():
+    lines = PROFILE.read_text().splitlines()
+    for above, line in pairwise(lines):
+        if re.match(r"[a-z]", line):
+            assert above.startswith("#"), line
+
+
+@pytest.mark.parametrize("profile", ["slurm", "gpu"])
+def test_a_study_can_be_planned_with_the_profile(tmp_path, profile):
+    folder = str(PROJECT / "workflow/profiles" / profile)
+    done = snakemake(tmp_path, "--dry-run", "--profile", folder)
+    assert done.returncode == 0, done.stderr
+    assert all(f"Train {run}, seed 0" in done.stdout + done.stderr for run in RUNS)
+
+
+def test_a_job_for_more_gpus_than_the_profile_allows_is_an_error(tmp_path):
+    train = {"batch_size": 16, "mini_batch_size": 16, "micro_batch_size": 1}
+    wish = {"resources": {"gpu": 16}, "train": train}
+    done = snakemake(tmp_path, *SLURM, overlay=wish)
+    assert done.returncode == 1
+    told = done.stdout + done.stderr
+    assert "takes 16 GPUs, and the profile allows 8 to all jobs together" in told
+
+
+def test_a_sites_file_replaces_what_the_profile_says(tmp_path):
+    (tmp_path / "site.yaml").write_text("resources: {gpu: 16}\n")
+    train = {"batch_size": 16, "mini_batch_size": 16, "micro_batch_size": 1}
+    wish = {"resources": {"gpu": 16}, "train": train}
+    done = snakemake(tmp_path, *SLURM, "--profile", str(tmp_path / "site.yaml"), overlay=wish)
+    assert done.returncode == 0, done.stderr

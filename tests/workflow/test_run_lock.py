@@ -1,0 +1,151 @@
+"""One job at a time works in a run's directory, whatever became of the one before."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from criticflow import run_lock
+from criticflow.errors import UserError
+
+# Takes the lock, and starts a child that inherits it.
+JOB = """
+import subprocess, sys, time
+from pathlib import Path
+from criticflow import run_lock
+run_lock.POLL = 0.1
+with run_lock.run_lock(Path(sys.argv[1])) as fd:
+    child = subprocess.Popen(["sleep", "600"], pass_fds=[fd])
+    print("child", child.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+def wait_for(done: Callable[[], object], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(run_lock, "POLL", 0.1)
+    monkeypatch.setattr(run_lock, "PATIENCE", 0.5)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    return tmp_path / "results" / "seed0"
+
+
+@pytest.fixture
+def start(tmp_path, run) -> Iterator[Callable[[str], tuple[subprocess.Popen, Path]]]:
+    """Starts a job of this name; gives its process and where it writes."""
+    jobs: list[subprocess.Popen] = []
+
+    def begin(name: str) -> tuple[subprocess.Popen, Path]:
+        with open(tmp_path / name, "w") as output:
+            jobs.append(subprocess.Popen([sys.executable, "-c", JOB, str(run)], stdout=output))
+        return jobs[-1], tmp_path / name
+
+    yield begin
+    for job in jobs:
+        if job.poll() is None:
+            for process in [*psutil.Process(job.pid).children(), job]:
+                process.kill()
+            job.wait()
+
+
+def name_owner(run: Path, **what: object) -> None:
+    """A lock as an owner leaves it that was killed, or as another host's looks from here."""
+    me = {"host": socket.gethostname(), "pid": os.getpid(), "started": 0.0, "slurm_job": None}
+    run.parent.mkdir(parents=True, exist_ok=True)
+    run_lock.lock_path(run).write_text(json.dumps(me | what))
+
+
+def test_the_owner_is_named_while_it_works_and_nobody_after(run):
+    with run_lock.run_lock(run):
+        me = run_lock.owner(run)
+        assert (me.host, me.pid, me.slurm_job) == (socket.gethostname(), os.getpid(), None)
+        assert me.lives()
+    assert run_lock.owner(run) is None
+
+
+def test_a_job_that_fails_gives_the_directory_back(run):
+    with pytest.raises(KeyError), run_lock.run_lock(run):
+        raise KeyError("the training")
+    assert run_lock.owner(run) is None
+
+
+def test_a_second_job_waits_until_the_first_and_all_it_started_are_gone(run, start):
+    first, said = start("first")
+    wait_for(lambda: "child" in said.read_text())
+    child = psutil.Process(int(said.read_text().split()[1]))
+    second, said = start("second")
+    wait_for(said.read_text)
+    assert said.read_text() == (
+        f"waiting for process {first.pid} on {socket.gethostname()}, which works in {run}; "
+        f"kill {first.pid} ends it\n"
+    )
+    assert run_lock.living_owner(run).pid == first.pid
+    first.kill()
+    first.wait()
+    assert run_lock.living_owner(run) is None
+    time.sleep(0.5)
+    assert "child" not in said.read_text()  # a worker of the first still writes
+    child.kill()
+    wait_for(lambda: "child" in said.read_text())
+    assert run_lock.owner(run).pid == second.pid
+
+
+def test_names_decide_where_the_kernels_lock_does_not_reach(run):
+    living = subprocess.Popen(["sleep", "600"])
+    name_owner(run, pid=living.pid, started=psutil.Process(living.pid).create_time())
+    timer = threading.Timer(1.0, lambda: (living.kill(), living.wait()))
+    timer.start()
+    with run_lock.run_lock(run):
+        assert living.returncode is not None
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        {"pid": 2**22 + 1},  # larger than any process number
+        {"started": 1.0},  # this process, but another start
+        {"slurm_job": "7", "host": "elsewhere"},  # this Slurm job, requeued on another node
+    ],
+    ids=["gone", "number used again", "requeued"],
+)
+def test_a_dead_owner_holds_nothing(run, what, monkeypatch, capsys):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    name_owner(run, **what)
+    with run_lock.run_lock(run):
+        assert run_lock.owner(run).slurm_job == "7"
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("job", [None, "7"], ids=["no Slurm job", "Slurm does not answer"])
+def test_an_owner_nobody_can_ask_for_is_an_error_that_names_the_file(run, job, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    name_owner(run, host="elsewhere", slurm_job=job)
+    with pytest.raises(UserError, match=r"seed0\.lock is held by process .* on elsewhere.*delete"):
+        run_lock.run_lock(run).__enter__()
+
+
+def test_a_lock_that_cannot_be_read_is_an_error_that_names_the_file(run):
+    run.parent.mkdir(parents=True)
+    run_lock.lock_path(run).write_text('{"host": "here", "pid": ')
+    with pytest.raises(UserError, match=r"seed0\.lock names no owner: delete it"):
+        run_lock.run_lock(run).__enter__()

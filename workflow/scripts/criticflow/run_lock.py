@@ -1,0 +1,210 @@
+"""One job at a time works in a run's directory: a lock that names its owner.
+
+Snakemake submits a job again after it was killed itself, while the first one goes on in Slurm. So a
+training job holds ``DIRECTORY.lock``, beside the directory, which may be emptied under it:
+
+- the kernel's ``flock``, which the owner's children inherit: it is free when the last of them has
+  ended, however that came;
+- in the file the owner's host, process and Slurm job. They are what a waiting job tells the user,
+  and they decide where ``flock`` does not reach (file systems without it, or whose nodes do not
+  see each other's).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from criticflow.errors import UserError
+from criticflow.logs import progress
+
+POLL = 5.0
+"""Seconds between two looks at a lock that somebody else holds."""
+PATIENCE = 600.0
+"""Seconds that Slurm may give no answer, as when its controller restarts."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who holds a lock."""
+
+    host: str
+    pid: int
+    started: float
+    """Seconds since the epoch: a later process may get the same number."""
+    slurm_job: str | None
+
+    def __str__(self) -> str:
+        job = f" (Slurm job {self.slurm_job})" if self.slurm_job else ""
+        return f"process {self.pid} on {self.host}{job}"
+
+    @property
+    def how_to_stop(self) -> str:
+        """The command that ends it."""
+        return f"scancel {self.slurm_job}" if self.slurm_job else f"kill {self.pid}"
+
+    def lives(self) -> bool | None:
+        """Whether it still works; None if that cannot be told from here."""
+        here = self.host == socket.gethostname()
+        if here and _started(self.pid, self.started):
+            return True
+        if self.slurm_job and self.slurm_job != _slurm_job():
+            return _in_slurm(self.slurm_job)
+        # A requeued job keeps its number, and runs once at a time.
+        return False if here or self.slurm_job else None
+
+
+@contextmanager
+def run_lock(directory: Path) -> Iterator[int]:
+    """Own ``directory`` while the block runs; wait for a living owner first, and say so.
+
+    Waiting, not an error: the study then finishes by itself, and the job that waited finds the
+    work done.
+
+    Yields:
+        A file descriptor for the children that work in the directory (``pass_fds``).
+
+    Raises:
+        UserError: nobody can tell whether the owner still lives, or the lock cannot be read.
+    """
+    path = lock_path(directory)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+", encoding="utf-8") as stream:
+        _acquire(stream, path)
+        try:
+            yield stream.fileno()
+        finally:
+            _write(stream, "")
+
+
+def lock_path(directory: Path) -> Path:
+    """The lock of ``directory``."""
+    return directory.with_name(f"{directory.name}.lock")
+
+
+def owner(directory: Path) -> Owner | None:
+    """Who holds ``directory``, or died with it; None: nobody.
+
+    Raises:
+        UserError: the lock cannot be read.
+    """
+    path = lock_path(directory)
+    if not path.exists():
+        return None
+    with open(path, encoding="utf-8") as stream:
+        return _read(stream, path)
+
+
+def living_owner(directory: Path) -> Owner | None:
+    """Who works in ``directory`` now, as far as can be told."""
+    try:
+        other = owner(directory)
+    except UserError:
+        return None  # the job that wants the lock says what is wrong
+    return other if other and other.lives() else None
+
+
+def _acquire(stream: IO[str], path: Path) -> None:
+    told = None
+    answer = time.monotonic()  # when it was last known whether the owner lives
+    while True:
+        free = _flock(stream)
+        try:
+            other = _read(stream, path)
+        except UserError:
+            if free:
+                raise
+            other = None  # its owner is writing it
+        lives = other.lives() if free and other else None
+        if free and (other is None or lives is False):
+            _write(stream, json.dumps(asdict(_me())))
+            return
+        if free:
+            _unlock(stream)  # names decide
+        if lives is not None or not free:
+            answer = time.monotonic()
+        elif not other.slurm_job or time.monotonic() - answer > PATIENCE:
+            raise UserError(
+                f"{path} is held by {other}, and nobody here can tell whether that still runs: "
+                "if it does not, delete the file and run again"
+            )
+        if other != told and other is not None:
+            where = path.with_suffix("")
+            progress(f"waiting for {other}, which works in {where}; {other.how_to_stop} ends it")
+            told = other
+        time.sleep(POLL)
+
+
+def _flock(stream: IO[str]) -> bool:
+    """Take the lock; False if a living process has it. True too where there is no ``flock``."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # a file system without it
+    return True
+
+
+def _unlock(stream: IO[str]) -> None:
+    with suppress(OSError):
+        fcntl.flock(stream, fcntl.LOCK_UN)
+
+
+def _read(stream: IO[str], path: Path) -> Owner | None:
+    stream.seek(0)
+    text = stream.read()
+    try:
+        return Owner(**json.loads(text)) if text else None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} names no owner: delete it if no job trains there") from error
+
+
+def _write(stream: IO[str], text: str) -> None:
+    stream.seek(0)
+    stream.truncate()
+    stream.write(text)
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def _me() -> Owner:
+    started = psutil.Process().create_time()
+    return Owner(socket.gethostname(), os.getpid(), started, _slurm_job())
+
+
+def _slurm_job() -> str | None:
+    return os.environ.get("SLURM_JOB_ID")
+
+
+def _started(pid: int, when: float) -> bool:
+    """Whether the process that started then still runs. A clock that is set moves it a little."""
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - when) < 2
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _in_slurm(job: str) -> bool | None:
+    """Whether a Slurm job's processes may be there; None without an answer."""
+    states = "RUNNING,COMPLETING,SUSPENDED,STOPPED"
+    command = ["squeue", "--noheader", "--jobs", job, "--states", states, "--format", "%T"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode:
+        return False if "Invalid job id" in done.stderr else None  # forgotten, or no answer
+    return bool(done.stdout.strip())
