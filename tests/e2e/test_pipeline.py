@@ -115,11 +115,31 @@ def test_the_summary_has_a_row_per_model_with_differences_to_base(study):
     for row in rows[1:]:
         difference = row["difference"]["pass@1"]
         assert difference["low"] <= difference["value"] <= difference["high"]
+    table = (study[0] / "results/summary.md").read_text()
+    assert "tiny -> warm-frozen-m50, seed 0" in table
+
+
+def test_each_critic_is_judged_on_its_own_actors_responses(study):
+    found = {}
+    for run in ("cold", "warm-frozen-m50"):
+        folder = study[0] / "results/eval/critics" / run / "seed0"
+        found[run] = json.loads((folder / "summary.json").read_text())
+        assert (folder / "critic.png").read_bytes().startswith(b"\x89PNG")
+        samples = pd.read_parquet(study[0] / "results/eval/runs" / run / "seed0/samples.parquet")
+        sampled = samples[samples["mode"] == "sampled"]
+        assert found[run]["n_samples"] == len(sampled) == 2 * 48
+        assert found[run]["tokens"]["states"] == sampled["n_tokens"].sum()
+        returns = found[run]["positions"][0]["mean_return"]
+        assert returns == pytest.approx(sampled["score"].mean())
+    # The same weights, other responses.
+    cold, warm = (found[run]["tokens"]["mean_value"] for run in ("cold", "warm-frozen-m50"))
+    assert cold != warm
 
 
 def test_the_report_has_everything_in_itself(study):
     page = (study[0] / "results/report.html").read_text(encoding="utf-8")
-    for part in ("results.html", "curves.png", "probe.png", "provenance.html", "train_run_warm"):
+    parts = ["results.html", "curves.png", "critics.html", "critic.png", "probe.html", "probe.png"]
+    for part in (*parts, "provenance.html", "train_run_warm"):
         assert part in page
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=[\"']?https?:", page)
 

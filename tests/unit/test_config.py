@@ -31,6 +31,13 @@ def test_every_shipped_configuration_is_valid(path):
     assert config.runs
 
 
+def test_an_overlay_takes_away_what_it_sets_to_null():
+    config = load_config(raw(runs={"warm-frozen-m50": None}))
+    assert list(config.runs) == ["cold"]
+    with pytest.raises(UserError, match="cold"):
+        load_config(raw(runs={"cold": None}))  # the warm run inherits from it
+
+
 def fields(model: type[BaseModel]) -> Iterator[str]:
     for name, field in model.model_fields.items():
         yield field.alias or name
@@ -94,6 +101,8 @@ def test_reading_changes_nothing_it_was_given():
         ({"runs": {"cold": {"task": "sums"}}}, "runs.cold.task: no task named 'sums'"),
         ({"runs": {"warm-frozen-m50": {"critic": {"from": "hot"}}}}, "no run named 'hot'"),
         ({"tasks": {"countdown-mini": {"kind": "chess"}}}, "no such task kind"),
+        ({"tasks": {"countdown-mini": {"kind": "base"}}}, "no such task kind"),
+        ({"tasks": {"countdown-mini": {"kind": "gsm8k.x"}}}, "no such task kind"),
         ({"train": {"batch_size": 100}}, "batch_size 100 is not a multiple"),
         ({"seeds": []}, "seeds"),
         ({"runs": {"a b": {"like": "cold"}}}, "runs"),

@@ -3,11 +3,15 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
+from verl.trainer.ppo.utils import need_critic, need_reference_policy
+from verl.utils.config import omega_conf_to_dataclass, validate_config
 
+from checkpoint_writers import tiny_actor, tiny_tokenizer
 from criticflow.config import Config, read_config
-from criticflow.config.load import load_config
+from criticflow.config.load import load_config, merge
 from criticflow.errors import UserError
 from criticflow.verl_overrides import verl_overrides
 from criticflow.verl_plugin import settings
@@ -15,7 +19,9 @@ from criticflow.verl_plugin import settings
 PROJECT = Path(__file__).parents[2]
 
 
-def verl_config(config: Config, run: str, critic_dir: str | None = None):
+def verl_config(
+    config: Config, run: str, critic_dir: str | None = None, model_dir: str = "models/base"
+):
     """verl's whole configuration for a run; an unknown key of verl's fails here."""
     arm = config.runs[run]
     overrides = verl_overrides(
@@ -25,7 +31,7 @@ def verl_config(config: Config, run: str, critic_dir: str | None = None):
         config.resources,
         name=run,
         seed=3,
-        model_dir="models/base",
+        model_dir=model_dir,
         critic_dir=critic_dir,
         data_dir=Path("data"),
         checkpoint_dir=Path("checkpoints"),
@@ -77,6 +83,42 @@ def test_verl_settings_of_a_run_win_and_may_be_new():
     assert config.actor_rollout_ref.rollout.n == 4
 
 
+def shipped() -> list[Path]:
+    return sorted((PROJECT / "config" / "experiments").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", shipped(), ids=lambda path: path.stem)
+def test_shipped_experiments_pass_verls_own_checks(path, tmp_path):
+    tiny_actor().save_pretrained(tmp_path)  # verl looks into the model's configuration
+    tiny_tokenizer().save_pretrained(tmp_path)
+    default = yaml.safe_load((PROJECT / "config" / "config.yaml").read_text(encoding="utf-8"))
+    study = load_config(merge(default, yaml.safe_load(path.read_text(encoding="utf-8"))))
+    assert study.resources.device == "cuda"
+    for run, arm in study.runs.items():
+        config = verl_config(study, run, model_dir=str(tmp_path))
+        settings.check(config)
+        validate_config(
+            config=config,
+            use_reference_policy=need_reference_policy(config),
+            use_critic=need_critic(config),
+        )
+        assert need_critic(config) == (arm.algorithm == "ppo")
+        assert need_reference_policy(config) == (arm.train.kl_coef > 0)
+        assert config.trainer.n_gpus_per_node == study.resources.gpu
+        for section in ("actor", "rollout"):
+            omega_conf_to_dataclass(config.actor_rollout_ref[section])
+
+
+def test_padding_is_removed_only_for_attention_that_knows_packed_sequences(study):
+    model = study.models["tiny"]
+    for attention, packed in (("flash_attention_2", True), ("sdpa", False), (None, False)):
+        other = model.model_copy(update={"attn_implementation": attention})
+        models = {**study.models, "tiny": other}
+        config = verl_config(study.model_copy(update={"models": models}), "cold")
+        assert config.actor_rollout_ref.model.use_remove_padding is packed
+        assert config.critic.model.use_remove_padding is packed
+
+
 def test_environment_variables_set_the_keys_of_a_training_command(monkeypatch):
     monkeypatch.setenv("REWARD_MASK_RATIO", "0.25")
     monkeypatch.setenv("FREEZE_CRITIC", "true")
@@ -95,6 +137,14 @@ def test_environment_variables_set_the_keys_of_a_training_command(monkeypatch):
         ("algorithm.reward_mask_type=token", "reward_mask_type"),
         ("critic.value_head=deep", "value_head"),
         ("critic.freeze=perhaps", "not a boolean"),
+        ("critic.allow_untrained=perhaps", "not a boolean"),
+        ("trainer.load_critic_only=perhaps", "not a boolean"),
+        ("algorithm.reward_mask_rescale=perhaps", "not a boolean"),
+        ("algorithm.reward_mask_ratio=half", "not a number"),
+        ("algorithm.reward_mask_ratio=-0.1", "not in"),
+        ("algorithm.random_reward=1.5", "not in"),
+        ("algorithm.random_reward=often", "not a number"),
+        ("critic.constant=0.5", "critic.freeze=true"),
     ],
 )
 def test_impossible_values_are_refused_before_anything_starts(override, message):
@@ -102,6 +152,49 @@ def test_impossible_values_are_refused_before_anything_starts(override, message)
         config = compose("criticflow_trainer", overrides=[override])
     with pytest.raises(UserError, match=message):
         settings.check(config)
+
+
+@pytest.mark.parametrize("word", ["false", "False", "'false'", "0", "no"])
+def test_a_shells_false_is_false(word, monkeypatch):
+    monkeypatch.setenv("FREEZE_CRITIC", word.strip("'"))
+    keys = ("critic.freeze", "critic.allow_untrained", "trainer.load_critic_only")
+    with initialize_config_module("criticflow.verl_plugin.config", version_base=None):
+        from_shell = compose("criticflow_trainer", overrides=[])
+        config = compose("criticflow_trainer", overrides=[f"{key}={word}" for key in keys])
+    settings.check(config)
+    assert settings.as_bool("critic.freeze", from_shell.critic.freeze) is False
+    for key in keys:
+        assert settings.as_bool(key, OmegaConf.select(config, key)) is False
+
+
+def test_control_arms_reach_verl():
+    raw = {
+        "models": {"base": {"path": "models/base"}},
+        "tasks": {"t": {"kind": "countdown", "source": {"generate": {}}}},
+        "runs": {
+            "constant": {"model": "base", "task": "t", "critic": {"freeze": True, "constant": 0.4}},
+            "untrained": {
+                "model": "base",
+                "task": "t",
+                "critic": {"freeze": True, "allow_untrained": True},
+            },
+            "random": {
+                "model": "base",
+                "task": "t",
+                "random_reward": 0.4,
+                "reward_mask": {"ratio": 0.5, "rescale": True},
+            },
+        },
+    }
+    config = load_config(raw)
+    constant = verl_config(config, "constant")
+    assert (constant.critic.constant, constant.critic.freeze) == (0.4, True)
+    assert verl_config(config, "untrained").critic.allow_untrained is True
+    random = verl_config(config, "random")
+    assert settings.RandomRewardSettings.read(random) == settings.RandomRewardSettings(0.4, 3)
+    assert settings.RewardMaskSettings.read(random).rescale is True
+    for arm in (constant, random):
+        settings.check(arm)
 
 
 def test_misspelt_keys_are_refused():

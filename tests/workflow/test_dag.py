@@ -18,12 +18,13 @@ EVERYTHING = Counter(
     convert_checkpoint=4,
     evaluate_base=1,
     evaluate_run=2,
+    evaluate_critic=2,
     summarise=1,
     report_parts=1,
     render_report=1,
 )
 TABLES = Counter(summarise=1, report_parts=1, render_report=1)
-WARM = Counter(train_run_warm=1, convert_checkpoint=2, evaluate_run=1) + TABLES
+WARM = Counter(train_run_warm=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1) + TABLES
 
 
 def test_everything_is_planned_once(tmp_path):
@@ -52,10 +53,11 @@ def test_a_run_per_seed_and_critics_only_where_there_are_any(tmp_path):
         "seeds": [0, 1, 2],
         "runs": {"group": {"like": "cold", "algorithm": "grpo", "train": {"rollout_n": 2}}},
     }
-    jobs = planned(tmp_path, "convert", overlay=overlay)
+    jobs = planned(tmp_path, overlay=overlay)
     assert jobs["train_run"] == 6
     assert jobs["train_run_warm"] == 3
     assert jobs["convert_checkpoint"] == 3 * (2 + 2 + 1)
+    assert jobs["evaluate_critic"] == 3 * (1 + 1)
 
 
 def test_a_named_model_is_not_built(tmp_path):
@@ -94,14 +96,17 @@ def test_what_is_finished_is_not_run_again(finished):
         ({"runs": {"warm-frozen-m50": {"reward_mask": {"ratio": 0.3}}}}, WARM),
         (
             {"runs": {"cold": {"train": {"steps": 41}}}},
-            WARM + Counter(train_run=1, convert_checkpoint=2, evaluate_run=1),
+            WARM + Counter(train_run=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1),
         ),
         (
             {"runs": {"plain": {"like": "cold", "train": {"lam": 0.95}}}},
-            Counter(train_run=1, convert_checkpoint=2, evaluate_run=1) + TABLES,
+            Counter(train_run=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1) + TABLES,
         ),
-        ({"probe": {"n": 4}}, Counter(probe_signal=1, render_report=1)),
-        ({"evaluate": {"n": 8}}, Counter(evaluate_base=1, evaluate_run=2) + TABLES),
+        ({"probe": {"n": 4}}, Counter(probe_signal=1, report_parts=1, render_report=1)),
+        (
+            {"evaluate": {"n": 8}},
+            Counter(evaluate_base=1, evaluate_run=2, evaluate_critic=2) + TABLES,
+        ),
         ({"tasks": {"unused": {"kind": "gsm8k", "source": {"hub": "owner/name"}}}}, Counter()),
     ],
     ids=["one run", "the run before it", "a further run", "probe", "evaluation", "unused task"],
@@ -127,6 +132,7 @@ def copied(tmp_path_factory) -> tuple[Path, Path]:
     ("module", "jobs"),
     [
         ("report/curves.py", {"report_parts", "render_report"}),
+        ("value_metrics.py", {"evaluate_critic", "report_parts", "render_report"}),
         ("base_model.py", set(EVERYTHING) - {"prepare_data"}),
         ("verl_plugin/trainer.py", set(WARM) | {"train_run"}),
         ("sources.py", set()),  # used by the Snakefile, by no rule

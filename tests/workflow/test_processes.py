@@ -126,3 +126,38 @@ def test_a_command_may_end_itself_on_sigterm(tmp_path):
     process.terminate()
     assert process.wait(30) == 143
     assert (tmp_path / "up.saved").exists()
+
+
+ASKED = """
+import os, pathlib, sys
+from criticflow.processes import run_owned
+flag = pathlib.Path(sys.argv[1])
+wait = "import os, sys, time\\nwhile not os.path.exists(sys.argv[1]): time.sleep(0.05)\\n"
+argv = [sys.executable, "-c", sys.argv[3] or wait + "sys.exit(7)", str(flag)]
+grace = float(sys.argv[4])
+sys.exit(run_owned(argv, os.environ, sys.argv[2], ask_to_stop=flag.touch, grace=grace))
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "grace", "exit_code"),
+    [("", 60, 7), ("import time; time.sleep(600)", 1, 130)],
+    ids=["it ends well", "its time is up"],
+)
+def test_a_command_that_is_asked_to_stop_has_time_to_end_well(tmp_path, code, grace, exit_code):
+    argv = [sys.executable, "-c", ASKED, tmp_path / "flag", tmp_path / "log", code, str(grace)]
+    process = subprocess.Popen(argv)
+    wait_for(lambda: len(psutil.Process(process.pid).children(recursive=True)) == 2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == exit_code
+    assert (tmp_path / "flag").exists()
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path):
+    argv = [sys.executable, "-c", ASKED, tmp_path / "flag", tmp_path / "log"]
+    process = subprocess.Popen([*argv, "import time; time.sleep(600)", "600"])
+    wait_for(lambda: len(psutil.Process(process.pid).children(recursive=True)) == 2)
+    process.send_signal(signal.SIGTERM)
+    wait_for((tmp_path / "flag").exists)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 130

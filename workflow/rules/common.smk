@@ -179,6 +179,15 @@ def run_evaluations():
     )
 
 
+def critic_evaluations(file):
+    """One file of every critic's evaluation; a run without a critic has none."""
+    return expand(
+        f"results/eval/critics/{{run}}/seed{{seed}}/{file}",
+        run=list(filter(has_critic, CONFIG.runs)),
+        seed=CONFIG.seeds,
+    )
+
+
 def captions():
     """Texts of the report, which Snakemake does not watch by itself."""
     folder = os.path.join(workflow.basedir, "report")

@@ -22,4 +22,6 @@ def main(snakemake) -> None:
     )
 
 
-run_stage(snakemake, main)
+# A minute more than training itself has to save.
+save_minutes = snakemake.params.config["resources"]["save_minutes"]
+run_stage(snakemake, main, grace=60 * (save_minutes + 1))

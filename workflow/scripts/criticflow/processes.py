@@ -25,7 +25,7 @@ from types import FrameType
 import psutil
 
 GRACE = 10.0
-"""Seconds that a command has to end itself after SIGTERM."""
+"""Seconds that a command has to end itself after a signal."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -38,25 +38,29 @@ def run_owned(
     log: Path | str,
     *,
     watch: Callable[[], None] | None = None,
+    ask_to_stop: Callable[[], None] | None = None,
+    grace: float = GRACE,
     pass_fds: Sequence[int] = (),
 ) -> int:
     """Run a command, output appended to ``log``, and return when it and all it started have ended.
 
-    SIGINT and SIGTERM that arrive meanwhile end the command (SIGTERM, then SIGKILL after
-    :data:`GRACE` seconds). Must be called from the main thread.
+    SIGINT that arrives meanwhile ends the command. So does SIGTERM, but it leaves ``grace`` seconds
+    for a good end; a second signal ends it then. Must be called from the main thread.
 
     Args:
         argv: the command.
         env: its whole environment.
         watch: called about twice a second while the command runs; what it raises ends the command
             and is raised again.
+        ask_to_stop: how the command is told of SIGTERM, instead of by SIGTERM.
+        grace: seconds between that and the end of whatever is left.
         pass_fds: file descriptors that the command inherits.
 
     Returns:
         The exit code; 128 + n when the command was ended by signal n.
     """
     wanting = ",".join(str(pid) for pid in [os.getpid(), *_wanting_ancestor()])
-    warden_argv = [sys.executable, "-m", "criticflow.processes", wanting, *argv]
+    warden_argv = [sys.executable, "-m", "criticflow.processes", wanting, str(grace), *argv]
     with open(log, "ab") as output:
         warden = subprocess.Popen(
             warden_argv,
@@ -68,23 +72,31 @@ def run_owned(
             start_new_session=True,  # a terminal's Ctrl-C reaches the caller, which passes it on
         )
     stopped_by: list[int] = []
+    deadline = float("inf")
 
     def stop(signum: int, frame: FrameType | None) -> None:
+        nonlocal deadline
+        if ask_to_stop is not None and signum == signal.SIGTERM and deadline == float("inf"):
+            deadline = time.monotonic() + grace
+            ask_to_stop()
+            return
+        warden.send_signal(signal.SIGINT if stopped_by else signum)
         stopped_by.append(signum)
-        warden.terminate()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         while warden.poll() is None:
             if watch is not None:
                 watch()
+            if time.monotonic() > deadline:
+                warden.send_signal(signal.SIGINT)
             try:
                 warden.wait(timeout=0.5)
             except subprocess.TimeoutExpired:
                 continue
     finally:
         if warden.poll() is None:
-            warden.terminate()
+            warden.send_signal(signal.SIGINT)
             warden.wait()
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -111,13 +123,14 @@ def signal_jobs(number: int) -> None:
 def stop_jobs_on_signals() -> None:
     """For Snakemake's own process: SIGINT and SIGTERM end its running jobs, then itself.
 
-    By itself Snakemake waits for running jobs when it alone gets a signal (``kill PID``).
+    By itself Snakemake waits for running jobs when it alone gets a signal (``kill PID``). SIGINT
+    (Ctrl-C) ends jobs at once, SIGTERM lets a training job save first.
     """
 
     def stop(signum: int, frame: FrameType | None) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: signal_jobs(signal.SIGTERM))
-        signal_jobs(signal.SIGTERM)
+            signal.signal(number, lambda number, _: signal_jobs(number))
+        signal_jobs(signum)
         raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -141,11 +154,12 @@ def _prctl(option: int, value: int) -> None:
 class _Warden:
     """The loop of the process between the caller and the command."""
 
-    def __init__(self, wanting: Sequence[int], argv: Sequence[str]) -> None:
+    def __init__(self, wanting: Sequence[int], grace: float, argv: Sequence[str]) -> None:
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        self.stopping = False
+        self.grace = grace
+        self.signals: list[int] = []
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._stop)
+            signal.signal(number, lambda number, _: self.signals.append(number))
         self.wanting = [psutil.Process(pid) for pid in wanting]
         self.status: int | None = None
         self.command = subprocess.Popen(
@@ -155,16 +169,14 @@ class _Warden:
             preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
         )
 
-    def _stop(self, signum: int, frame: FrameType | None) -> None:
-        self.stopping = True
-
     def run(self) -> int:
-        while self.status is None and not self.stopping:
-            self._reap_until(lambda: self.status is not None, 0.2)
-            self.stopping |= not all(map(_alive, self.wanting))
-        if self.status is None:
+        self._wait(lambda: self.signals or not all(map(_alive, self.wanting)), float("inf"))
+        if self.status is None and self.signals[:1] == [signal.SIGTERM]:
             self.command.send_signal(signal.SIGTERM)
-            self._reap_until(lambda: self.status is not None, GRACE)
+            self._wait(lambda: signal.SIGINT in self.signals, self.grace)
+        if self.status is None:
+            self.command.send_signal(signal.SIGINT)
+            self._wait(lambda: False, GRACE)
         for number, patience in ((signal.SIGTERM, 3.0), (signal.SIGKILL, 30.0)):
             self._signal_all(number)
             if self._reap_until(lambda: not _descendants(), patience):
@@ -175,6 +187,10 @@ class _Warden:
         code = os.waitstatus_to_exitcode(self.status)
         return code if code >= 0 else 128 - code
 
+    def _wait(self, enough: Callable[[], object], seconds: float) -> None:
+        """Until the command has ended, or there is enough reason not to wait for it."""
+        self._reap_until(lambda: self.status is not None or enough(), seconds)
+
     def _signal_all(self, number: int) -> None:
         for process in _descendants():
             try:
@@ -182,10 +198,10 @@ class _Warden:
             except psutil.NoSuchProcess:
                 continue
 
-    def _reap_until(self, done: Callable[[], bool], seconds: float) -> bool:
+    def _reap_until(self, done: Callable[[], object], seconds: float) -> bool:
         deadline = time.monotonic() + seconds
-        while not (finished := done()) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        while not (finished := bool(done())) and time.monotonic() < deadline:
+            time.sleep(0.1)
             self._reap()
         return finished
 
@@ -214,9 +230,9 @@ def _alive(process: psutil.Process) -> bool:
 
 
 if __name__ == "__main__":
-    _wanting, *_argv = sys.argv[1:]
+    _wanting, _grace, *_argv = sys.argv[1:]
     try:
-        _warden = _Warden([int(pid) for pid in _wanting.split(",")], _argv)
+        _warden = _Warden([int(pid) for pid in _wanting.split(",")], float(_grace), _argv)
     except psutil.NoSuchProcess:
         sys.exit(128 + signal.SIGTERM)  # the caller was killed before the command began
     sys.exit(_warden.run())

@@ -19,8 +19,11 @@ from criticflow.logs import progress, terminal_fds
 from criticflow.preflight import check_training
 from criticflow.processes import run_owned
 from criticflow.provenance import collect
+from criticflow.run_lock import run_lock
 from criticflow.training_log import Progress, metrics_table, next_attempt
 from criticflow.verl_overrides import verl_overrides
+from criticflow.verl_plugin.stopping import STOP
+from criticflow.watchdog import Watchdog, repeat_traceback
 
 logger = logging.getLogger(__name__)
 
@@ -66,49 +69,92 @@ def train_run(
         "task": config.tasks[settings.task].model_dump(mode="json"),
         "resources": config.resources.model_dump(mode="json"),
     }
-    fingerprint.claim(checkpoint_dir, fingerprint.fingerprint(used, inputs))
+    with run_lock(checkpoint_dir) as lock:
+        # How long one waits has no part in what comes out.
+        waits = {"stall_minutes", "save_minutes"}
+        lasting = config.resources.model_dump(mode="json", exclude=waits)
+        claimed = fingerprint.fingerprint({**used, "resources": lasting}, inputs)
+        fingerprint.claim(checkpoint_dir, claimed)
 
-    steps, metrics = settings.train.steps, checkpoint_dir / "metrics"
-    if last_step(checkpoint_dir) < steps:
-        check_training(config.resources, model_dir, critic, checkpoint_dir)
-        overrides = verl_overrides(
-            settings,
-            config.models[settings.model],
-            config.tasks[settings.task],
-            config.resources,
-            name=f"{run}/seed{seed}",
-            seed=seed,
-            model_dir=model_dir,
-            critic_dir=critic,
-            data_dir=data_dir,
-            checkpoint_dir=checkpoint_dir.resolve(),
-        )
-        overrides.append(f"hydra.run.dir={checkpoint_dir / 'hydra'}")
-        attempt = next_attempt(metrics)
-        progress(f"starting verl from step {last_step(checkpoint_dir)} of {steps}")
-        code = run_owned(
-            [sys.executable, "-m", "criticflow.train", *overrides],
-            environment(config.resources, attempt),
-            log,
-            watch=Progress(attempt, steps, progress),
-            pass_fds=terminal_fds(),
-        )
-        if code:
-            raise UserError(
-                f"training of {run}, seed {seed}, ended with exit code {code}: see {log}"
+        steps, metrics = settings.train.steps, checkpoint_dir / "metrics"
+        if last_step(checkpoint_dir) < steps:
+            check_training(config.resources, model_dir, critic, checkpoint_dir)
+            overrides = verl_overrides(
+                settings,
+                config.models[settings.model],
+                config.tasks[settings.task],
+                config.resources,
+                name=f"{run}/seed{seed}",
+                seed=seed,
+                model_dir=model_dir,
+                critic_dir=critic,
+                data_dir=data_dir,
+                checkpoint_dir=checkpoint_dir.resolve(),
             )
+            overrides.append(f"hydra.run.dir={checkpoint_dir / 'hydra'}")
+            done = last_step(checkpoint_dir)
+            progress(f"starting verl from step {done} of {steps}")
+            argv = [sys.executable, "-m", "criticflow.train", *overrides]
+            code = _train(argv, config.resources, checkpoint_dir, steps, log, lock)
+            if last_step(checkpoint_dir) < steps and (checkpoint_dir / STOP).exists():
+                raise UserError(
+                    f"training of {run}, seed {seed}, was asked to stop and did so after step "
+                    f"{last_step(checkpoint_dir)} of {steps}: the same command goes on from there"
+                )
+            if code:
+                raise UserError(
+                    f"training of {run}, seed {seed}, ended with exit code {code}: see {log}"
+                )
 
-    run_dir.mkdir(parents=True, exist_ok=True)
-    table = metrics_table(metrics, steps)
-    with replacing(run_dir / "metrics.parquet") as aside:
-        table.to_parquet(aside, index=False)
-    verl_config = OmegaConf.load(checkpoint_dir / "hydra" / ".hydra" / "config.yaml")
-    with replacing(run_dir / "config.yaml") as aside:
-        resolved = {**used, "verl": OmegaConf.to_container(verl_config, resolve=True)}
-        aside.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
-    seeds = {"run": seed, "reward_mask": seed, "value_head": seed, "data_order": seed}
-    files = [file for path in inputs for file in fingerprint.files_of(path)]
-    write_json(run_dir / "provenance.json", collect(used, files, seeds, started))
+        run_dir.mkdir(parents=True, exist_ok=True)
+        table = metrics_table(metrics, steps)
+        with replacing(run_dir / "metrics.parquet") as aside:
+            table.to_parquet(aside, index=False)
+        verl_config = OmegaConf.load(checkpoint_dir / "hydra" / ".hydra" / "config.yaml")
+        with replacing(run_dir / "config.yaml") as aside:
+            resolved = {**used, "verl": OmegaConf.to_container(verl_config, resolve=True)}
+            aside.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+        seeds = {"run": seed, "reward_mask": seed, "value_head": seed, "data_order": seed}
+        files = [file for path in inputs for file in fingerprint.files_of(path)]
+        write_json(run_dir / "provenance.json", collect(used, files, seeds, started))
+
+
+def _train(
+    argv: list[str],
+    resources: Resources,
+    checkpoint_dir: Path,
+    steps: int,
+    log: Path,
+    lock: int,
+) -> int:
+    """Run verl under its watchdog; its exit code."""
+    attempt = next_attempt(checkpoint_dir / "metrics")
+    report = Progress(attempt, steps, progress)
+    watchdog = Watchdog(report.newest, 60 * resources.stall_minutes)
+    stop = checkpoint_dir / STOP
+    stop.unlink(missing_ok=True)
+
+    def watch() -> None:
+        report()
+        watchdog()
+
+    def ask_to_stop() -> None:
+        stop.touch()
+        progress("asked to stop: saving after this step; a second signal stops at once")
+
+    try:
+        return run_owned(
+            argv,
+            environment(resources, attempt),
+            log,
+            watch=watch,
+            ask_to_stop=ask_to_stop,
+            grace=60 * resources.save_minutes,
+            pass_fds=[*terminal_fds(), lock],
+        )
+    except UserError as error:
+        repeat_traceback(log, str(error))
+        raise UserError(f"{error}: see the end of {log}") from None
 
 
 def last_step(checkpoint_dir: Path) -> int:
@@ -152,6 +198,9 @@ def environment(resources: Resources, metrics: Path) -> dict[str, str]:
             # With the engine in the server's own process vLLM starts one process less a rank.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "OMP_NUM_THREADS": "1",
+            # The queue between verl's processes asks for eight threads each.
+            "TQ_NUM_THREADS": "1",
+            "TQ_CLIENT_ZMQ_IO_THREADS": "1",
             # vLLM compiles one small function, which costs the first batch more than it saves.
             "TORCHDYNAMO_DISABLE": "1",
         }

@@ -13,17 +13,17 @@ from typing import Any, NoReturn
 
 from criticflow.errors import UserError
 from criticflow.logs import open_terminal, progress, terminal_fds
-from criticflow.processes import run_owned
+from criticflow.processes import GRACE, run_owned
 
 _INSIDE = "CRITICFLOW_STAGE"
 
 
-def run_stage(snakemake: Any, work: Callable[[Any], None]) -> NoReturn:
+def run_stage(snakemake: Any, work: Callable[[Any], None], grace: float = GRACE) -> NoReturn:
     """Run ``work(snakemake)`` and exit; 0 on success, 2 on a :class:`UserError`, else 1.
 
     The script runs itself a second time as an owned process (:mod:`criticflow.processes`), whose
     output, and that of all its children, is the rule's log. An error ends up in the log with its
-    traceback and as one line on the terminal.
+    traceback and as one line on the terminal. SIGTERM leaves it ``grace`` seconds to end well.
     """
     if os.environ.pop(_INSIDE, None):
         sys.exit(_work(snakemake, work))
@@ -32,7 +32,7 @@ def run_stage(snakemake: Any, work: Callable[[Any], None]) -> NoReturn:
     log.write_bytes(b"")
     stage = " ".join([snakemake.rule, *map(str, snakemake.wildcards)])
     env = open_terminal(stage) | {_INSIDE: "1"}
-    code = run_owned([sys.executable, *sys.argv], env, log, pass_fds=terminal_fds())
+    code = run_owned([sys.executable, *sys.argv], env, log, grace=grace, pass_fds=terminal_fds())
     if code > 128:
         why = ", perhaps for want of memory" if code == 128 + signal.SIGKILL else ""
         print(f"[{stage}] ended by signal {code - 128}{why}: see {log}", file=sys.stderr)

@@ -46,12 +46,19 @@ def metrics_table(directory: Path, steps: int) -> pd.DataFrame:
         steps: how many steps the run has; the table has 1 to ``steps``, each once. What verl
             logged before the first step (validation) is row 0, if there is any.
 
+    verl saves a step before it logs it. A job that is killed between the two goes on after that
+    step, whose row has nothing but its number.
+
     Raises:
-        UserError: a step is missing.
+        UserError: a step is missing, and no attempt went on after it.
     """
     by_step: dict[int, dict[str, Any]] = {}
     for path in attempts(directory):
-        for row in read_rows(path):
+        rows = read_rows(path)
+        first = min((row["step"] for row in rows), default=1)
+        if first > 1:
+            by_step.setdefault(first - 1, {})
+        for row in rows:
             by_step[row["step"]] = row["data"]
     missing = sorted(set(range(1, steps + 1)) - by_step.keys())
     if missing:
@@ -67,9 +74,15 @@ class Progress:
     def __init__(self, path: Path, steps: int, report: Callable[[str], None]) -> None:
         self.path, self.steps, self.report = path, steps, report
         self.seen = 0
+        self.changed: float | None = None
+
+    def newest(self) -> float | None:
+        """When the last row was written, seconds since the epoch; None: there is none yet."""
+        return self.path.stat().st_mtime if self.path.exists() else None
 
     def __call__(self) -> None:
-        if not self.path.exists():
+        before, self.changed = self.changed, self.newest()
+        if self.changed == before:
             return
         rows = [row for row in read_rows(self.path) if row["step"] > 0]
         for row in rows[self.seen :]:

@@ -9,6 +9,7 @@ from typing import Any
 from criticflow.config import Model, Resources, Run, Task
 
 PRECISION = {"float32": "fp32", "bfloat16": "bf16"}
+BATCHED_ROLLOUTS = "criticflow.verl_plugin.batched_rollouts.BatchedAgentLoopManager"
 SEQUENCES = 256
 """Responses that a rollout engine generates at a time on the CPU."""
 
@@ -85,11 +86,18 @@ def _engine(prefix: str, run: Run) -> dict[str, Any]:
     return {f"+{prefix}.mixed_precision": mixed}
 
 
+def _packs(model: Model) -> bool:
+    """Whether sequences may be packed without padding: of the kinds of attention flash-attention
+    alone does so without a mask of all tokens against all."""
+    return (model.attn_implementation or "").startswith("flash_attention")
+
+
 def _actor(run: Run, model: Model, model_dir: str) -> dict[str, Any]:
     train, actor = run.train, "actor_rollout_ref.actor"
     settings = {
         "actor_rollout_ref.model.path": model_dir,
         "actor_rollout_ref.model.trust_remote_code": model.trust_remote_code,
+        "actor_rollout_ref.model.use_remove_padding": _packs(model),
         f"{actor}.strategy": train.strategy,
         f"{actor}.optim.lr": train.actor_lr,
         f"{actor}.ppo_mini_batch_size": train.mini_batch_size,
@@ -125,6 +133,7 @@ def _critic(run: Run, model: Model, critic_dir: str, seed: int) -> dict[str, Any
     settings = {
         "critic.model.path": critic_dir,
         "critic.model.trust_remote_code": model.trust_remote_code,
+        "critic.model.use_remove_padding": _packs(model),
         "critic.model.head_seed": seed,
         "critic.strategy": train.strategy,
         "critic.optim.lr": train.critic_lr,
@@ -132,8 +141,10 @@ def _critic(run: Run, model: Model, critic_dir: str, seed: int) -> dict[str, Any
         "critic.ppo_micro_batch_size_per_gpu": train.micro_batch_size,
         "critic.freeze": run.critic.freeze,
         "critic.value_head": run.critic.value_head,
-        "critic.allow_untrained": run.critic.allow_untrained,
+        "critic.constant": run.critic.constant,
     } | _engine("critic.fsdp", run)
+    if run.critic.allow_untrained:
+        settings["critic.allow_untrained"] = True
     if model.attn_implementation:
         settings["+critic.model.override_config.attn_implementation"] = model.attn_implementation
     return settings
@@ -150,6 +161,7 @@ def _trainer(run: Run, name: str, checkpoint_dir: Path, resources: Resources) ->
         "algorithm.reward_mask_ratio": mask.ratio,
         "algorithm.reward_mask_type": mask.type,
         "algorithm.reward_mask_rescale": mask.rescale,
+        "algorithm.random_reward": run.random_reward,
         "trainer.project_name": "criticflow",
         "trainer.experiment_name": name,
         "trainer.logger": ["console", "file"],
@@ -183,7 +195,6 @@ def _cpu(task: Task, resources: Resources, critic: bool) -> dict[str, Any]:
         "actor_rollout_ref.actor.use_torch_compile": False,
         "actor_rollout_ref.actor.fsdp_config.use_torch_compile": False,
         "actor_rollout_ref.ref.use_torch_compile": False,
-        "actor_rollout_ref.model.use_remove_padding": False,
         "actor_rollout_ref.model.enable_gradient_checkpointing": False,
         f"{rollout}.enforce_eager": True,
         # All prompts fit into one batch: where vLLM splits a prompt of a seeded request, it asks
@@ -195,14 +206,14 @@ def _cpu(task: Task, resources: Resources, critic: bool) -> dict[str, Any]:
         # vLLM's worker in its engine's process: one start of Python less for each rank.
         f"+{rollout}.engine_kwargs.vllm.distributed_executor_backend": "uni",
         f"{rollout}.agent.num_workers": 1,
+        f"{rollout}.agent.agent_loop_manager_class": BATCHED_ROLLOUTS,
         f"{rollout}.checkpoint_engine.update_weights_bucket_megabytes": 16,
-        "reward.num_workers": 1,
+        "reward.num_workers": 0,  # the agent loop scores in place
         "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
     }
     if critic:
         settings |= {
             "critic.fsdp.use_torch_compile": False,
-            "critic.model.use_remove_padding": False,
             "critic.model.enable_gradient_checkpointing": False,
         }
     return settings

@@ -127,7 +127,7 @@ class Task(Strict):
     @field_validator("kind")
     @classmethod
     def _known_kind(cls, kind: str) -> str:
-        if importlib.util.find_spec(f"criticflow.tasks.{kind}") is None:
+        if not kind.isidentifier() or importlib.util.find_spec(f"criticflow.tasks.{kind}") is None:
             raise ValueError(f"no such task kind: there is no criticflow/tasks/{kind}.py")
         return kind
 
@@ -184,6 +184,13 @@ class Critic(Strict):
     freeze: bool = False
     value_head: Literal["linear", "mlp"] = "linear"
     allow_untrained: bool = Field(False, description="permit freezing a critic never trained")
+    constant: float | None = Field(None, description="the value of every state; needs freeze")
+
+    @model_validator(mode="after")
+    def _constant_is_frozen(self) -> Critic:
+        if self.constant is not None and not self.freeze:
+            raise ValueError("constant needs freeze: true, or the critic would learn")
+        return self
 
 
 class Train(Strict):
@@ -220,6 +227,9 @@ class Run(Strict):
     algorithm: Literal["ppo", "grpo"] = "ppo"
     critic: Critic = Critic()
     reward_mask: RewardMask = RewardMask()
+    random_reward: Fraction | None = Field(
+        None, description="probability of random outcomes in place of the scores"
+    )
     train: Train = Train()
 
 
@@ -232,6 +242,12 @@ class Resources(Strict):
         0.5, description="share of GPU memory for vLLM"
     )
     kv_cache_gb: Positive = Field(1, description="vLLM's cache on the CPU, GiB")
+    stall_minutes: float = Field(
+        60, gt=0, description="a training job that completes no step for so long is ended"
+    )
+    save_minutes: float = Field(
+        5, gt=0, description="what SIGTERM leaves a training job to end its step and save"
+    )
 
     @property
     def device(self) -> Literal["cpu", "cuda"]:

@@ -123,6 +123,14 @@ def keep_linear_weights() -> None:
     layers.dispatch_cpu_unquantized_gemm = dispatch
 
 
+def write_rollouts_through(queue: Any) -> None:
+    """verl 0.9.1's agent loop writes each trajectory by itself, through two names of its module."""
+    import verl.trainer.ppo.v1.agent_loop_tq as agent_loop
+
+    agent_loop.tq = queue
+    agent_loop.list_of_dict_to_tensordict = list  # the queue makes one table of many
+
+
 @contextmanager
 def value_model_loader(load: Callable[..., Any]) -> Iterator[None]:
     """verl 0.9.1 loads value models with flash-attention by force, and falls back to a fresh head

@@ -5,11 +5,13 @@ For every batch verl computes, and this trainer leaves as it is,
     A_t = sum_l (gamma lambda)^l (r_{t+l} + gamma V(s_{t+l+1}) - V(s_{t+l}))      GAE
     L   = -E[min(rho_t A_t, clip(rho_t, 1-eps, 1+eps) A_t)]                       PPO
 
-1. r may be masked per trajectory before A_t is computed (``reward_mask``).
-2. V may be frozen: no update of the critic (``frozen_critic``).
+1. r may be masked per trajectory before A_t is computed (``reward_mask``), or be random
+   (``random_reward``).
+2. V may be frozen: no update of the critic (``frozen_critic``); and constant (``constant_critic``).
 3. V may come from another run's checkpoint while everything else is fresh (``critic_loading``).
 4. Prompts are named by step and content rather than at random, so that a trajectory has the same
    identity in every run; and the replay buffer is polled every 50 ms rather than every 2 s.
+5. Between two steps it can stop with a checkpoint (``stopping``).
 
 With the defaults none of 1-3 does anything.
 """
@@ -18,14 +20,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import ray
+import torch
 import transfer_queue as tq
 from omegaconf import DictConfig
 from tensordict import TensorDict
@@ -33,17 +36,17 @@ from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
-from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path
+from verl.workers.rollout.llm_server import LLMServerClient
+from verl.workers.rollout.replica import RolloutReplicaRegistry
 from verl.workers.utils.padding import response_to_nested
 
-from criticflow.verl_plugin import patches, settings
-from criticflow.verl_plugin.critic_loading import critic_folder
+from criticflow.verl_plugin import batched_rollouts, patches, settings
+from criticflow.verl_plugin.critic_loading import critic_folder, own_checkpoint
 from criticflow.verl_plugin.critic_metrics import critic_metrics
+from criticflow.verl_plugin.random_reward import random_outcomes, with_random_outcomes
 from criticflow.verl_plugin.reward_mask import mask_metrics, masked_trajectories, reward_scale
+from criticflow.verl_plugin.stopping import EarlyStop, StoppedEarly
 from criticflow.verl_plugin.workers import CriticWorker
-
-logger = logging.getLogger(__name__)
-logger.setLevel(logging.INFO)
 
 POLL_INTERVAL = 0.05
 """Seconds between two looks into the replay buffer."""
@@ -61,8 +64,20 @@ class CriticflowTrainer(PPOTrainerSync):
     def __init__(self, config: DictConfig) -> None:
         settings.check(config)
         self.reward_mask = settings.RewardMaskSettings.read(config)
+        self.random_reward = settings.RandomRewardSettings.read(config)
         self.freeze_critic = settings.as_bool("critic.freeze", config.critic.freeze)
+        self.early_stop = EarlyStop(Path(config.trainer.default_local_dir))
+        agent = config.actor_rollout_ref.rollout.agent
+        self.batched_rollouts = agent.agent_loop_manager_class == batched_rollouts.MANAGER
+        if self.batched_rollouts:
+            RolloutReplicaRegistry.register("vllm", batched_rollouts.replica_class)
         super().__init__(config)
+
+    def get_llm_client(self) -> LLMServerClient:
+        if not self.batched_rollouts:
+            return super().get_llm_client()
+        manager = self.llm_server_manager
+        return manager.get_client(batched_rollouts.BatchedClient, servers=manager.server_handles)
 
     def _build_replay_buffer(self) -> Any:
         buffer = super()._build_replay_buffer()
@@ -80,27 +95,42 @@ class CriticflowTrainer(PPOTrainerSync):
         tu.assign_non_tensor_stack(batch, "uid", names)
         return batch
 
+    def on_step_begin(self) -> None:
+        super().on_step_begin()
+        if reason := self.early_stop.reason():
+            self._save_and_stop(reason)
+
+    def _save_and_stop(self, reason: str) -> None:
+        self.global_steps -= 1  # the step that is done; the next has not begun
+        save_freq = self.config.trainer.save_freq
+        if save_freq <= 0 or self.global_steps % save_freq:
+            self._save_checkpoint()
+        raise StoppedEarly(f"stopped after step {self.global_steps}, {reason}")
+
     # --- critic -----------------------------------------------------------------------------
 
     def _load_checkpoint(self) -> None:
         trainer = self.config.trainer
-        if not settings.as_bool("trainer.load_critic_only", trainer.load_critic_only):
+        warm = settings.as_bool("trainer.load_critic_only", trainer.load_critic_only)
+        if not warm and trainer.resume_mode != "auto":
             super()._load_checkpoint()
             return
-        own = find_latest_ckpt_path(trainer.default_local_dir)
-        if own is not None:
-            logger.info("resuming this run from %s; its warm start is not repeated", own)
-            with _overridden(trainer, resume_mode="auto"):
-                super()._load_checkpoint()
+        own = own_checkpoint(trainer)
+        if warm and own is None:
+            self._load_critic_only()
             return
+        if own is not None:
+            print(f"critic: from this run's own {own}; no warm start, nor critic.model.path")
+        with _overridden(trainer, resume_mode="auto"):
+            super()._load_checkpoint()
+
+    def _load_critic_only(self) -> None:
         self.global_steps = 0
-        folder = critic_folder(trainer.resume_from_path, self.critic_wg.world_size)
+        folder = critic_folder(self.config.trainer.resume_from_path, self.critic_wg.world_size)
         before = self.critic_wg.weights_checksum()
         names = self.critic_wg.load_weights_only(str(folder))[0]
         after = self.critic_wg.weights_checksum()
-        print(
-            f"critic: {len(names)} tensors from {folder}, none from elsewhere: {', '.join(names)}"
-        )
+        print(f"critic: {len(names)} tensors from {folder}, none from elsewhere: {names}")
         for rank, (old, new) in enumerate(zip(before, after, strict=True)):
             print(f"critic: rank {rank} sha256 {old[:16]} before, {new[:16]} after loading")
 
@@ -115,15 +145,12 @@ class CriticflowTrainer(PPOTrainerSync):
 
         def transform(data: Any, keys: list[str]) -> None:
             nonlocal rewards
-            scores = data.batch["token_level_scores"]
-            if self.reward_mask.ratio > 0:
-                trajectories = [key.rsplit("_", 1)[0] for key in keys]
-                masked = masked_trajectories(self.reward_mask, self.global_steps, trajectories)
-                scale = scores.new_tensor(reward_scale(self.reward_mask, masked))
-                rewards = data.batch["token_level_rewards"] * scale.unsqueeze(-1)
+            rewards, shown = rewards_seen(
+                data.batch, keys, real, self.global_steps, self.reward_mask, self.random_reward
+            )
+            metrics.update(shown)
+            if rewards is not None:
                 data.batch["token_level_rewards"] = rewards
-                totals = scores.sum(dim=-1).numpy()
-                metrics.update(mask_metrics(self.reward_mask, masked[real], totals[real]))
             if self.use_critic:
                 columns = ("values", "token_level_scores", "token_level_rewards", "response_mask")
                 arrays = [data.batch[name].float().numpy()[real] for name in columns]
@@ -144,6 +171,44 @@ class CriticflowTrainer(PPOTrainerSync):
             {"token_level_rewards": response_to_nested(rewards, mask)}, batch_size=len(batch)
         )
         tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
+
+
+def rewards_seen(
+    batch: TensorDict,
+    keys: Sequence[str],
+    real: np.ndarray,
+    step: int,
+    mask: settings.RewardMaskSettings,
+    random: settings.RandomRewardSettings | None,
+) -> tuple[torch.Tensor | None, dict[str, float]]:
+    """The rewards that PPO is to see.
+
+    Args:
+        batch: ``token_level_scores``, ``token_level_rewards``, ``response_mask``, each
+            (batch, tokens).
+        keys: verl's key of each trajectory, identity and output number.
+        real: False where verl filled the batch up, (batch,).
+        step: the global step.
+        mask, random: which trajectories lose their reward, and whether rewards are random.
+
+    Returns:
+        Token-level rewards (batch, tokens), None if they are what they were; and metrics.
+    """
+    scores, rewards = batch["token_level_scores"], batch["token_level_rewards"]
+    names = np.array([key.rsplit("_", 1)[0] for key in keys])[real]
+    metrics: dict[str, float] = {}
+    if random is not None:
+        outcomes = np.zeros(len(real), dtype=np.float32)
+        outcomes[real] = random_outcomes(random, step, names)
+        rewards = with_random_outcomes(rewards, scores, batch["response_mask"], outcomes)
+        metrics["criticflow/random_reward/mean"] = float(outcomes[real].mean())
+    if mask.ratio > 0:
+        masked = np.zeros(len(real), dtype=bool)
+        masked[real] = masked_trajectories(mask, step, names)
+        rewards = rewards * scores.new_tensor(reward_scale(mask, masked)).unsqueeze(-1)
+        totals = scores.sum(dim=-1).numpy()
+        metrics |= mask_metrics(mask, masked[real], totals[real])
+    return (rewards if metrics else None), metrics
 
 
 def prompt_names(step: int, prompts: list[Any]) -> list[str]:

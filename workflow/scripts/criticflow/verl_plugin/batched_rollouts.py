@@ -1,0 +1,181 @@
+"""Rollouts that travel together: what verl sends trajectory by trajectory, sent by the batch.
+
+For every trajectory verl's agent loop makes about ten calls to five other processes: which engine,
+generate, score, put, and what belongs to them. On a laptop, where a small model answers a whole
+batch in a second, these calls take most of a step. Here the calls of a batch become one: one
+request to each engine, one write to the queue, and the score is computed in place. Prompts, seeds,
+responses and scores are the same.
+
+An engine answers when the slowest of its responses is done, so this is for short responses on one
+machine (``verl_overrides`` chooses it on the CPU). Elsewhere verl's own agent loop scores the
+first responses while the last are still being generated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from types import SimpleNamespace
+from typing import Any
+
+import ray
+import transfer_queue as tq
+from omegaconf import DictConfig
+from verl.experimental.agent_loop.agent_loop import DictConfigWrap
+from verl.experimental.reward_loop.reward_loop import RewardLoopWorker
+from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
+from verl.utils.tensordict_utils import list_of_dict_to_tensordict
+from verl.workers.rollout.llm_server import LLMServerClient
+from verl.workers.rollout.replica import RolloutReplica, TokenOutput
+
+from criticflow.verl_plugin import patches
+from criticflow.verl_plugin.agent_loop import SeededAgentLoop
+from criticflow.verl_plugin.together import Together
+
+MANAGER = "criticflow.verl_plugin.batched_rollouts.BatchedAgentLoopManager"
+"""``rollout.agent.agent_loop_manager_class``."""
+
+
+def replica_class() -> type[RolloutReplica]:
+    """For verl's registry of rollout replicas."""
+    from criticflow.verl_plugin.batched_server import BatchedReplica  # imports vLLM
+
+    return BatchedReplica
+
+
+class BatchedClient(LLMServerClient):
+    """Sends the requests that come together to the engines in turn, one call to each.
+
+    Args:
+        servers: handles of :class:`criticflow.verl_plugin.batched_server.BatchedServer` actors.
+    """
+
+    def __init__(self, *args: Any, servers: list[ray.actor.ActorHandle], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.servers = servers
+        self.together = Together(self._generate)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _client, (self.config, self._load_balancer, self.servers)
+
+    async def generate(
+        self,
+        request_id: str,
+        *,
+        prompt_ids: list[int],
+        sampling_params: dict[str, Any],
+        **multimodal: Any,
+    ) -> TokenOutput:
+        if given := [key for key, value in multimodal.items() if key != "priority" and value]:
+            raise ValueError(f"batched rollouts are for text alone, not for {', '.join(given)}")
+        return await self.together((prompt_ids, sampling_params, request_id))
+
+    async def _generate(self, requests: list[tuple[Any, ...]]) -> list[TokenOutput]:
+        ways = len(self.servers)
+        shares = [requests[first::ways] for first in range(ways)]
+        answers = await asyncio.gather(
+            *(
+                server.generate_batch.remote(share)
+                for server, share in zip(self.servers, shares, strict=True)
+                if share
+            )
+        )
+        results: list[Any] = [None] * len(requests)
+        for first, answer in enumerate(answers):
+            results[first::ways] = answer
+        for result in results:
+            step = result.extra_fields.get("global_steps")
+            result.extra_fields |= {"min_global_steps": step, "max_global_steps": step}
+        return results
+
+
+def _client(config: DictConfig, balancer: Any, servers: list[Any]) -> BatchedClient:
+    return BatchedClient(config, balancer, servers=servers)
+
+
+class BatchedQueue:
+    """The writes of an agent loop to verl's TransferQueue, those of many trajectories at once."""
+
+    def __init__(self) -> None:
+        self.put = Together(self._put)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(tq, name)
+
+    async def async_kv_put(self, key: str, partition_id: str, tag: dict[str, Any]) -> None:
+        await self.put((partition_id, key, None, tag))
+
+    async def async_kv_batch_put(
+        self,
+        keys: list[str],
+        fields: list[dict[str, Any]],
+        tags: list[dict[str, Any]],
+        partition_id: str,
+    ) -> None:
+        rows = zip(keys, fields, tags, strict=True)
+        await asyncio.gather(*(self.put((partition_id, *row)) for row in rows))
+
+    async def _put(self, rows: list[tuple[str, str, dict[str, Any] | None, Any]]) -> list[None]:
+        # A row of data and a change of status are different calls of the queue.
+        for with_data in (True, False):
+            for partition in sorted({row[0] for row in rows}):
+                chosen = [r for r in rows if r[0] == partition and (r[2] is not None) == with_data]
+                if chosen:
+                    _, keys, fields, tags = zip(*chosen, strict=True)
+                    await tq.async_kv_batch_put(
+                        keys=list(keys),
+                        partition_id=partition,
+                        fields=list_of_dict_to_tensordict(list(fields)) if with_data else None,
+                        tags=list(tags),
+                    )
+        return [None] * len(rows)
+
+
+class InPlaceReward:
+    """A reward worker in this process, behind the face of an actor's handle."""
+
+    def __init__(self, config: DictConfig) -> None:
+        self.worker = RewardLoopWorker(config)
+        self.compute_score = SimpleNamespace(remote=self._score)
+
+    def _score(self, data: Any) -> Awaitable[dict[str, Any]]:
+        return self.worker.compute_score(data)
+
+
+class BatchedAgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):
+    """verl's worker with a queue and a reward worker that spare messages, and one agent loop for
+    all trajectories: that of ``agent_loop`` has no state."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.reward_loop_worker_handles = [InPlaceReward(self.config)]
+        patches.write_rollouts_through(BatchedQueue())
+        self.agent_loop = SeededAgentLoop(
+            trainer_config=DictConfigWrap(self.config),
+            server_manager=self.llm_client,
+            tokenizer=self.tokenizer,
+            processor=self.processor,
+            dataset_cls=self.dataset_cls,
+            data_config=DictConfigWrap(self.config.data),
+            hf_model_type=self.hf_model_type,
+        )
+
+    async def _run_agent_loop(
+        self,
+        sampling_params: dict[str, Any],
+        trajectory: dict[str, Any],
+        *,
+        agent_name: str,
+        trace: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        output = await self.agent_loop.run(sampling_params, **kwargs)
+        await self._agent_loop_postprocess(output, trajectory["validate"], **kwargs)
+
+
+class BatchedAgentLoopManager(AgentLoopManagerTQ):
+    """``rollout.agent.agent_loop_manager_class`` = :data:`MANAGER`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.agent_loop_workers_class = ray.remote(BatchedAgentLoopWorker)

@@ -1,0 +1,29 @@
+"""A vLLM server that takes a whole batch of requests in one call (see ``batched_rollouts``)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import ray
+from verl.workers.rollout.replica import TokenOutput
+from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
+from vllm.sampling_params import RequestOutputKind
+
+
+class BatchedServer(vLLMHttpServer):
+    async def generate_batch(
+        self, requests: list[tuple[list[int], dict[str, Any], str]]
+    ) -> list[TokenOutput]:
+        """Responses to requests of (prompt token ids, sampling parameters, request id)."""
+        # The response alone, rather than the response so far after each token.
+        final = {"output_kind": RequestOutputKind.FINAL_ONLY}
+        return await asyncio.gather(
+            *(self.generate(prompt, sampling | final, name) for prompt, sampling, name in requests)
+        )
+
+
+class BatchedReplica(vLLMReplica):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.server_class = ray.remote(BatchedServer)

@@ -1,0 +1,46 @@
+"""Stopping between two steps, with a checkpoint, so that the next attempt loses nothing.
+
+Training stops after a step when the file ``stop`` lies in ``trainer.default_local_dir`` (whoever
+started the training puts it there), or when Slurm would end the job before another step and a
+checkpoint are sure to fit (``SLURM_JOB_END_TIME``, which Slurm sets for every job).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+STOP = "stop"
+MARGIN = 120.0
+"""Seconds that a checkpoint may take."""
+
+
+class StoppedEarly(RuntimeError):
+    """Training ended before its last step, with a checkpoint of the step before."""
+
+
+class EarlyStop:
+    """Asked before each step.
+
+    Args:
+        directory: ``trainer.default_local_dir``.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.file = directory / STOP
+        self.asked_at: float | None = None
+
+    def reason(self) -> str | None:
+        """Why training should stop now, if it should. The first step of an attempt is always made:
+        before it there is nothing to save."""
+        now = time.time()
+        before, self.asked_at = self.asked_at, now
+        if before is None:
+            return None
+        if self.file.exists():
+            return "as it was asked to"
+        end = os.environ.get("SLURM_JOB_END_TIME")
+        if end and float(end) - now < 2 * (now - before) + MARGIN:
+            return "because Slurm's time limit is near"
+        return None

@@ -1,0 +1,46 @@
+"""Calls that come close together travel as one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+QUIET = 0.01
+"""Seconds without a new call after which those that wait are sent."""
+
+
+class Together(Generic[Item, Result]):
+    """Collects calls of one event loop until no more come, and sends them at once.
+
+    Args:
+        send: takes the items that were collected, returns one result for each, in order. What it
+            raises is raised to every caller.
+    """
+
+    def __init__(self, send: Callable[[list[Item]], Awaitable[list[Result]]]) -> None:
+        self._send = send
+        self._items: list[Item] = []
+        self._results: asyncio.Task[list[Result]] | None = None
+
+    async def __call__(self, item: Item) -> Result:
+        if not self._items:
+            self._results = asyncio.create_task(self._send_when_quiet(self._items))
+        position, results = len(self._items), self._results
+        self._items.append(item)
+        # One caller that is cancelled must not take the others along.
+        return (await asyncio.shield(results))[position]
+
+    async def _send_when_quiet(self, items: list[Item]) -> list[Result]:
+        count = 0
+        while count < len(items):
+            count = len(items)
+            await asyncio.sleep(QUIET)
+        self._items = []
+        results = await self._send(items)
+        if len(results) != len(items):
+            raise ValueError(f"{len(items)} calls were sent, {len(results)} results came back")
+        return results

@@ -1,0 +1,107 @@
+"""A training job that can no longer go on is ended, with the reason as the last lines of its log.
+
+verl waits for ever for the answer of a rollout worker that has died. So whoever waits for the job
+looks at its processes and at its metrics (``processes.run_owned(watch=...)``).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+
+from criticflow.errors import UserError
+
+ESSENTIAL = (
+    "gcs_server",
+    "raylet",
+    "ray::TaskRunner",
+    "ray::WorkerDict",
+    "ray::vLLMHttpServer",
+    "ray::BatchedServer",
+    "ray::AgentLoopWorker",
+    "ray::BatchedAgentLoopWorker",
+    "ray::TransferQueueController",
+    "ray::SimpleStorageUnit",
+    "VLLM::",
+)
+"""How the titles of the processes begin without which training cannot go on."""
+LOOK = 2.0
+"""Seconds between two looks at the processes."""
+GRACE = 30.0
+"""Seconds that the job has to end by itself after one of them has ended."""
+TAIL = 400
+"""Lines of the log that are searched for a traceback."""
+
+
+class Watchdog:
+    """Raises when the job below this process has lost a process or makes no progress.
+
+    Args:
+        newest: when the job last made progress, seconds since the epoch; None: not yet.
+        stall: seconds without progress after which it is given up.
+
+    Raises:
+        UserError: from the call, with what is wrong.
+    """
+
+    def __init__(self, newest: Callable[[], float | None], stall: float) -> None:
+        self.newest, self.stall = newest, stall
+        self.started = time.time()
+        self.looked = 0.0
+        self.known: dict[psutil.Process, str] = {}
+        self.lost: tuple[float, str] | None = None
+
+    def __call__(self) -> None:
+        now = time.time()
+        if now - self.looked < LOOK:
+            return
+        self.looked = now
+        self._look(now)
+        if self.lost and now - self.lost[0] > GRACE:
+            raise UserError(f"{self.lost[1]} has ended, and training waits for it in vain")
+        if now - (self.newest() or self.started) > self.stall:
+            minutes = self.stall / 60
+            raise UserError(f"no step ended in {minutes:g} minutes (resources.stall_minutes)")
+
+    def _look(self, now: float) -> None:
+        found = dict(essential_processes())
+        ended = [title for process, title in self.known.items() if process not in found]
+        if ended and self.lost is None:
+            self.lost = now, ended[0]
+        self.known |= found
+
+
+def essential_processes() -> Iterator[tuple[psutil.Process, str]]:
+    """Those of :data:`ESSENTIAL` below this process, with their titles."""
+    for process in psutil.Process().children(recursive=True):
+        try:
+            title = process.cmdline()[0].rsplit("/", 1)[-1].split(" ")[0]
+        except (psutil.NoSuchProcess, IndexError):
+            continue  # it has just ended
+        if title.startswith(ESSENTIAL):
+            yield process, title
+
+
+def repeat_traceback(log: Path, reason: str) -> None:
+    """Make the last traceback of a log its last lines, with the reason why the job was ended.
+
+    Ray copies the output of its workers into the log with their name in front of each line, mixed
+    with the output of others.
+    """
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
+    start = max((n for n, line in enumerate(lines) if "Traceback (most" in line), default=None)
+    with open(log, "a", encoding="utf-8") as stream:
+        stream.write(f"\nended: {reason}\n")
+        if start is not None:
+            stream.write("\n".join(_same_source(lines[start:])) + "\n")
+
+
+def _same_source(lines: list[str]) -> list[str]:
+    """The lines that come from where the first one does, without colours."""
+    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
+    source = re.match(r"\([\w.]+ pid=\d+\)", plain[0])
+    return [line for line in plain if source is None or line.startswith(source.group())]
