@@ -170,7 +170,7 @@ class _Warden:
         )
 
     def run(self) -> int:
-        self._wait(lambda: self.signals or not all(map(_alive, self.wanting)), float("inf"))
+        self._wait(lambda: self.signals or not all(map(alive, self.wanting)), float("inf"))
         if self.status is None and self.signals[:1] == [signal.SIGTERM]:
             self.command.send_signal(signal.SIGTERM)
             self._wait(lambda: signal.SIGINT in self.signals, self.grace)
@@ -222,7 +222,8 @@ def _descendants() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
 
-def _alive(process: psutil.Process) -> bool:
+def alive(process: psutil.Process) -> bool:
+    """Whether it still runs; a zombie does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from criticflow.errors import UserError
+from criticflow.processes import alive
 
 ESSENTIAL = (
     "gcs_server",
@@ -68,11 +69,10 @@ class Watchdog:
             raise UserError(f"no step ended in {minutes:g} minutes (resources.stall_minutes)")
 
     def _look(self, now: float) -> None:
-        found = dict(essential_processes())
-        ended = [title for process, title in self.known.items() if process not in found]
+        self.known |= dict(essential_processes())
+        ended = [title for process, title in self.known.items() if not alive(process)]
         if ended and self.lost is None:
             self.lost = now, ended[0]
-        self.known |= found
 
 
 def essential_processes() -> Iterator[tuple[psutil.Process, str]]:

@@ -10,9 +10,12 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+LOOPBACK = "127.0.0.1"
 
 _applied: set[str] = set()
 
@@ -71,16 +74,33 @@ def name_vllm_cpu() -> None:
 
 @_once
 def use_gloo_alone() -> None:
-    """verl 0.9.1 asks torch for ``cpu:gloo,<device>:<backend>``, twice the same on the CPU."""
+    """verl 0.9.1 asks torch for ``cpu:gloo,<device>:<backend>``, twice the same on the CPU; and
+    torch's own rendezvous would listen on every network interface. verl leaves a process group
+    alone that is there already."""
+    import torch.distributed
     import verl.utils.distributed as distributed
 
     original = distributed.initialize_global_process_group_ray
 
     @functools.wraps(original)
     def initialize(timeout_second: int | None = None, backend: str | None = None) -> None:
+        if not torch.distributed.is_initialized() and os.environ.get("MASTER_ADDR") == LOOPBACK:
+            rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+            store = _loopback_store(rank, size, int(os.environ["MASTER_PORT"]))
+            torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=size)
         original(timeout_second=timeout_second, backend=backend or "gloo")
 
     distributed.initialize_global_process_group_ray = initialize
+
+
+def _loopback_store(rank: int, size: int, port: int) -> Any:
+    """torch's store for rendezvous, with rank 0 listening on this machine alone."""
+    from verl.utils.distributed import create_tcp_store
+
+    listener = None if rank else socket.create_server((LOOPBACK, port))
+    return create_tcp_store(
+        LOOPBACK, port, listener, world_size=size, is_master=rank == 0, wait_for_workers=False
+    )
 
 
 @_once

@@ -1,0 +1,177 @@
+"""What can happen to a training job on the real stack: a lost engine, a signal, a kill."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+import yaml
+
+pytestmark = pytest.mark.e2e
+
+PROJECT = Path(__file__).parents[2]
+STEPS = 5
+START, END = 240.0, 60.0
+"""Seconds until the first steps are made, and until everything has ended."""
+
+SMALL = {
+    "models": {"tiny": {"build": {"sft": {"steps": 60}}}},
+    "tasks": {"countdown-mini": {"split": {"val": 16, "test": 16}}},
+    "probe": {"n": 2, "prompts": 16},
+    "train": {
+        "steps": STEPS,
+        "batch_size": 16,
+        "mini_batch_size": 8,
+        "micro_batch_size": 4,
+        "save_every": 2,
+    },
+}
+METRICS = "results/runs/cold/seed0/metrics.parquet"
+
+
+class Study:
+    """A study in a directory of its own, of which only the cold run is made."""
+
+    def __init__(self, workdir: Path) -> None:
+        self.workdir = workdir
+        (workdir / "small.yaml").write_text(yaml.safe_dump(SMALL), encoding="utf-8")
+
+    def start(self, target: str = METRICS) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "snakemake", "--cores", "all", target]
+        command += ["--directory", str(self.workdir), "--configfile", "small.yaml"]
+        command += ["--snakefile", str(PROJECT / "workflow" / "Snakefile")]
+        output = open(self.workdir / "terminal", "w", encoding="utf-8")  # noqa: SIM115
+        return subprocess.Popen(
+            command, cwd=self.workdir, stdout=output, stderr=subprocess.STDOUT, text=True
+        )
+
+    def finish(self, target: str = METRICS) -> str:
+        assert self.start(target).wait(timeout=START + 60) == 0, self.terminal()
+        return self.terminal()
+
+    def terminal(self) -> str:
+        return (self.workdir / "terminal").read_text(encoding="utf-8")
+
+    def wait_for(self, text: str, process: subprocess.Popen[str]) -> None:
+        deadline = time.monotonic() + START
+        while text not in self.terminal():
+            assert process.poll() is None and time.monotonic() < deadline, self.terminal()
+            time.sleep(0.2)
+
+    def processes(self) -> list[psutil.Process]:
+        """What works in the directory, as all that a study starts does."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if Path(process.cwd()).is_relative_to(self.workdir):
+                    found.append(process)
+            except psutil.Error:
+                continue  # it ended meanwhile, or is somebody else's
+        return found
+
+    def log(self) -> str:
+        path = self.workdir / "logs/train_run/cold/seed0.log"
+        return path.read_text(encoding="utf-8", errors="replace")
+
+    def weights(self) -> dict[str, bytes]:
+        """The last checkpoint's shards: weights and optimizers of actor and critic."""
+        folder = self.workdir / f"results/checkpoints/cold/seed0/global_step_{STEPS}"
+        shards = [path for kind in ("model", "optim") for path in folder.rglob(f"{kind}_*.pt")]
+        assert len(shards) == 8  # two ranks
+        return {str(path.relative_to(folder)): path.read_bytes() for path in shards}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Iterator[Study]:
+    made = Study(tmp_path_factory.mktemp("faults"))
+    made.finish("results/probe/tiny/countdown-mini/summary.json")
+    yield made
+    assert made.processes() == []
+
+
+def listening(processes: list[psutil.Process]) -> set[str]:
+    addresses = set()
+    for process in processes:
+        try:
+            connections = process.net_connections(kind="inet")
+        except psutil.NoSuchProcess:
+            continue
+        addresses |= {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN}
+    return addresses
+
+
+def titled(processes: list[psutil.Process], title: str) -> list[psutil.Process]:
+    return [process for process in processes if (process.cmdline() or [""])[0].startswith(title)]
+
+
+def test_a_job_that_lost_its_engine_ends_within_a_minute_and_goes_on_when_run_again(study):
+    snakemake = study.start()
+    study.wait_for(f"step 2/{STEPS}", snakemake)
+    processes = study.processes()
+    assert listening(processes) == {"127.0.0.1"}
+
+    titled(processes, "VLLM::EngineCore")[0].kill()
+    killed = time.monotonic()
+    assert snakemake.wait(timeout=END) == 1
+    assert time.monotonic() - killed < END
+    assert "VLLM::EngineCore has ended, and training waits for it in vain" in study.terminal()
+    tail = study.log().rsplit("\nended: ", 1)[1]
+    assert "Traceback (most recent call last)" in tail and "EngineDeadError" in tail
+    assert study.processes() == []
+
+    terminal = study.finish()
+    assert re.search(rf"starting verl from step [2-4] of {STEPS}", terminal)
+    metrics = pd.read_parquet(study.workdir / METRICS)
+    assert list(metrics["step"]) == list(range(1, STEPS + 1))
+    assert metrics["critic/score/mean"].notna().all()
+
+
+@pytest.mark.slow
+def test_weights_after_sigterm_and_sigkill_equal_those_of_an_uninterrupted_run(study, tmp_path):
+    uninterrupted = Study(tmp_path)
+    uninterrupted.finish()
+
+    (study.workdir / METRICS).unlink(missing_ok=True)
+    subprocess.run(["rm", "-r", str(study.workdir / "results/checkpoints")], check=False)
+    snakemake = study.start()
+    study.wait_for(f"step 1/{STEPS}", snakemake)
+    snakemake.send_signal(signal.SIGTERM)
+    assert snakemake.wait(timeout=END) == 1
+    assert "was asked to stop and did so after step" in study.terminal()
+    assert study.processes() == []
+
+    snakemake = study.start()
+    study.wait_for(f"step 4/{STEPS}", snakemake)
+    snakemake.kill()
+    snakemake.wait()
+    deadline = time.monotonic() + END
+    while study.processes():
+        assert time.monotonic() < deadline, study.processes()
+        time.sleep(0.5)
+
+    study.finish()
+    assert study.weights() == uninterrupted.weights()
+    tables = [pd.read_parquet(one.workdir / METRICS) for one in (study, uninterrupted)]
+    same = ["step", "critic/score/mean", "actor/entropy", "critic/vf_loss", "actor/pg_loss"]
+    pd.testing.assert_frame_equal(*(table[same] for table in tables), check_exact=True)
+
+
+@pytest.mark.slow
+def test_two_training_jobs_side_by_side_do_not_meet(study, tmp_path):
+    other = Study(tmp_path)
+    other.finish("results/probe/tiny/countdown-mini/summary.json")
+    (study.workdir / METRICS).unlink(missing_ok=True)
+    subprocess.run(["rm", "-r", str(study.workdir / "results/checkpoints")], check=False)
+    jobs = [one.start() for one in (study, other)]
+    for one, job in zip((study, other), jobs, strict=True):
+        assert job.wait(timeout=4 * START) == 0, one.terminal()
+    tables = [pd.read_parquet(one.workdir / METRICS) for one in (study, other)]
+    pd.testing.assert_series_equal(*(table["critic/score/mean"] for table in tables))
