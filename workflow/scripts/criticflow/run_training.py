@@ -187,6 +187,7 @@ def environment(resources: Resources, metrics: Path) -> dict[str, str]:
         "VERL_FILE_LOGGER_PATH": str(metrics.resolve()),
         "PYTHONWARNINGS": "ignore",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_COLOR_PREFIX": "0",
         "TOKENIZERS_PARALLELISM": "false",
         "HYDRA_FULL_ERROR": "1",
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -34,8 +34,10 @@ LOOK = 2.0
 """Seconds between two looks at the processes."""
 GRACE = 30.0
 """Seconds that the job has to end by itself after one of them has ended."""
-TAIL = 400
+TAIL = 1000
 """Lines of the log that are searched for a traceback."""
+WORKER = re.compile(r"\(\w+ pid=\d+\)")
+"""What Ray writes before each line of a worker."""
 
 
 class Watchdog:
@@ -69,39 +71,41 @@ class Watchdog:
             raise UserError(f"no step ended in {minutes:g} minutes (resources.stall_minutes)")
 
     def _look(self, now: float) -> None:
-        self.known |= dict(essential_processes())
+        self.known |= essential_processes()
         ended = [title for process, title in self.known.items() if not alive(process)]
         if ended and self.lost is None:
             self.lost = now, ended[0]
 
 
-def essential_processes() -> Iterator[tuple[psutil.Process, str]]:
-    """Those of :data:`ESSENTIAL` below this process, with their titles."""
+def essential_processes() -> dict[psutil.Process, str]:
+    """Those of :data:`ESSENTIAL` below this process, with their titles.
+
+    A child that has just been forked bears its parent's title and does not count.
+    """
+    found: dict[psutil.Process, str] = {}
+    parents: dict[psutil.Process, int] = {}
     for process in psutil.Process().children(recursive=True):
         try:
             title = process.cmdline()[0].rsplit("/", 1)[-1].split(" ")[0]
+            parents[process] = process.ppid()
         except (psutil.NoSuchProcess, IndexError):
             continue  # it has just ended
         if title.startswith(ESSENTIAL):
-            yield process, title
+            found[process] = title
+    titles = {process.pid: title for process, title in found.items()}
+    return {one: title for one, title in found.items() if titles.get(parents[one]) != title}
 
 
 def repeat_traceback(log: Path, reason: str) -> None:
-    """Make the last traceback of a log its last lines, with the reason why the job was ended.
+    """Make the last traceback of a worker the last lines of the log, after the reason of the end.
 
-    Ray copies the output of its workers into the log with their name in front of each line, mixed
-    with the output of others.
+    Ray copies the output of its workers into the log, mixed, the worker's name before each line.
     """
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
-    start = max((n for n, line in enumerate(lines) if "Traceback (most" in line), default=None)
+    workers = [WORKER.match(line) for line in lines]
+    starts = [n for n, line in enumerate(lines) if workers[n] and "Traceback (most" in line]
     with open(log, "a", encoding="utf-8") as stream:
         stream.write(f"\nended: {reason}\n")
-        if start is not None:
-            stream.write("\n".join(_same_source(lines[start:])) + "\n")
-
-
-def _same_source(lines: list[str]) -> list[str]:
-    """The lines that come from where the first one does, without colours."""
-    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
-    source = re.match(r"\([\w.]+ pid=\d+\)", plain[0])
-    return [line for line in plain if source is None or line.startswith(source.group())]
+        if starts:
+            name = workers[starts[-1]].group()
+            stream.writelines(f"{line}\n" for line in lines[starts[-1] :] if line.startswith(name))

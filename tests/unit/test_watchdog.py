@@ -1,0 +1,68 @@
+"""The end of a log after a training job was ended."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from criticflow.errors import UserError
+from criticflow.watchdog import Watchdog, essential_processes, repeat_traceback
+
+LOG = """\
+(EngineServer pid=12) Traceback (most recent call last):
+(EngineServer pid=12)   File "old.py", line 1, in old
+(EngineServer pid=12) OldError: mended long ago
+(WorkerDict pid=34) Traceback (most recent call last):
+(EngineServer pid=12) a line of another worker
+(WorkerDict pid=34)   File "engine.py", line 7, in step
+(WorkerDict pid=34) ValueError: out of cache
+Traceback (most recent call last):
+  File "train.py", line 3, in main
+KeyboardInterrupt
+"""
+
+
+def test_the_last_lines_are_the_reason_and_the_workers_own_traceback(tmp_path):
+    log = tmp_path / "log"
+    log.write_text(LOG, encoding="utf-8")
+    repeat_traceback(log, "VLLM::EngineCore has ended")
+    assert log.read_text(encoding="utf-8") == LOG + (
+        "\nended: VLLM::EngineCore has ended\n"
+        "(WorkerDict pid=34) Traceback (most recent call last):\n"
+        '(WorkerDict pid=34)   File "engine.py", line 7, in step\n'
+        "(WorkerDict pid=34) ValueError: out of cache\n"
+    )
+
+
+def test_without_a_traceback_there_is_the_reason_alone(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("(WorkerDict pid=34) all is well\n", encoding="utf-8")
+    repeat_traceback(log, "no step ended")
+    assert log.read_text(encoding="utf-8").endswith("all is well\n\nended: no step ended\n")
+
+
+def test_no_progress_for_too_long_is_an_error():
+    waiting = Watchdog(newest=lambda: None, stall=60)
+    waiting()
+    stalled = Watchdog(newest=lambda: time.time() - 61, stall=60)
+    with pytest.raises(UserError, match="no step ended in 1 minutes"):
+        stalled()
+
+
+def test_a_forked_child_is_not_taken_for_its_parent(tmp_path):
+    code = "import os, time\nos.fork()\ntime.sleep(60)\n"
+    program = tmp_path / "raylet"
+    program.symlink_to(sys.executable)
+    parent = subprocess.Popen([program, "-c", code])
+    try:
+        while len(psutil.Process(parent.pid).children()) != 1:
+            time.sleep(0.01)
+        assert [one.pid for one in essential_processes()] == [parent.pid]
+    finally:
+        for process in [*psutil.Process(parent.pid).children(), parent]:
+            process.kill()
+        parent.wait()
