@@ -188,6 +188,9 @@ def environment(resources: Resources, metrics: Path) -> dict[str, str]:
         "PYTHONWARNINGS": "ignore",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_COLOR_PREFIX": "0",
+        # No cluster beyond this machine: Ray, and with it verl and vLLM, talks and listens on
+        # loopback alone. (It does so by itself on the systems that the variable is named after.)
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "TOKENIZERS_PARALLELISM": "false",
         "HYDRA_FULL_ERROR": "1",
     }

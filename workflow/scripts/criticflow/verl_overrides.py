@@ -166,8 +166,6 @@ def _trainer(run: Run, name: str, checkpoint_dir: Path, resources: Resources) ->
         "trainer.experiment_name": name,
         "trainer.logger": ["console", "file"],
         "trainer.nnodes": 1,
-        # One machine: Ray, and with it verl and vLLM, talks and listens on loopback alone.
-        "+ray_kwargs.ray_init._node_ip_address": "127.0.0.1",
         "trainer.n_gpus_per_node": resources.ranks,
         "trainer.total_training_steps": train.steps,
         # Far more than the steps need: the number of steps alone ends a run.

@@ -166,6 +166,20 @@ def value_model_loader(load: Callable[..., Any]) -> Iterator[None]:
 
 
 @contextmanager
+def replay_buffer(kind: type) -> Iterator[None]:
+    """verl 0.9.1 takes a replay buffer from the configuration, but hands such a one none of its
+    settings for filtering groups."""
+    import verl.trainer.ppo.v1.trainer_base as trainer_base
+
+    original = trainer_base.ReplayBuffer
+    trainer_base.ReplayBuffer = kind
+    try:
+        yield
+    finally:
+        trainer_base.ReplayBuffer = original
+
+
+@contextmanager
 def before_advantage(transform: Callable[[Any, list[str]], None]) -> Iterator[None]:
     """Call ``transform(data, trajectory keys)`` between reward and advantage.
 

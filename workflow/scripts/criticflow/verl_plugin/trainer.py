@@ -10,7 +10,7 @@ For every batch verl computes, and this trainer leaves as it is,
 2. V may be frozen: no update of the critic (``frozen_critic``); and constant (``constant_critic``).
 3. V may come from another run's checkpoint while everything else is fresh (``critic_loading``).
 4. Prompts are named by step and content rather than at random, so that a trajectory has the same
-   identity in every run; and the replay buffer is polled every 50 ms rather than every 2 s.
+   identity in every run, and batches are in the order of these names (``replay``).
 5. Between two steps it can stop with a checkpoint (``stopping``).
 
 With the defaults none of 1-3 does anything.
@@ -44,12 +44,10 @@ from criticflow.verl_plugin import batched_rollouts, patches, settings
 from criticflow.verl_plugin.critic_loading import critic_folder, own_checkpoint
 from criticflow.verl_plugin.critic_metrics import critic_metrics
 from criticflow.verl_plugin.random_reward import random_outcomes, with_random_outcomes
+from criticflow.verl_plugin.replay import OrderedReplayBuffer
 from criticflow.verl_plugin.reward_mask import mask_metrics, masked_trajectories, reward_scale
 from criticflow.verl_plugin.stopping import EarlyStop, StoppedEarly
 from criticflow.verl_plugin.workers import CriticWorker
-
-POLL_INTERVAL = 0.05
-"""Seconds between two looks into the replay buffer."""
 
 
 @register_trainer("criticflow")
@@ -80,9 +78,8 @@ class CriticflowTrainer(PPOTrainerSync):
         return manager.get_client(batched_rollouts.BatchedClient, servers=manager.server_handles)
 
     def _build_replay_buffer(self) -> Any:
-        buffer = super()._build_replay_buffer()
-        buffer.poll_interval = POLL_INTERVAL
-        return buffer
+        with patches.replay_buffer(OrderedReplayBuffer):
+            return super()._build_replay_buffer()
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
