@@ -340,3 +340,11 @@ def test_gpus_come_from_the_configuration_and_an_interrupt_cancels_the_jobs(tmp_
     assert got(job)["gres/gpu"] == "2"
     assert got(job)["node"] == "1"
     assert got(job)["cpu"] == "16"
+
+
+def test_a_job_knows_when_its_time_is_up():
+    code = "import time; from criticflow.slurm import end_time; print(end_time() - time.time())"
+    command = ["srun", "--partition", "main", "--time", "4", "--mem", "300"]
+    done = subprocess.run([*command, sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 120 < float(done.stdout) <= 241

@@ -20,6 +20,7 @@ from criticflow.preflight import check_training
 from criticflow.processes import run_owned
 from criticflow.provenance import collect
 from criticflow.run_lock import run_lock
+from criticflow.slurm import end_time
 from criticflow.training_log import Progress, metrics_table, next_attempt
 from criticflow.verl_overrides import verl_overrides
 from criticflow.verl_plugin.stopping import STOP
@@ -195,6 +196,8 @@ def environment(resources: Resources, metrics: Path) -> dict[str, str]:
         "HYDRA_FULL_ERROR": "1",
     }
     env.pop("RAY_ADDRESS", None)  # a job has a Ray of its own
+    if (end := end_time()) is not None:
+        env["SLURM_JOB_END_TIME"] = str(end)  # for the trainer (``verl_plugin.stopping``)
     if resources.device == "cpu":
         env |= {
             "VERL_PLATFORM": "cpu",

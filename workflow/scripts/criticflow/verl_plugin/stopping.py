@@ -2,7 +2,7 @@
 
 Training stops after a step when the file ``stop`` lies in ``trainer.default_local_dir`` (whoever
 started the training puts it there), or when Slurm would end the job before another step and a
-checkpoint are sure to fit (``SLURM_JOB_END_TIME``, which Slurm sets for every job).
+checkpoint are sure to fit (``SLURM_JOB_END_TIME``, seconds since the epoch).
 """
 
 from __future__ import annotations
