@@ -231,6 +231,11 @@ def test_the_study_has_its_results(study):
     assert "train_run_warm" in (study / "results/report.html").read_text()
 
 
+def megabytes(text: str) -> float:
+    """Of Slurm's ``32000M`` and ``62.50G``."""
+    return float(text[:-1]) * {"M": 1, "G": 1024}[text[-1]]
+
+
 @pytest.mark.parametrize(
     ("rule", "cpus", "memory", "minutes"),
     [
@@ -249,7 +254,7 @@ def test_each_stage_got_what_the_profile_asks_for(study, rule, cpus, memory, min
     assert jobs
     for job in jobs:
         had = got(job)
-        assert (int(had["cpu"]), had["mem"]) == (cpus, f"{memory}M")
+        assert (int(had["cpu"]), megabytes(had["mem"])) == (cpus, memory)
         assert int(job["TimelimitRaw"]) == minutes
         assert (job["Partition"], job["Account"]) == ("gpus", "study")
 

@@ -216,7 +216,10 @@ def examples(samples: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
 
 
 def _example(samples: pd.DataFrame, prompt_index: int, rate: float) -> dict[str, Any]:
-    rows = samples[samples["prompt_index"] == prompt_index].head(4)
+    rows = samples[samples["prompt_index"] == prompt_index]
+    # Of each outcome two, so that a divided prompt shows what divides it.
+    both = rows.groupby("correct", sort=True).head(2)
+    rows = (both if rows["correct"].nunique() == 2 else rows).head(4)
     return {
         "key": rows["key"].iloc[0],
         "prompt": rows["prompt"].iloc[0],

@@ -36,8 +36,8 @@ def _probe(summary: dict[str, Any]) -> list[str]:
     ]
     return [
         html.bullets(verdict["advice"]),
-        *(_examples(title, summary["examples"][group]) for group, title in _GROUPS.items()),
         html.table(["figure", "value", "verdict"], figures),
+        *(_examples(title, summary["examples"][group]) for group, title in _GROUPS.items()),
     ]
 
 
