@@ -30,6 +30,24 @@ def test_a_missing_step_is_an_error(tmp_path):
         metrics_table(tmp_path, steps=3)
 
 
+def test_a_step_that_was_saved_but_not_logged_has_an_empty_row(tmp_path):
+    write(next_attempt(tmp_path), [1, 2], 0.1)
+    write(next_attempt(tmp_path), [4, 5], 0.9)
+    table = metrics_table(tmp_path, steps=5)
+    assert table["step"].tolist() == [1, 2, 3, 4, 5]
+    assert table["critic/score/mean"].isna().tolist() == [False, False, True, False, False]
+
+
+def test_validation_after_a_resume_leaves_the_steps_own_metrics(tmp_path):
+    write(next_attempt(tmp_path), [1, 2], 0.1)
+    resumed = next_attempt(tmp_path)
+    resumed.write_text(json.dumps({"step": 2, "data": {"val/acc": 0.5}}) + "\n")
+    write(resumed, [3], 0.9)
+    table = metrics_table(tmp_path, steps=3)
+    assert table["critic/score/mean"].tolist() == [0.1, 0.1, 0.9]
+    assert table["val/acc"].tolist()[1] == 0.5
+
+
 def test_a_line_cut_by_a_kill_is_ignored(tmp_path):
     path = next_attempt(tmp_path)
     write(path, [1, 2], 0.1)

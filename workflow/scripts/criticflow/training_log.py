@@ -58,8 +58,8 @@ def metrics_table(directory: Path, steps: int) -> pd.DataFrame:
         first = min((row["step"] for row in rows), default=1)
         if first > 1:
             by_step.setdefault(first - 1, {})
-        for row in rows:
-            by_step[row["step"]] = row["data"]
+        for row in rows:  # what validation before the first step found joins that step's row
+            by_step[row["step"]] = by_step.get(row["step"], {}) | row["data"]
     missing = sorted(set(range(1, steps + 1)) - by_step.keys())
     if missing:
         raise UserError(f"{directory} lacks the metrics of step {missing[0]} of {steps}")
