@@ -14,7 +14,7 @@ from criticflow.config import Config, read_config
 from criticflow.config.load import load_config, merge
 from criticflow.errors import UserError
 from criticflow.verl_overrides import verl_overrides
-from criticflow.verl_plugin import settings
+from criticflow.verl_plugin import batched_rollouts, settings
 
 PROJECT = Path(__file__).parents[2]
 
@@ -117,6 +117,14 @@ def test_padding_is_removed_only_for_attention_that_knows_packed_sequences(study
         config = verl_config(study.model_copy(update={"models": models}), "cold")
         assert config.actor_rollout_ref.model.use_remove_padding is packed
         assert config.critic.model.use_remove_padding is packed
+
+
+def test_the_cpu_has_batched_rollouts_and_a_gpu_verls_own(study):
+    agent = verl_config(study, "cold").actor_rollout_ref.rollout.agent
+    assert agent.agent_loop_manager_class == batched_rollouts.MANAGER
+    gpu = study.resources.model_copy(update={"gpu": 2})
+    agent = verl_config(study.model_copy(update={"resources": gpu}), "cold")
+    assert agent.actor_rollout_ref.rollout.agent.agent_loop_manager_class is None
 
 
 def test_environment_variables_set_the_keys_of_a_training_command(monkeypatch):
