@@ -132,7 +132,9 @@ def test_a_job_that_lost_its_engine_ends_within_a_minute_and_goes_on_when_run_ag
     killed = time.monotonic()
     assert snakemake.wait(timeout=END) == 1
     assert time.monotonic() - killed < END
-    assert "VLLM::EngineCore has ended, and training waits for it in vain" in study.terminal()
+    # verl notices by itself while it generates, and waits for ever at other moments.
+    found = "VLLM::EngineCore has ended, and training waits for it in vain|ended with exit code 1"
+    assert re.search(found, study.terminal())
     tail = study.log().rsplit("\nended: ", 1)[1]
     assert "Traceback (most recent call last)" in tail and "EngineDeadError" in tail
     assert study.processes() == []

@@ -144,7 +144,7 @@ def _train(
         progress("asked to stop: saving after this step; a second signal stops at once")
 
     try:
-        return run_owned(
+        code = run_owned(
             argv,
             environment(resources, attempt),
             log,
@@ -156,6 +156,9 @@ def _train(
     except UserError as error:
         repeat_traceback(log, str(error))
         raise UserError(f"{error}: see the end of {log}") from None
+    if 0 < code < 128 and not stop.exists():
+        repeat_traceback(log, f"exit code {code}")
+    return code
 
 
 def last_step(checkpoint_dir: Path) -> int:
