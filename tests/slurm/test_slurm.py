@@ -21,7 +21,7 @@ import psutil
 import pytest
 import yaml
 
-from criticflow import run_lock
+from criticflow import run_lock, slurm
 
 CLUSTER = os.environ.get("CRITICFLOW_TEST_SLURM", "")
 pytestmark = pytest.mark.skipif(not CLUSTER, reason="no Slurm here: run `make test-slurm`")
@@ -300,7 +300,7 @@ def sleeping_job() -> str:
         [*command, "--wrap=sleep 300"], capture_output=True, text=True, check=True
     )
     number = done.stdout.strip()
-    wait_for(lambda: run_lock._in_slurm(number), 60)
+    wait_for(lambda: slurm.runs(number), 60)
     return number
 
 
@@ -317,7 +317,7 @@ def test_a_lock_ends_with_the_slurm_job_of_its_owner(tmp_path, monkeypatch, caps
 
 
 def test_a_job_that_slurm_forgot_holds_no_lock():
-    assert run_lock._in_slurm("4000000") is False
+    assert slurm.runs("4000000") is False
 
 
 def test_gpus_come_from_the_configuration_and_an_interrupt_cancels_the_jobs(tmp_path):

@@ -179,7 +179,7 @@ class _Warden:
             self._wait(lambda: False, GRACE)
         for number, patience in ((signal.SIGTERM, 3.0), (signal.SIGKILL, 30.0)):
             self._signal_all(number)
-            if self._reap_until(lambda: not _descendants(), patience):
+            if self._reap_until(lambda: not descendants(), patience):
                 break
             # What was started meanwhile dies with the next round.
         if self.status is None:
@@ -192,7 +192,7 @@ class _Warden:
         self._reap_until(lambda: self.status is not None or enough(), seconds)
 
     def _signal_all(self, number: int) -> None:
-        for process in _descendants():
+        for process in descendants():
             try:
                 process.send_signal(number)
             except psutil.NoSuchProcess:
@@ -218,7 +218,8 @@ class _Warden:
                 self.status = status
 
 
-def _descendants() -> list[psutil.Process]:
+def descendants() -> list[psutil.Process]:
+    """All processes below this one."""
     return psutil.Process().children(recursive=True)
 
 

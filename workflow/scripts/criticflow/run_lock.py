@@ -16,7 +16,6 @@ import fcntl
 import json
 import os
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +25,7 @@ from typing import IO
 
 import psutil
 
+from criticflow import slurm
 from criticflow.errors import UserError
 from criticflow.logs import progress
 
@@ -59,8 +59,8 @@ class Owner:
         here = self.host == socket.gethostname()
         if here and _started(self.pid, self.started):
             return True
-        if self.slurm_job and self.slurm_job != _slurm_job():
-            return _in_slurm(self.slurm_job)
+        if self.slurm_job and self.slurm_job != slurm.job_id():
+            return slurm.runs(self.slurm_job)
         # A requeued job keeps its number, and runs once at a time.
         return False if here or self.slurm_job else None
 
@@ -181,11 +181,7 @@ def _write(stream: IO[str], text: str) -> None:
 
 def _me() -> Owner:
     started = psutil.Process().create_time()
-    return Owner(socket.gethostname(), os.getpid(), started, _slurm_job())
-
-
-def _slurm_job() -> str | None:
-    return os.environ.get("SLURM_JOB_ID")
+    return Owner(socket.gethostname(), os.getpid(), started, slurm.job_id())
 
 
 def _started(pid: int, when: float) -> bool:
@@ -195,16 +191,3 @@ def _started(pid: int, when: float) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - when) < 2
     except psutil.NoSuchProcess:
         return False
-
-
-def _in_slurm(job: str) -> bool | None:
-    """Whether a Slurm job's processes may be there; None without an answer."""
-    states = "RUNNING,COMPLETING,SUSPENDED,STOPPED"
-    command = ["squeue", "--noheader", "--jobs", job, "--states", states, "--format", "%T"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    except (FileNotFoundError, subprocess.TimeoutExpired):
-        return None
-    if done.returncode:
-        return False if "Invalid job id" in done.stderr else None  # forgotten, or no answer
-    return bool(done.stdout.strip())

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from criticflow.errors import UserError
-from criticflow.processes import alive
+from criticflow.processes import alive, descendants
 
 ESSENTIAL = (
     "gcs_server",
@@ -84,7 +84,7 @@ def essential_processes() -> dict[psutil.Process, str]:
     """
     found: dict[psutil.Process, str] = {}
     parents: dict[psutil.Process, int] = {}
-    for process in psutil.Process().children(recursive=True):
+    for process in descendants():
         try:
             title = process.cmdline()[0].rsplit("/", 1)[-1].split(" ")[0]
             parents[process] = process.ppid()
