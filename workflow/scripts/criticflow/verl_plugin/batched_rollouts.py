@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import ray
+import torch
 import transfer_queue as tq
 from omegaconf import DictConfig
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap
@@ -41,6 +42,10 @@ def replica_class() -> type[RolloutReplica]:
     from criticflow.verl_plugin.batched_server import BatchedReplica  # imports vLLM
 
     return BatchedReplica
+
+
+READ_IN_TRAINING = {"uid", "num_turns", "reward_model", "extra_fields"}
+"""What of a trajectory, beside its tensors, verl's trainer reads again."""
 
 
 class BatchedClient(LLMServerClient):
@@ -94,7 +99,12 @@ def _client(config: DictConfig, balancer: Any, servers: list[Any]) -> BatchedCli
 
 
 class BatchedQueue:
-    """The writes of an agent loop to verl's TransferQueue, those of many trajectories at once."""
+    """The writes of an agent loop to verl's TransferQueue, those of many trajectories at once.
+
+    verl adds the problem's whole row of the data set to a trajectory, and every worker copies it,
+    value by value, at each of its calls. Here a trajectory to train on goes without what nobody
+    reads again.
+    """
 
     def __init__(self) -> None:
         self.put = Together(self._put)
@@ -122,6 +132,8 @@ class BatchedQueue:
                 chosen = [r for r in rows if r[0] == partition and (r[2] is not None) == with_data]
                 if chosen:
                     _, keys, fields, tags = zip(*chosen, strict=True)
+                    if with_data and partition == "train":
+                        fields = [_to_train_on(row) for row in fields]
                     await tq.async_kv_batch_put(
                         keys=list(keys),
                         partition_id=partition,
@@ -129,6 +141,14 @@ class BatchedQueue:
                         tags=list(tags),
                     )
         return [None] * len(rows)
+
+
+def _to_train_on(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in row.items()
+        if isinstance(value, torch.Tensor) or name in READ_IN_TRAINING
+    }
 
 
 class InPlaceReward:
@@ -171,6 +191,15 @@ class BatchedAgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):
     ) -> None:
         output = await self.agent_loop.run(sampling_params, **kwargs)
         await self._agent_loop_postprocess(output, trajectory["validate"], **kwargs)
+
+    # Ray sends an actor's inherited methods by value, with names of their module as they were. By
+    # way of these two, verl's come from the module itself, where the queue has been exchanged.
+
+    async def _run_prompt(self, *args: Any, **kwargs: Any) -> None:
+        await super()._run_prompt(*args, **kwargs)
+
+    async def _agent_loop_postprocess(self, *args: Any, **kwargs: Any) -> None:
+        await super()._agent_loop_postprocess(*args, **kwargs)
 
 
 class BatchedAgentLoopManager(AgentLoopManagerTQ):
