@@ -13,7 +13,9 @@ import pandas as pd
 from criticflow import base_model, config, evaluate, probe
 from criticflow.data import prepare
 from criticflow.errors import UserError
+from criticflow.files import write_json
 from criticflow.sampling import Engine
+from criticflow.scoring import read_problems
 
 TASK = config.Task(
     kind="countdown",
@@ -53,6 +55,17 @@ def main(out: Path) -> None:
             engine.generate(prompts, 1, 1.0, 60, 0)
         except UserError as error:
             (out / "too_long.txt").write_text(str(error))
+        problems = read_problems(out / "data/test.parquet")
+        most = int(sample["all"]["prompt_tokens"].map(len).max()) - 1
+        fitting, left_out = engine.fitting(problems, most)
+        write_json(
+            out / "fitting.json",
+            {"most": most, "left_out": left_out, "prompts": engine.render(fitting["prompt"])},
+        )
+        try:
+            engine.fitting(problems, 1)
+        except UserError as error:
+            (out / "none_fits.txt").write_text(str(error))
     for name, frame in sample.items():
         frame.to_parquet(out / f"{name}.parquet")
     test = out / "data/test.parquet"

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from criticflow import config
-from criticflow.data import SPLITS, count_long_prompts, prepare
+from criticflow.data import SPLITS, prepare
 from criticflow.errors import UserError
 from criticflow.files import read_json, sha256
 from criticflow.tasks import get_task
@@ -264,30 +264,6 @@ def test_an_unknown_format_is_an_error(source, tmp_path):
     task = gsm8k(config.Source(files={**source.files, "test": "rows.xlsx"}))
     with pytest.raises(UserError, match=r"expected a \.jsonl, \.parquet or \.csv file"):
         prepare("sums", task, tmp_path)
-
-
-class Characters:
-    """A tokenizer with a token per character and a chat template, as transformers calls it."""
-
-    def apply_chat_template(self, messages, tokenize, add_generation_prompt):
-        assert not tokenize
-        assert add_generation_prompt
-        return "".join(f"<{message['content']}>" for message in messages) + ":"
-
-    def __call__(self, texts, add_special_tokens):
-        return {"input_ids": [list(map(ord, text)) for text in texts]}
-
-
-def test_long_prompts_are_counted_and_kept(tmp_path):
-    rows = [question(n) for n in range(5, 15)]
-    source = config.Source(files={"train": write(tmp_path / "t.jsonl", rows)})
-    task = gsm8k(source, val=1, test=1).model_copy(update={"prompt": "{question}"})
-    prepare("sums", task, tmp_path)
-    lengths = [len(row["prompt"][0]["content"]) + 3 for row in load(tmp_path, "train")]
-    path = tmp_path / "train.parquet"
-    assert count_long_prompts(path, Characters(), 17) == sum(length > 17 for length in lengths)
-    assert count_long_prompts(path, Characters(), max(lengths)) == 0
-    assert count_long_prompts(path, Characters(), 1) == 8
 
 
 @needs_real_data

@@ -109,10 +109,21 @@ def test_rows_are_complete(out):
     assert "exceed the engine's 64" in (out / "too_long.txt").read_text()
 
 
+def test_prompts_that_are_too_long_are_left_out_and_counted(out):
+    found = read_json(out / "fitting.json")
+    prompts = read(out, "greedy")
+    fits = prompts["prompt_tokens"].map(len) <= found["most"]
+    assert found["prompts"] == list(prompts["prompt"][fits])
+    assert found["left_out"] == (~fits).sum() > 0
+    assert "every prompt is longer than 1 tokens" in (out / "none_fits.txt").read_text()
+
+
 def test_probe_writes_figures_that_fit_its_samples(out):
     summary = read_json(out / "probe/summary.json")
     samples = pd.read_parquet(out / "probe/samples.parquet")
     assert summary["n_prompts"] == 32 and len(samples) == 32 * 4
+    rows = len(pd.read_parquet(out / "data/train.parquet"))
+    assert summary["training_prompts"] == rows and summary["prompts_too_long"] == 0
     figures = summary["figures"]
     assert figures["accuracy"]["value"] == pytest.approx(samples["correct"].mean())
     assert figures["pass@1"] == figures["accuracy"]

@@ -55,6 +55,10 @@ CRITIC = {
     "prompt_value": {"correlation": {"value": 0.6, "low": 0.5, "high": 0.7}},
 }
 PROBE = {
+    "n_prompts": 128,
+    "n_samples": 16,
+    "training_prompts": 4360,
+    "prompts_too_long": 12,
     "figures": {"accuracy": {"value": 0.3, "low": 0.25, "high": 0.35}},
     "verdict": {"criteria": {"accuracy": {"ok": True}}, "advice": ["fix the prompt"]},
     "examples": {

@@ -108,21 +108,6 @@ def prepare(name: str, task: config.Task, out_dir: Path | str) -> dict[str, Any]
     return manifest
 
 
-def count_long_prompts(parquet: Path | str, tokenizer: Any, limit: int) -> int:
-    """How many prompts of a prepared file have more than ``limit`` tokens.
-
-    ``tokenizer`` is a transformers tokenizer with a chat template. Counted is what a model is
-    given, the opening of its own turn included; nothing is cut or dropped.
-    """
-    prompts = pq.read_table(parquet, columns=["prompt"])["prompt"].to_pylist()
-    texts = [
-        tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        for messages in prompts
-    ]
-    tokens = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-    return sum(len(ids) > limit for ids in tokens)
-
-
 def _split(name: str, task: config.Task) -> dict[str, _Part]:
     """Read and clean the splits that there are; cut out of train those that there are not."""
     kind, sizes = get_task(task.kind), task.split

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from criticflow import config, metrics
-from criticflow.errors import UserError, run_program
+from criticflow.errors import run_program
 from criticflow.files import replacing, write_json
 from criticflow.logs import progress
 from criticflow.sampling import Engine
@@ -58,8 +58,6 @@ def run(
     most = max_response_length
     with Engine(model_path, model, max_prompt_length + most, resources) as engine:
         problems, too_long = engine.fitting(problems, max_prompt_length)
-        if problems.empty:
-            raise UserError(f"{test_parquet}: every prompt is longer than {max_prompt_length}")
         prompts = list(problems["prompt"])
         greedy = engine.generate(prompts, 1, 0.0, most, evaluate.seed)
         sampled = engine.generate(prompts, evaluate.n, evaluate.temperature, most, evaluate.seed)

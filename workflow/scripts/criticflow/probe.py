@@ -50,16 +50,13 @@ def run(
             ``gate: fail``, the verdict is bad (after everything was written).
     """
     problems = read_problems(train_parquet)
-    if probe.filter is None:
-        order = np.random.default_rng(probe.seed).permutation(len(problems))[: probe.prompts]
-        problems = problems.iloc[np.sort(order)].reset_index(drop=True)
+    rows = len(problems)
     most = task.max_response_length
     with Engine(model_path, model, task.max_prompt_length + most, resources) as engine:
         problems, too_long = engine.fitting(problems, task.max_prompt_length)
-        if problems.empty:
-            raise UserError(
-                f"{train_parquet}: every prompt is longer than {task.max_prompt_length}"
-            )
+        if probe.filter is None:
+            order = np.random.default_rng(probe.seed).permutation(len(problems))[: probe.prompts]
+            problems = problems.iloc[np.sort(order)].reset_index(drop=True)
         sampled = engine.generate(
             list(problems["prompt"]), probe.n, probe.temperature, most, probe.seed
         )
@@ -68,7 +65,8 @@ def run(
         "n_prompts": len(problems),
         "n_samples": probe.n,
         "temperature": probe.temperature,
-        "prompts_too_long": too_long,
+        "training_prompts": rows,
+        "prompts_too_long": too_long,  # of all training prompts; training leaves them out
         "figures": figures(samples, probe),
     }
     summary["verdict"] = verdict(summary["figures"], probe)

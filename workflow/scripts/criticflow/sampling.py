@@ -15,6 +15,7 @@ import pandas as pd
 
 from criticflow import config
 from criticflow.errors import UserError
+from criticflow.logs import progress
 from criticflow.model_directory import check_model_directory
 
 Messages = Sequence[dict[str, str]]
@@ -106,10 +107,25 @@ class Engine:
         ]
 
     def fitting(self, problems: pd.DataFrame, most: int) -> tuple[pd.DataFrame, int]:
-        """Problems whose ``prompt`` has at most ``most`` tokens, and how many have more."""
+        """Problems whose ``prompt`` has at most ``most`` tokens, and how many have more.
+
+        Counted is what a model is given, the opening of its own turn included. verl drops the same
+        prompts from training.
+
+        Raises:
+            UserError: none fits.
+        """
         lengths = [len(ids) for ids in self._encode(self.render(list(problems["prompt"])))]
         fits = [length <= most for length in lengths]
-        return problems[fits].reset_index(drop=True), len(fits) - sum(fits)
+        too_long = len(fits) - sum(fits)
+        if too_long == len(fits):
+            raise UserError(
+                f"every prompt is longer than {most} tokens, the shortest has {min(lengths)}: "
+                "raise max_prompt_length or shorten the task's prompt"
+            )
+        if too_long:
+            progress(f"{too_long} of {len(fits)} prompts are over {most} tokens and left out")
+        return problems[fits].reset_index(drop=True), too_long
 
     def generate(
         self,

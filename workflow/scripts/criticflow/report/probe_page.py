@@ -34,7 +34,10 @@ def _probe(summary: dict[str, Any]) -> list[str]:
         [escape(name.replace("_", " ")), html.estimate(figure), criteria.get(name, "")]
         for name, figure in summary["figures"].items()
     ]
+    long, rows = summary["prompts_too_long"], summary["training_prompts"]
     return [
+        f"<p>{summary['n_prompts']} prompts, {summary['n_samples']} samples of each. Of the {rows} "
+        f"training prompts {long} are too long and left out.</p>\n",
         html.bullets(verdict["advice"]),
         html.table(["figure", "value", "verdict"], figures),
         *(_examples(title, summary["examples"][group]) for group, title in _GROUPS.items()),
