@@ -5,43 +5,19 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
 import yaml
+from small_study import PROJECT, RUNS, STEPS, TIMEOUT, command, processes_in
 
 pytestmark = pytest.mark.e2e
 
-PROJECT = Path(__file__).parents[2]
-TIMEOUT = 900
-STEPS = 4
-
-SMALL = {
-    "models": {"tiny": {"build": {"sft": {"steps": 120}}}},
-    "tasks": {"countdown-mini": {"split": {"val": 16, "test": 48}}},
-    "probe": {"n": 4, "prompts": 32},
-    "train": {
-        "steps": STEPS,
-        "batch_size": 16,
-        "mini_batch_size": 8,
-        "micro_batch_size": 4,
-        "critic_warmup": 1,
-        "save_every": 2,
-    },
-    "evaluate": {"n": 2, "k": [1, 2], "resamples": 200},
-}
-
 
 def make(workdir: Path) -> subprocess.CompletedProcess[str]:
-    (workdir / "small.yaml").write_text(yaml.safe_dump(SMALL), encoding="utf-8")
-    command = [sys.executable, "-m", "snakemake", "--cores", "all", "--directory", str(workdir)]
-    command += ["--snakefile", str(PROJECT / "workflow" / "Snakefile")]
-    command += ["--configfile", str(workdir / "small.yaml")]
     return subprocess.run(
-        command,
+        command(workdir),
         cwd=PROJECT,
         text=True,
         stdout=subprocess.PIPE,
@@ -49,18 +25,6 @@ def make(workdir: Path) -> subprocess.CompletedProcess[str]:
         timeout=TIMEOUT,
         check=False,
     )
-
-
-def processes_in(folder: Path) -> list[str]:
-    """Command lines of all processes that work in ``folder``: what a study starts, works there."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if Path(process.cwd()).is_relative_to(folder):
-                found.append(" ".join(process.cmdline()) or process.name())
-        except psutil.Error:
-            continue  # it ended meanwhile, or is somebody else's
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +41,7 @@ def study(tmp_path_factory) -> tuple[Path, str]:
     return workdir, done.stdout
 
 
-@pytest.mark.parametrize("run", ["cold", "warm-frozen-m50"])
+@pytest.mark.parametrize("run", RUNS)
 def test_each_run_leaves_its_results(study, run):
     folder = study[0] / "results/runs" / run / "seed0"
     metrics = pd.read_parquet(folder / "metrics.parquet")
@@ -94,11 +58,20 @@ def test_each_run_leaves_its_results(study, run):
     assert len(critic["id2label"]) == 1
 
 
+@pytest.mark.parametrize("run", RUNS)
+def test_of_a_converted_run_the_weights_are_kept_and_the_optimizers_are_not(study, run):
+    checkpoints = study[0] / "results/checkpoints" / run / "seed0"
+    shards = [path.relative_to(checkpoints) for path in checkpoints.rglob("*_rank_*.pt")]
+    names = {(str(path.parent), path.name.split("_world_size")[0]) for path in shards}
+    folders = [f"global_step_{STEPS}/{kind}" for kind in ("actor", "critic")]
+    assert names == {(folder, part) for folder in folders for part in ("model", "extra_state")}
+
+
 def test_the_warm_run_started_from_the_trained_critic_and_left_it_alone(study):
     runs = study[0] / "results/runs"
     warm = yaml.safe_load((runs / "warm-frozen-m50/seed0/config.yaml").read_text())
     assert warm["verl"]["critic"]["model"]["path"] == "results/runs/cold/seed0/critic"
-    critics = [runs / run / "seed0/critic/model.safetensors" for run in ("cold", "warm-frozen-m50")]
+    critics = [runs / run / "seed0/critic/model.safetensors" for run in RUNS]
     assert critics[0].read_bytes() == critics[1].read_bytes()
 
 
@@ -121,7 +94,7 @@ def test_the_summary_has_a_row_per_model_with_differences_to_base(study):
 
 def test_each_critic_is_judged_on_its_own_actors_responses(study):
     found = {}
-    for run in ("cold", "warm-frozen-m50"):
+    for run in RUNS:
         folder = study[0] / "results/eval/critics" / run / "seed0"
         found[run] = json.loads((folder / "summary.json").read_text())
         assert (folder / "critic.png").read_bytes().startswith(b"\x89PNG")
@@ -132,7 +105,7 @@ def test_each_critic_is_judged_on_its_own_actors_responses(study):
         returns = found[run]["positions"][0]["mean_return"]
         assert returns == pytest.approx(sampled["score"].mean())
     # The same weights, other responses.
-    cold, warm = (found[run]["tokens"]["mean_value"] for run in ("cold", "warm-frozen-m50"))
+    cold, warm = (found[run]["tokens"]["mean_value"] for run in RUNS)
     assert cold != warm
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import signal
 import subprocess
@@ -15,11 +16,11 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
+from small_study import PROJECT, processes_in
 
 pytestmark = pytest.mark.e2e
 
-PROJECT = Path(__file__).parents[2]
-STEPS = 5
+STEPS = 6
 START, END = 240.0, 60.0
 """Seconds until the first steps are made, and until everything has ended."""
 
@@ -45,13 +46,18 @@ class Study:
         self.workdir = workdir
         (workdir / "small.yaml").write_text(yaml.safe_dump(SMALL), encoding="utf-8")
 
-    def start(self, target: str = METRICS) -> subprocess.Popen[str]:
+    def start(self, target: str = METRICS, **env: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "snakemake", "--cores", "all", target]
         command += ["--directory", str(self.workdir), "--configfile", "small.yaml"]
         command += ["--snakefile", str(PROJECT / "workflow" / "Snakefile")]
         output = open(self.workdir / "terminal", "w", encoding="utf-8")  # noqa: SIM115
         return subprocess.Popen(
-            command, cwd=self.workdir, stdout=output, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=self.workdir,
+            env=os.environ | env,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     def finish(self, target: str = METRICS) -> str:
@@ -69,14 +75,7 @@ class Study:
 
     def processes(self) -> list[psutil.Process]:
         """What works in the directory, as all that a study starts does."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if Path(process.cwd()).is_relative_to(self.workdir):
-                    found.append(process)
-            except psutil.Error:
-                continue  # it ended meanwhile, or is somebody else's
-        return found
+        return processes_in(self.workdir)
 
     def log(self) -> str:
         path = self.workdir / "logs/train_run/cold/seed0.log"
@@ -147,7 +146,7 @@ def test_a_job_that_lost_its_engine_ends_within_a_minute_and_goes_on_when_run_ag
 
 
 @pytest.mark.slow
-def test_weights_after_sigterm_and_sigkill_equal_those_of_an_uninterrupted_run(study, tmp_path):
+def test_weights_after_three_interruptions_equal_those_of_an_uninterrupted_run(study, tmp_path):
     uninterrupted = Study(tmp_path)
     uninterrupted.finish()
 
@@ -157,11 +156,17 @@ def test_weights_after_sigterm_and_sigkill_equal_those_of_an_uninterrupted_run(s
     study.wait_for(f"step 1/{STEPS}", snakemake)
     snakemake.send_signal(signal.SIGTERM)
     assert snakemake.wait(timeout=END) == 1
-    assert "was asked to stop and did so after step" in study.terminal()
+    assert "saved and stopped, as it was asked to: a retry" in study.terminal()
+    assert study.processes() == []
+
+    snakemake = study.start(SLURM_JOB_END_TIME=str(time.time() + 60))
+    assert snakemake.wait(timeout=START) == 1
+    assert "saved and stopped, because Slurm's time limit is near: a retry" in study.terminal()
+    assert study.log().splitlines()[-1].startswith("error: training of cold, seed 0, saved and")
     assert study.processes() == []
 
     snakemake = study.start()
-    study.wait_for(f"step 4/{STEPS}", snakemake)
+    study.wait_for(f"step 5/{STEPS}", snakemake)
     snakemake.kill()
     snakemake.wait()
     deadline = time.monotonic() + END

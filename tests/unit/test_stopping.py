@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 
+import pytest
+
+from criticflow.run_checkpoints import TRACKER
+from criticflow.run_training import ending
+from criticflow.training_log import next_attempt
 from criticflow.verl_plugin.stopping import MARGIN, STOP, EarlyStop
 
 
@@ -12,6 +18,7 @@ def test_it_goes_on_until_it_is_asked_to_stop(tmp_path):
     assert early.reason() is None and early.reason() is None
     (tmp_path / STOP).touch()
     assert early.reason() == "as it was asked to"
+    assert (tmp_path / STOP).read_text() == "as it was asked to"
 
 
 def test_the_first_step_of_an_attempt_is_always_made(tmp_path):
@@ -26,3 +33,26 @@ def test_slurms_time_limit_leaves_room_for_a_checkpoint(tmp_path, monkeypatch):
     assert early.reason() is None
     monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time() + MARGIN - 10)))
     assert early.reason() == "because Slurm's time limit is near"
+    assert (tmp_path / STOP).read_text() == "because Slurm's time limit is near"
+
+
+@pytest.mark.parametrize(
+    ("stop", "saved", "made", "code", "how"),
+    [
+        ("why", 3, 3, 1, "saved and stopped, why: a retry, or the same command, goes on from"),
+        ("", 2, 3, 137, "was asked to stop, and ended by signal before it had saved: a retry"),
+        ("why", 2, 3, 1, None),  # the checkpoint could not be written
+        ("", 2, 3, 1, None),  # it failed after it was asked
+        (None, 2, 3, 1, None),
+        ("why", 4, 4, 1, None),  # after the last step
+    ],
+    ids=["saved", "killed", "not saved", "failed when asked", "failed", "failed at the end"],
+)
+def test_whether_a_training_that_ended_early_was_to_stop(tmp_path, stop, saved, made, code, how):
+    if stop is not None:
+        (tmp_path / STOP).write_text(stop)
+    (tmp_path / TRACKER).write_text(str(saved))
+    rows = [json.dumps({"step": step, "data": {}}) for step in range(1, made + 1)]
+    next_attempt(tmp_path / "metrics").write_text("\n".join(rows))
+    said = ending(tmp_path, 4, code)
+    assert said is None if how is None else said.startswith(how)

@@ -108,8 +108,17 @@ def test_what_is_finished_is_not_run_again(finished):
             Counter(evaluate_base=1, evaluate_run=2, evaluate_critic=2) + TABLES,
         ),
         ({"tasks": {"unused": {"kind": "gsm8k", "source": {"hub": "owner/name"}}}}, Counter()),
+        ({"resources": {"free_converted": "all"}}, Counter()),
     ],
-    ids=["one run", "the run before it", "a further run", "probe", "evaluation", "unused task"],
+    ids=[
+        "one run",
+        "the run before it",
+        "a further run",
+        "probe",
+        "evaluation",
+        "unused task",
+        "what is kept",
+    ],
 )
 def test_a_changed_setting_reruns_what_depends_on_it(finished, overlay, jobs):
     changed = planned(finished, overlay=overlay)

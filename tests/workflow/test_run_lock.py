@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from snake import SNAKEFILE
 
 from criticflow import run_lock
 from criticflow.errors import UserError
@@ -28,6 +29,26 @@ with run_lock.run_lock(Path(sys.argv[1])) as fd:
     child = subprocess.Popen(["sleep", "600"], pass_fds=[fd])
     print("child", child.pid, flush=True)
     time.sleep(600)
+"""
+
+# A training stage as Snakemake starts it, which has survived its Snakemake.
+STAGE = """
+from pathlib import Path
+from types import SimpleNamespace
+from criticflow.run_lock import run_lock
+from criticflow.stage import run_stage
+
+def main(snakemake):
+    import time
+    with run_lock(Path("results/checkpoints/cold/seed0")):
+        print("step 1/40", flush=True)
+        while not Path("go on").exists():
+            time.sleep(0.1)
+        print("step 2/40", flush=True)
+        time.sleep(600)
+
+log = ["logs/train_run/cold/seed0.log"]
+run_stage(SimpleNamespace(rule="train_run", wildcards=["cold", "0"], log=log), main)
 """
 
 
@@ -149,3 +170,32 @@ def test_a_lock_that_cannot_be_read_is_an_error_that_names_the_file(run):
     run_lock.lock_path(run).write_text('{"host": "here", "pid": ')
     with pytest.raises(UserError, match=r"seed0\.lock names no owner: delete it"):
         run_lock.run_lock(run).__enter__()
+
+
+def test_a_second_training_job_leaves_the_log_of_the_first_as_it_is(tmp_path):
+    inputs = [f"data/countdown-mini/{split}.parquet" for split in ("train", "val")]
+    for name in [*inputs, "probe/tiny/countdown-mini/summary.json", "models/tiny/config.json"]:
+        (tmp_path / "results" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "results" / name).touch()
+    log = tmp_path / "logs/train_run/cold/seed0.log"
+    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--allowed-rules", "train_run"]
+    command += ["--snakefile", str(SNAKEFILE), "--directory", str(tmp_path)]
+    command += ["--", "results/runs/cold/seed0/metrics.parquet"]
+
+    def says(text: str) -> bool:
+        return log.exists() and text in log.read_text()
+
+    (tmp_path / "first.py").write_text(STAGE)
+    with open(tmp_path / "terminal", "w") as terminal:
+        jobs = [subprocess.Popen([sys.executable, "first.py"], cwd=tmp_path, stderr=terminal)]
+        try:
+            wait_for(lambda: says("step 1/40"))
+            jobs.append(subprocess.Popen(command, stdout=terminal, stderr=terminal))
+            wait_for(lambda: says("waiting for process"), 120)
+            (tmp_path / "go on").touch()
+            wait_for(lambda: says("step 2/40"))
+        finally:
+            for job in reversed(jobs):
+                job.terminate()
+                job.wait(60)
+    assert log.read_text().startswith("step 1/40\nwaiting for process ")

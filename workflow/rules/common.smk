@@ -73,6 +73,11 @@ def settings(part):
     return part.model_dump(mode="json", by_alias=True)
 
 
+def job_resources():
+    """What a job may use; what is kept of a run afterwards is no job's concern."""
+    return CONFIG.resources.model_dump(mode="json", exclude={"free_converted"})
+
+
 def run_settings(run):
     """The configuration less all that does not concern one run.
 
@@ -86,7 +91,7 @@ def run_settings(run):
     tasks = {CONFIG.runs[name].task for name in runs}
     tasks |= {build.task for name in models if (build := CONFIG.models[name].build)}
     whole = CONFIG.model_dump(mode="json", by_alias=True)
-    part = {"resources": whole["resources"]}
+    part = {"resources": job_resources()}
     for section, names in (("runs", runs), ("models", models), ("tasks", tasks)):
         part[section] = {name: whole[section][name] for name in sorted(names)}
     return part

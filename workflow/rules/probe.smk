@@ -30,7 +30,7 @@ rule probe_signal:
         model=lambda wildcards: settings(CONFIG.models[wildcards.model]),
         task=lambda wildcards: settings(CONFIG.tasks[wildcards.task]),
         probe=settings(CONFIG.probe),
-        resources=settings(CONFIG.resources),
+        resources=job_resources(),
     message:
         "Probe {wildcards.model} on {wildcards.task}: is there something to learn?"
     script:

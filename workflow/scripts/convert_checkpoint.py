@@ -7,11 +7,13 @@ from criticflow.stage import run_stage
 
 def main(snakemake) -> None:
     from criticflow.checkpoint.convert import convert
-    from criticflow.run_training import last_checkpoint
+    from criticflow.run_checkpoints import converting
 
-    step = last_checkpoint(Path(snakemake.params.checkpoints))
     kind = snakemake.wildcards.kind
-    convert(step / kind, Path(snakemake.output.model), kind)
+    # No parameter of the rule: nothing is converted again because this changes.
+    freed = snakemake.config["resources"]["free_converted"]
+    with converting(Path(snakemake.params.checkpoints), kind, freed) as folder:
+        convert(folder, Path(snakemake.output.model), kind)
 
 
 run_stage(snakemake, main)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from criticflow.run_lock import may_be_owned
 from criticflow.stage import run_stage
 
 
@@ -24,4 +25,9 @@ def main(snakemake) -> None:
 
 # A minute more than training itself has to save.
 save_minutes = snakemake.params.config["resources"]["save_minutes"]
-run_stage(snakemake, main, grace=60 * (save_minutes + 1))
+run_stage(
+    snakemake,
+    main,
+    grace=60 * (save_minutes + 1),
+    log_in_use=lambda: may_be_owned(Path(snakemake.params.checkpoints)),
+)

@@ -19,16 +19,15 @@ from criticflow.logs import progress, terminal_fds
 from criticflow.preflight import check_training
 from criticflow.processes import run_owned
 from criticflow.provenance import collect
+from criticflow.run_checkpoints import last_step
 from criticflow.run_lock import run_lock
 from criticflow.slurm import end_time
-from criticflow.training_log import Progress, metrics_table, next_attempt
+from criticflow.training_log import Progress, attempts, metrics_table, next_attempt, read_rows
 from criticflow.verl_overrides import verl_overrides
 from criticflow.verl_plugin.stopping import STOP
 from criticflow.watchdog import Watchdog, repeat_traceback
 
 logger = logging.getLogger(__name__)
-
-TRACKER = "latest_checkpointed_iteration.txt"
 
 
 def train_run(
@@ -68,12 +67,12 @@ def train_run(
         "settings": settings.model_dump(mode="json", by_alias=True),
         "model": config.models[settings.model].model_dump(mode="json"),
         "task": config.tasks[settings.task].model_dump(mode="json"),
-        "resources": config.resources.model_dump(mode="json"),
+        "resources": config.resources.model_dump(mode="json", exclude={"free_converted"}),
     }
     with run_lock(checkpoint_dir) as lock:
-        # How long one waits has no part in what comes out.
-        waits = {"stall_minutes", "save_minutes"}
-        lasting = config.resources.model_dump(mode="json", exclude=waits)
+        # How long one waits, and what one keeps, has no part in what comes out.
+        aside = {"stall_minutes", "save_minutes", "free_converted"}
+        lasting = config.resources.model_dump(mode="json", exclude=aside)
         claimed = fingerprint.fingerprint({**used, "resources": lasting}, inputs)
         fingerprint.claim(checkpoint_dir, claimed)
 
@@ -97,15 +96,10 @@ def train_run(
             progress(f"starting verl from step {done} of {steps}")
             argv = [sys.executable, "-m", "criticflow.train", *overrides]
             code = _train(argv, config.resources, checkpoint_dir, steps, log, lock)
-            if last_step(checkpoint_dir) < steps and (checkpoint_dir / STOP).exists():
-                raise UserError(
-                    f"training of {run}, seed {seed}, was asked to stop and did so after step "
-                    f"{last_step(checkpoint_dir)} of {steps}: the same command goes on from there"
-                )
             if code:
-                raise UserError(
-                    f"training of {run}, seed {seed}, ended with exit code {code}: see {log}"
-                )
+                how = ending(checkpoint_dir, steps, code)
+                how = how or f"ended with exit code {code}: see {log}"
+                raise UserError(f"training of {run}, seed {seed}, {how}")
 
         run_dir.mkdir(parents=True, exist_ok=True)
         table = metrics_table(metrics, steps)
@@ -156,28 +150,29 @@ def _train(
     except UserError as error:
         repeat_traceback(log, str(error))
         raise UserError(f"{error}: see the end of {log}") from None
-    if 0 < code < 128 and not stop.exists():
+    if 0 < code < 128 and ending(checkpoint_dir, steps, code) is None:
         repeat_traceback(log, f"exit code {code}")
     return code
 
 
-def last_step(checkpoint_dir: Path) -> int:
-    """The step of the last complete checkpoint; 0 if there is none."""
-    tracker = checkpoint_dir / TRACKER
-    return int(tracker.read_text()) if tracker.is_file() else 0
+def ending(checkpoint_dir: Path, steps: int, code: int) -> str | None:
+    """How a training ended that was to stop before its last step; None: it failed by itself.
 
-
-def last_checkpoint(checkpoint_dir: Path) -> Path:
-    """Folder of the last complete checkpoint.
-
-    Raises:
-        UserError: there is none.
+    Args:
+        steps: how many it was to make.
+        code: exit code of the newest attempt, not 0.
     """
-    step = last_step(checkpoint_dir)
-    folder = checkpoint_dir / f"global_step_{step}"
-    if not step or not folder.is_dir():
-        raise UserError(f"{checkpoint_dir} holds no complete checkpoint: train the run first")
-    return folder
+    stop, saved = checkpoint_dir / STOP, last_step(checkpoint_dir)
+    if saved >= steps or not stop.exists():
+        return None
+    going_on = f"a retry, or the same command, goes on from step {saved} of {steps}"
+    newest = attempts(checkpoint_dir / "metrics")[-1:]
+    made = max((row["step"] for path in newest for row in read_rows(path)), default=0)
+    if (reason := stop.read_text(encoding="utf-8")) and made == saved:
+        return f"saved and stopped, {reason}: {going_on}"
+    if code > 128:
+        return f"was asked to stop, and ended by signal before it had saved: {going_on}"
+    return None
 
 
 def environment(resources: Resources, metrics: Path) -> dict[str, str]:
@@ -192,6 +187,8 @@ def environment(resources: Resources, metrics: Path) -> dict[str, str]:
         "PYTHONWARNINGS": "ignore",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_COLOR_PREFIX": "0",
+        # Ray would give its workers, which do all the work, a priority far below everything else.
+        "RAY_worker_niceness": "0",
         # No cluster beyond this machine: Ray, and with it verl and vLLM, talks and listens on
         # loopback alone. (It does so by itself on the systems that the variable is named after.)
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",

@@ -248,6 +248,9 @@ class Resources(Strict):
     save_minutes: float = Field(
         5, gt=0, description="what SIGTERM leaves a training job to end its step and save"
     )
+    free_converted: Literal["none", "optimizer", "all"] = Field(
+        "optimizer", description="what of a finished run's checkpoint goes once it is converted"
+    )
 
     @property
     def device(self) -> Literal["cpu", "cuda"]:

@@ -1,0 +1,140 @@
+"""Which raw checkpoints a finished run keeps once its models are converted."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from criticflow import fingerprint, run_lock
+from criticflow.errors import UserError
+from criticflow.run_checkpoints import TRACKER, converting
+
+SETTINGS = {"settings": {"steps": 4}, "inputs": {}}
+SMALL = {
+    "fingerprint.json",
+    "metrics/attempt-0000.jsonl",
+    TRACKER,
+    "global_step_4/data.pt",
+    *(
+        f"global_step_4/{kind}/{name}"
+        for kind in ("actor", "critic")
+        for name in ("extra_state_world_size_1_rank_0.pt", "huggingface/config.json")
+    ),
+}
+
+
+def shard(kind: str, part: str) -> str:
+    return f"global_step_4/{kind}/{part}_world_size_1_rank_0.pt"
+
+
+ALL = SMALL | {shard(kind, part) for kind in ("actor", "critic") for part in ("model", "optim")}
+
+
+def files(directory: Path) -> set[str]:
+    return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> Path:
+    """The names that verl gives its files; `tests/e2e` has its own files."""
+    monkeypatch.setattr(run_lock, "POLL", 0.05)
+    directory = tmp_path / "seed0"
+    for name in ALL:
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).touch()
+    (directory / TRACKER).write_text("4")
+    (directory / fingerprint.NAME).write_text(json.dumps(SETTINGS))
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("freed", "gone"), [("none", set()), ("optimizer", {shard("actor", "optim")})]
+)
+def test_what_is_freed_of_the_kind_that_was_converted(run, freed, gone):
+    with converting(run, "actor", freed) as folder:
+        assert folder == run / "global_step_4/actor"
+        assert files(run) == ALL
+    assert files(run) == ALL - gone
+
+
+def test_all_goes_with_the_last_kind_and_not_before(run):
+    with converting(run, "actor", "all"):
+        pass
+    gone = {shard("actor", "model"), shard("actor", "optim"), fingerprint.NAME}
+    assert files(run) == ALL - gone
+    with converting(run, "critic", "all"):
+        pass
+    assert not run.exists()
+
+
+def test_a_training_starts_afresh_where_weights_are_gone(run):
+    with converting(run, "actor", "all"):
+        pass
+    fingerprint.claim(run, SETTINGS)
+    assert files(run) == {fingerprint.NAME}
+
+
+def test_kinds_converted_side_by_side_leave_nothing(run):
+    barrier = threading.Barrier(2)
+
+    def convert(kind: str) -> None:
+        with converting(run, kind, "all"):
+            barrier.wait()
+
+    threads = [threading.Thread(target=convert, args=[kind]) for kind in ("actor", "critic")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not run.exists()
+
+
+def test_a_failed_conversion_frees_nothing(run):
+    with pytest.raises(UserError, match="disk"), converting(run, "actor", "all"):
+        raise UserError("the disk is full")
+    assert files(run) == ALL
+
+
+@pytest.mark.parametrize("waited", [False, True], ids=["before", "while waiting for the lock"])
+def test_a_directory_that_another_training_took_meanwhile_is_left_alone(run, waited):
+    """As when Snakemake was killed, and its conversion went on in Slurm beside a new training."""
+    other = SETTINGS | {"settings": {"steps": 8}}
+    theirs = run / shard("actor", "optim")
+
+    def train() -> None:
+        fingerprint.claim(run, other)
+        theirs.parent.mkdir(parents=True)
+        theirs.touch()
+        (run / TRACKER).write_text("4")
+
+    def hold() -> None:
+        with run_lock.run_lock(run):
+            held.set()
+            wanted.wait(10)
+            train()
+
+    held, wanted = threading.Event(), threading.Event()
+    holder = threading.Thread(target=hold)
+    with converting(run, "actor", "optimizer"):
+        if waited:
+            holder.start()
+            held.wait(10)
+            threading.Timer(0.2, wanted.set).start()
+        else:
+            train()
+    if waited:
+        holder.join()
+    assert theirs.exists()
+
+
+@pytest.mark.parametrize("kept", [["critic"], []], ids=["other kind left", "nothing left"])
+def test_a_conversion_of_what_was_deleted_says_how_to_get_it_again(run, kept):
+    for kind in {"actor", "critic"} - set(kept):
+        with converting(run, kind, "all"):
+            pass
+    error = r"no weights of the actor.*free_converted.*delete that directory.*metrics\.parquet"
+    with pytest.raises(UserError, match=error), converting(run, "actor", "all"):
+        pass
