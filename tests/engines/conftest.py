@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import whole_runs
 
 from criticflow.base_model import initial_model
 from criticflow.char_tokenizer import char_tokenizer
@@ -15,4 +16,12 @@ def base_model(tmp_path_factory) -> Path:
     tokenizer = char_tokenizer(build.max_positions)
     initial_model(build, tokenizer).save_pretrained(path)
     tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory) -> Path:
+    """What whole runs need, and where they are."""
+    path = tmp_path_factory.mktemp("runs")
+    whole_runs.materials(path)
     return path

@@ -17,6 +17,7 @@ from verl.trainer.config import CheckpointConfig
 from verl.utils import tensordict_utils as tu
 from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig, TrainingWorkerConfig
 from verl.workers.engine import EngineRegistry
+from verl.workers.engine.fsdp import transformer_impl
 from verl.workers.utils.losses import value_loss
 
 from criticflow.errors import UserError
@@ -40,11 +41,12 @@ def critic_config(path: str, **settings: Any) -> CriticConfig:
         enable_gradient_checkpointing=False,
         head_seed=settings.pop("head_seed", 0),
     )
-    engine = FSDPEngineConfig(use_torch_compile=False, mixed_precision=FP32, strategy="fsdp2")
+    strategy = settings.pop("strategy", "fsdp2")
+    engine = FSDPEngineConfig(use_torch_compile=False, mixed_precision=FP32, strategy=strategy)
     optim = FSDPOptimizerConfig(lr=1e-2, total_training_steps=10)
     checkpoint = CheckpointConfig(**settings.pop("checkpoint", {}))
     return CriticConfig(
-        strategy="fsdp2",
+        strategy=strategy,
         model=model,
         fsdp=engine,
         optim=optim,
@@ -60,7 +62,7 @@ def critic_engine(path: str, **settings: Any) -> Any:
     config.model.model_type = "value_model"
     engine = EngineRegistry.new(
         model_type="value_model",
-        backend="fsdp2",
+        backend=config.strategy,
         model_config=config.model,
         engine_config=config.engine,
         optimizer_config=config.optim,
@@ -69,6 +71,21 @@ def critic_engine(path: str, **settings: Any) -> Any:
     engine.initialize()
     engine.critic_config = config
     return engine
+
+
+def critic_worker(path: str, **settings: Any) -> CriticWorker:
+    config = critic_config(path, **settings)
+    worker = CriticWorker(
+        TrainingWorkerConfig(
+            model_type="value_model",
+            model_config=config.model,
+            engine_config=config.engine,
+            optimizer_config=config.optim,
+            checkpoint_config=config.checkpoint,
+        )
+    )
+    worker.reset()
+    return worker
 
 
 def batch(rank: int, seed: int = 0) -> TensorDict:
@@ -182,13 +199,13 @@ def frozen(rank: int, critic: str, out: str) -> dict[str, Any]:
     }
 
 
-def model_path(rank: int, critic: str, out: str) -> dict[str, torch.Tensor]:
+def model_path(rank: int, critic: str, head: str, out: str) -> dict[str, torch.Tensor]:
     """Values of a converted directory as ``critic.model.path``, to train and frozen; the latter is
     saved again."""
     start()
     data, result = batch(rank), {}
     for name, freeze in (("to train", False), ("frozen", True)):
-        engine = critic_engine(critic, freeze=freeze)
+        engine = critic_engine(critic, freeze=freeze, value_head=head)
         result[name] = values(engine, data)
     engine.save_checkpoint(f"{out}/critic", None, 1, None)
     return result
@@ -245,17 +262,7 @@ def critic_alone(rank: int, base: str, checkpoint: str) -> dict[bool, dict[str, 
     """
     result = {}
     for freeze in (True, False):
-        config = critic_config(base, freeze=freeze, allow_untrained=True)
-        worker = CriticWorker(
-            TrainingWorkerConfig(
-                model_type="value_model",
-                model_config=config.model,
-                engine_config=config.engine,
-                optimizer_config=config.optim,
-                checkpoint_config=config.checkpoint,
-            )
-        )
-        worker.reset()
+        worker = critic_worker(base, freeze=freeze, allow_untrained=True)
         before = worker.weights_checksum()
         names = worker.load_weights_only(checkpoint)
         engine = worker.engine
@@ -344,3 +351,34 @@ def attention(rank: int, base: str) -> list[dict[str, str]]:
         modules = {"critic": critic_engine(base).module, "actor": actor.module}
         found.append({name: item.config._attn_implementation for name, item in modules.items()})
     return found
+
+
+def fsdp1(rank: int, critic: str, base: str, out: str) -> dict[str, Any]:
+    """A critic in FSDP1, with what keeps it off the CPU taken away: torch's refusal to broadcast
+    parameters that are not on an accelerator, and verl's moving them there."""
+    torch.distributed.fsdp._init_utils._check_module_states_for_sync_module_states = lambda _: None
+    transformer_impl.load_fsdp_model_to_gpu = lambda module: None
+    start()
+    data, folder = batch(rank), f"{out}/global_step_1/critic"
+    engine = critic_engine(critic, strategy="fsdp")
+    result = {"tokens": data["input_ids"].to_padded_tensor(0), "values": values(engine, data)}
+    train(engine, data, steps=1)
+    result["trained"] = values(engine, data)
+    engine.save_checkpoint(folder, None, 1, None)
+
+    worker = critic_worker(base, strategy="fsdp", freeze=True, allow_untrained=True)
+    before = worker.weights_checksum()
+    result["names"] = worker.load_weights_only(folder)
+    result["changed"] = before != worker.weights_checksum()
+    frozen = worker.engine
+    result["frozen"] = values(frozen, data)
+    result["optimizer"] = frozen.optimizer
+    result["learning"] = [name for name, p in frozen.module.named_parameters() if p.requires_grad]
+    frozen.save_checkpoint(f"{out}/global_step_2/critic", None, 2, None)
+    frozen.load_checkpoint(f"{out}/global_step_2/critic", None, False)
+    result["again"] = values(frozen, data)
+    result["files"] = sorted(path.name for path in Path(out, "global_step_2/critic").iterdir())
+
+    constant = critic_engine(base, strategy="fsdp", freeze=True, constant=0.4)
+    result["constant"] = values(constant, data)
+    return result

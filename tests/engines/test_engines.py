@@ -43,12 +43,14 @@ def test_a_converted_critic_has_the_values_of_the_trained_one(trained):
 @pytest.mark.slow
 def test_a_converted_critic_is_a_model_path_for_verl(trained, tmp_path):
     """On one rank and on as many as trained it; and so is what a frozen one's checkpoint gives."""
-    out, world_size, _, results = trained
+    out, world_size, head, results = trained
     weights = load_file(out / "hf/model.safetensors")
     for ranks in {1, world_size}:
         work = tmp_path / str(ranks)
         work.mkdir()
-        found = run_on_ranks("model_path", ranks, work, critic=str(out / "hf"), out=str(work))
+        found = run_on_ranks(
+            "model_path", ranks, work, critic=str(out / "hf"), head=head, out=str(work)
+        )
         for result, then in zip(found, results, strict=False):
             for values in result.values():
                 torch.testing.assert_close(values, then["values"], rtol=1e-5, atol=1e-6)
@@ -116,6 +118,29 @@ def test_a_warm_start_takes_every_weight_from_the_checkpoint_and_no_optimizer(
             assert now["names"] == now["parameters"] and "score.weight" in now["names"]
             assert now["optimizer"] == (None if freeze else 0)  # a fresh one has no state yet
             assert ("optimizer" in now["contents"]) is not freeze  # later loads are as before
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_fsdp1_serves_critics_as_far_as_a_cpu_can_show(world_size, base_model, tmp_path):
+    """Two refusals of CPU parameters are taken out of torch and verl for it; FSDP1 as it is needs
+    an accelerator."""
+    critic = tmp_path / "critic"
+    shutil.copytree(base_model, critic)
+    load_value_model(base_model, allow_untrained=True).save_pretrained(critic)
+    arguments = {"critic": str(critic), "base": str(base_model), "out": str(tmp_path)}
+    model = load_value_model(critic).eval()
+    for result in run_on_ranks("fsdp1", world_size, tmp_path, **arguments):
+        with torch.no_grad():
+            expected = model(input_ids=result["tokens"]).logits.squeeze(-1)
+        torch.testing.assert_close(result["values"], expected, rtol=1e-5, atol=1e-6)
+        assert not torch.equal(result["trained"], result["values"])
+        # A warm start takes the trained critic, frozen; so does what that one saves.
+        assert result["changed"] and set(result["names"]) == set(model.state_dict())
+        assert torch.equal(result["frozen"], result["trained"])
+        assert torch.equal(result["again"], result["trained"])
+        assert result["optimizer"] is None and result["learning"] == []
+        assert not any(name.startswith("optim_") for name in result["files"])
+        assert torch.equal(result["constant"], torch.full_like(result["constant"], 0.4))
 
 
 def test_a_constant_critic_says_the_same_of_every_state(base_model, tmp_path):

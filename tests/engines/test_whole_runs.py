@@ -14,16 +14,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("runs")
-    whole_runs.materials(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def plain(folder):
     """Two steps of criticflow's trainer with the defaults."""
-    return whole_runs.train(folder, "plain").checkpoints
+    return whole_runs.train(folder, "plain", recorded=True).checkpoints
 
 
 def test_with_the_defaults_training_is_stock_verls_bit_for_bit(folder, plain):
@@ -34,7 +27,7 @@ def test_with_the_defaults_training_is_stock_verls_bit_for_bit(folder, plain):
     (``stock_cpu.py``): the platform, its patches, and another attention than the flash-attention
     that verl forces on value models, which has no CPU kernel.
     """
-    stock = whole_runs.train(folder, "stock", stock=True)
+    stock = whole_runs.train(folder, "stock", recorded=True, stock=True)
     assert "Injected 8 cached trajectories from step 2" in stock.output
     before = None
     for step in (1, 2):
@@ -49,20 +42,21 @@ def test_with_the_defaults_training_is_stock_verls_bit_for_bit(folder, plain):
         before = weights
 
 
+def start_warm(folder, checkpoint, **verl):
+    """A frozen critic from a checkpoint, all else from the base model."""
+    common = {
+        "trainer.load_critic_only": True,
+        "trainer.resume_from_path": str(checkpoint),
+        "critic.freeze": True,
+        "critic.model.path": str(folder / "base"),
+    }
+    return whole_runs.train(folder, "warm", **common, **verl)
+
+
 @pytest.fixture(scope="module")
 def warm(folder, plain):
-    """A frozen critic from ``plain``'s checkpoint, all else from the base model."""
-    return whole_runs.train(
-        folder,
-        "warm",
-        **{
-            "trainer.load_critic_only": True,
-            "trainer.resume_from_path": str(plain / "global_step_2"),
-            "critic.freeze": True,
-            "critic.model.path": str(folder / "base"),
-            "trainer.critic_warmup": 2,  # step 1 leaves the actor as it is
-        },
-    )
+    # With the warm-up, step 1 leaves the actor as it is.
+    return start_warm(folder, plain / "global_step_2", **{"trainer.critic_warmup": 2})
 
 
 def test_a_warm_start_takes_the_critic_and_nothing_else(folder, plain, warm, tmp_path):
@@ -102,17 +96,7 @@ def test_a_frozen_critic_costs_no_update(warm):
 
 def test_a_runs_own_checkpoint_wins_over_its_warm_start(folder, plain, warm):
     trained = storages(plain / "global_step_2" / "critic")
-    further = whole_runs.train(
-        folder,
-        "warm",
-        **{
-            "trainer.load_critic_only": True,
-            "trainer.resume_from_path": str(plain / "global_step_1"),
-            "critic.freeze": True,
-            "critic.model.path": str(folder / "base"),
-            "trainer.total_training_steps": 3,
-        },
-    )
+    further = start_warm(folder, plain / "global_step_1", **{"trainer.total_training_steps": 3})
     own = warm.checkpoints / "global_step_2"
     assert f"critic: from this run's own {own}; no warm start" in further.output
     assert list(further.metrics["training/global_step"]) == [3]

@@ -56,7 +56,30 @@ STUDY: dict[str, Any] = {
                 "save_every": 1,
                 "keep_checkpoints": 2,
             },
-        }
+        },
+        "group": {
+            "like": "arm",
+            "algorithm": "grpo",
+            "reward_mask": {"ratio": 0.5, "type": "fixed_ratio"},
+            "train": {"rollout_n": 4},
+        },
+        "masked": {
+            "like": "arm",
+            "reward_mask": {"ratio": 0.5, "rescale": True},
+            "train": {"steps": 4},
+        },
+        "constant": {
+            "like": "arm",
+            "critic": {"freeze": True, "constant": 0.4},
+            "reward_mask": {"ratio": 1.0},
+            # With lambda 1 all advantages would be equal, and the actor would stay where it is.
+            "train": {"steps": 3, "save_every": 2, "lam": 0.9, "kl_coef": 0.5},
+        },
+        "random": {
+            "like": "arm",
+            "critic": {"freeze": True, "allow_untrained": True},
+            "random_reward": 0.5,
+        },
     },
 }
 
@@ -80,32 +103,46 @@ def study() -> Config:
 
 
 class Run(NamedTuple):
-    """What a run left: its checkpoints, what it printed, and verl's metrics, one row a step."""
+    """What a run left: its checkpoints, what it printed, verl's metrics (one row a step), and
+    verl's dump of its responses (``step``, ``uid``, ``output``, ``score``)."""
 
     checkpoints: Path
     output: str
     metrics: pd.DataFrame
+    responses: pd.DataFrame
 
 
-def train(folder: Path, name: str, *, stock: bool = False, **verl: Any) -> Run:
+def train(
+    folder: Path,
+    name: str,
+    arm: str = "arm",
+    *,
+    ranks: int = 2,
+    recorded: bool = False,
+    stock: bool = False,
+    **verl: Any,
+) -> Run:
     """Train, with ``verl`` settings by dotted key on top.
-
-    All runs below a folder share their rollouts: the first one to come to a step generates and
-    records them (verl's ``skip.rollout_tq``), the others train on the record.
 
     Args:
         folder: of :func:`materials`.
         name: of the run; a second call with the same name goes on with it.
+        arm: of :data:`STUDY`.
+        ranks: of FSDP.
+        recorded: share rollouts with other such runs below the folder: the first one to come to a
+            step generates and records them (verl's ``skip.rollout_tq``), the others train on the
+            record.
         stock: verl's own trainer, workers, engines and agent loop instead of criticflow's.
     """
     config = study()
-    run = config.runs["arm"]
+    run = config.runs[arm]
+    resources = config.resources.model_copy(update={"cpu_ranks": ranks})
     overrides = verl_overrides(
         run,
         config.models["base"],
         config.tasks["problems"],
-        config.resources,
-        name="arm",
+        resources,
+        name="arm",  # of the record of rollouts as well
         seed=0,
         model_dir=str(folder / "base"),
         critic_dir=str(folder / "critic"),
@@ -114,13 +151,14 @@ def train(folder: Path, name: str, *, stock: bool = False, **verl: Any) -> Run:
     )
     common = {
         "reward.custom_reward_function.path": str(HERE / "token_share.py"),
-        "skip.rollout_tq.enable": True,
+        "skip.rollout_tq.enable": recorded,
         "skip.rollout_tq.dump_dir": str(folder / "rollouts"),
         "skip.rollout_tq.steps": "[1,2]",
         "hydra.run.dir": str(folder / name / "hydra"),
+        "trainer.rollout_data_dir": str(folder / name / "responses"),
     }
     metrics = folder / f"{name}.jsonl"
-    env = environment(config.resources, metrics)
+    env = environment(resources, metrics)
     module = "criticflow.train"
     if stock:
         module = "verl.trainer.main_ppo"
@@ -140,8 +178,14 @@ def train(folder: Path, name: str, *, stock: bool = False, **verl: Any) -> Run:
     code = run_owned([sys.executable, "-m", module, *overrides], env, log)
     output = log.read_text(errors="replace")
     assert code == 0, output[-8000:]
-    rows = [json.loads(line)["data"] for line in metrics.read_text().splitlines()]
-    return Run(folder / name, output, pd.DataFrame(rows))
+    rows = [line["data"] for line in json_lines(metrics)]
+    dumps = sorted((folder / name / "responses").glob("*.jsonl"))
+    responses = [line for dump in dumps for line in json_lines(dump)]
+    return Run(folder / name, output, pd.DataFrame(rows), pd.DataFrame(responses))
+
+
+def json_lines(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def storages(checkpoint: Path, what: str = "model") -> dict[str, bytes]:

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import omega_conf_to_dataclass, validate_config
 
-from checkpoint_writers import tiny_actor, tiny_tokenizer
+from checkpoint_writers import tiny_actor, tiny_critic, tiny_tokenizer
 from criticflow.config import Config, read_config
 from criticflow.config.load import load_config, merge
 from criticflow.errors import UserError
@@ -89,13 +89,16 @@ def shipped() -> list[Path]:
 
 @pytest.mark.parametrize("path", shipped(), ids=lambda path: path.stem)
 def test_shipped_experiments_pass_verls_own_checks(path, tmp_path):
-    tiny_actor().save_pretrained(tmp_path)  # verl looks into the model's configuration
-    tiny_tokenizer().save_pretrained(tmp_path)
+    actor, critic = tmp_path / "actor", tmp_path / "critic"
+    tiny_actor().save_pretrained(actor)  # verl looks into the model's configuration
+    tiny_tokenizer().save_pretrained(actor)
+    tiny_critic().save_pretrained(critic)
     default = yaml.safe_load((PROJECT / "config" / "config.yaml").read_text(encoding="utf-8"))
     study = load_config(merge(default, yaml.safe_load(path.read_text(encoding="utf-8"))))
     assert study.resources.device == "cuda"
     for run, arm in study.runs.items():
-        config = verl_config(study, run, model_dir=str(tmp_path))
+        warm = str(critic) if arm.critic.from_run else None
+        config = verl_config(study, run, critic_dir=warm, model_dir=str(actor))
         settings.check(config)
         validate_config(
             config=config,
@@ -150,6 +153,11 @@ def test_environment_variables_set_the_keys_of_a_training_command(monkeypatch):
         ("algorithm.reward_mask_rescale=perhaps", "not a boolean"),
         ("algorithm.reward_mask_ratio=half", "not a number"),
         ("algorithm.reward_mask_ratio=-0.1", "not in"),
+        ("algorithm.reward_mask_ratio=true", "not a number"),
+        ("algorithm.reward_mask_seed=today", "not a whole number"),
+        ("algorithm.reward_mask_seed=1.5", "not a whole number"),
+        ("critic.model.head_seed=1.5", "not a whole number"),
+        ("critic.model.path=''", "critic.model.path is empty"),
         ("algorithm.random_reward=1.5", "not in"),
         ("algorithm.random_reward=often", "not a number"),
         ("critic.constant=0.5", "critic.freeze=true"),
@@ -162,7 +170,16 @@ def test_impossible_values_are_refused_before_anything_starts(override, message)
         settings.check(config)
 
 
-@pytest.mark.parametrize("word", ["false", "False", "'false'", "0", "no"])
+@pytest.mark.parametrize("word", ["", "half", "0,5"])
+def test_a_shells_ratio_that_is_no_number_is_refused(word, monkeypatch):
+    monkeypatch.setenv("REWARD_MASK_RATIO", word)
+    with initialize_config_module("criticflow.verl_plugin.config", version_base=None):
+        config = compose("criticflow_trainer", overrides=[])
+    with pytest.raises(UserError, match=f"reward_mask_ratio='{word}' is not a number"):
+        settings.check(config)
+
+
+@pytest.mark.parametrize("word", ["false", "False", "'false'", "0", "no", ""])
 def test_a_shells_false_is_false(word, monkeypatch):
     monkeypatch.setenv("FREEZE_CRITIC", word.strip("'"))
     keys = ("critic.freeze", "critic.allow_untrained", "trainer.load_critic_only")
@@ -203,6 +220,26 @@ def test_control_arms_reach_verl():
     assert settings.RewardMaskSettings.read(random).rescale is True
     for arm in (constant, random):
         settings.check(arm)
+
+
+def test_freezing_what_was_never_trained_is_refused_before_anything_starts(tmp_path):
+    tiny_actor().save_pretrained(tmp_path / "actor")
+    tiny_critic().save_pretrained(tmp_path / "critic")
+
+    def check(critic: str, *overrides: str) -> None:
+        common = ["algorithm.adv_estimator=gae", f"critic.model.path={tmp_path}/{critic}"]
+        with initialize_config_module("criticflow.verl_plugin.config", version_base=None):
+            settings.check(compose("criticflow_trainer", overrides=[*common, *overrides]))
+
+    with pytest.raises(UserError, match=r"\w+ForCausalLM.*never trained.*allow_untrained"):
+        check("actor", "critic.freeze=true")
+    with pytest.raises(UserError, match="nowhere cannot be read"):
+        check("nowhere", "critic.freeze=true")
+    check("actor")  # a critic that learns may start afresh
+    check("critic", "critic.freeze=true")
+    check("actor", "critic.freeze=true", "critic.allow_untrained=true")
+    check("actor", "critic.freeze=true", "critic.constant=0.4")
+    check("actor", "critic.freeze=true", "algorithm.adv_estimator=grpo")
 
 
 def test_misspelt_keys_are_refused():

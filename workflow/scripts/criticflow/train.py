@@ -35,6 +35,7 @@ def main() -> None:
 
     from criticflow.errors import UserError
     from criticflow.verl_plugin import settings
+    from criticflow.verl_plugin.stopping import StoppedEarly
     from criticflow.verl_plugin.task_runner import TaskRunner
 
     @hydra.main(
@@ -57,7 +58,10 @@ def main() -> None:
             use_reference_policy=need_reference_policy(config),
             use_critic=need_critic(config),
         )
-        run_ppo(config, task_runner_class=TaskRunner)
+        try:
+            run_ppo(config, task_runner_class=TaskRunner)
+        except StoppedEarly as stopped:  # as Ray hands it on: with a traceback for its text
+            sys.exit(str(getattr(stopped, "cause", stopped)))
 
     train()
 

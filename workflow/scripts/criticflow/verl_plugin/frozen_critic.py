@@ -12,9 +12,42 @@ from __future__ import annotations
 
 from typing import Any
 
+from transformers import AutoConfig, PretrainedConfig
 from verl.trainer.config import CheckpointConfig
 
+from criticflow.errors import UserError
+
 OPTIMIZER = "optimizer"
+
+
+def is_critic(model: PretrainedConfig) -> bool:
+    """Whether a model directory claims to hold a value model (by its architecture)."""
+    return any("ForTokenClassification" in name for name in model.architectures or [])
+
+
+def check_trained(path: str, *, trust_remote_code: bool = False) -> None:
+    """Whether a critic that is to be frozen claims to have been trained.
+
+    Args:
+        path: ``critic.model.path``; an address is left to the workers, for which verl fetches it.
+
+    Raises:
+        UserError: it is another kind of model, or cannot be read.
+    """
+    if "://" in path:
+        return
+    try:
+        model = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"critic.model.path={path} cannot be read: {reason}") from error
+    if not is_critic(model):
+        kind = ", ".join(model.architectures or ["model of unknown kind"])
+        raise UserError(
+            f"critic.model.path={path} is a {kind}: its value head was never trained, and "
+            "critic.freeze would keep it so. Give a trained critic, or set "
+            "critic.allow_untrained=true for a control arm"
+        )
 
 
 def without_optimizer(checkpoint: CheckpointConfig) -> CheckpointConfig:

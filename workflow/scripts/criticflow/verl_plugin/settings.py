@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from verl.trainer.ppo.utils import need_critic
 
 from criticflow.errors import UserError
 from criticflow.verl_plugin.critic_loading import check_warm_start
+from criticflow.verl_plugin.frozen_critic import check_trained
 
 _WORDS = {
     "true": True, "yes": True, "on": True, "1": True,
@@ -64,7 +66,7 @@ class RewardMaskSettings:
             ratio=_number("algorithm.reward_mask_ratio", algorithm.reward_mask_ratio),
             type=algorithm.reward_mask_type,
             rescale=as_bool("algorithm.reward_mask_rescale", algorithm.reward_mask_rescale),
-            seed=_seed(config, algorithm.reward_mask_seed),
+            seed=_seed(config, "algorithm.reward_mask_seed"),
         )
 
 
@@ -91,13 +93,13 @@ class RandomRewardSettings:
             return None
         return cls(
             probability=_number("algorithm.random_reward", algorithm.random_reward),
-            seed=_seed(config, algorithm.random_reward_seed),
+            seed=_seed(config, "algorithm.random_reward_seed"),
         )
 
 
 def _number(key: str, value: Any) -> float:
     try:
-        number = float(value)
+        number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
@@ -105,9 +107,17 @@ def _number(key: str, value: Any) -> float:
     return number
 
 
-def _seed(config: DictConfig, seed: int | None) -> int:
+def _integer(key: str, value: Any) -> int:
+    try:
+        return int(str(value))  # by way of its text, or 1.5 would be 1 and true as well
+    except ValueError:
+        raise UserError(f"{key}={value!r} is not a whole number") from None
+
+
+def _seed(config: DictConfig, key: str) -> int:
     """A seed of criticflow's own, by default that of the data."""
-    return int((config.data.seed or 0) if seed is None else seed)
+    seed = OmegaConf.select(config, key)
+    return int(config.data.seed or 0) if seed is None else _integer(key, seed)
 
 
 def check(config: DictConfig) -> None:
@@ -118,8 +128,11 @@ def check(config: DictConfig) -> None:
     """
     RewardMaskSettings.read(config)
     RandomRewardSettings.read(config)
+    _integer("critic.model.head_seed", config.critic.model.head_seed)
+    if not config.critic.model.path:
+        raise UserError("critic.model.path is empty: give a model, or unset CRITIC_MODEL_PATH")
     freeze = as_bool("critic.freeze", config.critic.freeze)
-    as_bool("critic.allow_untrained", config.critic.allow_untrained)
+    untrained = as_bool("critic.allow_untrained", config.critic.allow_untrained)
     if as_bool("trainer.load_critic_only", config.trainer.load_critic_only):
         check_warm_start(config)
     if config.critic.constant is not None:
@@ -131,3 +144,7 @@ def check(config: DictConfig) -> None:
             f"critic.value_head={config.critic.value_head!r}: "
             f"choose one of {', '.join(VALUE_HEADS)}"
         )
+    may_be_untrained = untrained or config.critic.constant is not None
+    if freeze and not may_be_untrained and need_critic(config):
+        model = config.critic.model
+        check_trained(model.path, trust_remote_code=model.trust_remote_code)

@@ -1,4 +1,4 @@
-"""The trainer: verl's synchronous PPO trainer, with what the study needs at four points.
+"""The trainer: verl's synchronous PPO trainer, with what the study needs added.
 
 For every batch verl computes, and this trainer leaves as it is,
 

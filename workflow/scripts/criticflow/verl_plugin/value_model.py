@@ -16,18 +16,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from criticflow.errors import UserError
 from criticflow.value_head import load_value_model
 from criticflow.verl_plugin.constant_critic import make_constant
+from criticflow.verl_plugin.frozen_critic import check_trained, is_critic
 from criticflow.verl_plugin.model_config import ValueModelConfig
 
 logger = logging.getLogger(__name__)
 logger.setLevel(logging.INFO)
-
-
-def is_critic(hf_config: Any) -> bool:
-    """Whether a model directory claims to hold a value model (by its architecture)."""
-    return any("ForTokenClassification" in name for name in hf_config.architectures or [])
 
 
 def load_for_engine(
@@ -46,15 +41,10 @@ def load_for_engine(
     Raises:
         UserError: tensors are missing or left over, or an untrained critic would be frozen.
     """
-    stored = config.hf_config.architectures
     trained = is_critic(config.hf_config)
     may_be_untrained = config.allow_untrained or config.constant is not None
-    if config.freeze and not trained and not may_be_untrained:
-        raise UserError(
-            f"critic.model.path={config.path} is a {stored[0]}: its value head was never trained, "
-            "and critic.freeze would keep it so. Give a trained critic, or set "
-            "critic.allow_untrained=true for a control arm"
-        )
+    if config.freeze and not may_be_untrained:
+        check_trained(local_path, trust_remote_code=trust_remote_code)
     model = load_value_model(
         Path(local_path),
         head=config.value_head,
