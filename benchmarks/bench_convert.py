@@ -98,8 +98,8 @@ def measure(command: list[str]) -> dict[str, float] | None:
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            peak = [0]
-            watcher = threading.Thread(target=_watch_anonymous, args=(process.pid, peak))
+            peaks = {"VmHWM": 0, "RssAnon": 0}
+            watcher = threading.Thread(target=_watch, args=(process.pid, peaks))
             watcher.start()
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
@@ -117,22 +117,27 @@ def measure(command: list[str]) -> dict[str, float] | None:
     return {
         "seconds": seconds,
         "cpu_seconds": usage.ru_utime + usage.ru_stime,
-        "resident_mb": usage.ru_maxrss / 1024,
-        "anonymous_mb": peak[0] / 1024,
+        "resident_mb": peaks["VmHWM"] / 1024,
+        "anonymous_mb": peaks["RssAnon"] / 1024,
     }
 
 
-def _watch_anonymous(pid: int, peak: list[int]) -> None:
+def _watch(pid: int, peaks: dict[str, int]) -> None:
+    """Keep the highest kB of the fields of /proc/PID/status that ``peaks`` names.
+
+    The rusage of a child would not do: it begins with what this process held at the fork.
+    """
     path = Path(f"/proc/{pid}/status")
     while True:
         try:
             lines = path.read_text().splitlines()
         except (FileNotFoundError, ProcessLookupError):
             return
-        found = [line for line in lines if line.startswith("RssAnon:")]
+        found = [line.split() for line in lines if line.partition(":")[0] in peaks]
         if not found:
             return  # a zombie has no memory
-        peak[0] = max(peak[0], int(found[0].split()[1]))
+        for name, kilobytes, _ in found:
+            peaks[name[:-1]] = max(peaks[name[:-1]], int(kilobytes))
         time.sleep(0.02)
 
 

@@ -16,8 +16,10 @@ from torch.distributed.tensor._dtensor_spec import DTensorSpec, TensorMeta
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForTokenClassification,
+    GemmaConfig,
     GenerationConfig,
     LlamaConfig,
+    MistralConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -26,7 +28,13 @@ from transformers import (
 
 from criticflow.value_head import attach_value_head
 
-FAMILIES = {"qwen3": Qwen3Config, "qwen2": Qwen2Config, "llama": LlamaConfig}
+FAMILIES = {
+    "qwen3": Qwen3Config,
+    "qwen2": Qwen2Config,
+    "llama": LlamaConfig,
+    "mistral": MistralConfig,
+    "gemma": GemmaConfig,
+}
 
 
 def tiny_config(family: str = "qwen3", tied: bool = False, **changes):
@@ -102,6 +110,47 @@ def shard_first(name: str, tensor: torch.Tensor) -> tuple[Placement, ...]:
 
 def shard_first_hsdp(name: str, tensor: torch.Tensor) -> tuple[Placement, ...]:
     return (Replicate(), Shard(0))
+
+
+def shard_second(name, tensor):
+    return (Shard(1),) if tensor.ndim > 1 else (Shard(0),)
+
+
+def mixed(name, tensor):
+    """Plain tensors (not sharded), replicated and sharded ones side by side."""
+    if "norm" in name:
+        return None
+    return (Replicate(),) if "q_proj" in name else (Shard(0),)
+
+
+def both_dims(name, tensor):
+    return (Shard(1), Shard(0)) if tensor.ndim > 1 else (Replicate(), Shard(0))
+
+
+def same_dim_twice(name, tensor):
+    return (Shard(0), Shard(0))
+
+
+LAYOUTS = {
+    "1 rank": (torch.arange(1), ("fsdp",), shard_first, 2),
+    "2 ranks": (torch.arange(2), ("fsdp",), shard_first, 2),
+    "4 ranks": (torch.arange(4), ("fsdp",), shard_first, 1),
+    "8 ranks, uneven and empty": (torch.arange(8), ("fsdp",), shard_first, 2),
+    "1 rank, plain": (torch.arange(1), ("fsdp",), lambda *_: None, 1),
+    "2 ranks, all plain": (torch.arange(2), ("fsdp",), lambda *_: None, 1),
+    "hsdp 2x2": (torch.arange(4).view(2, 2), ("ddp", "fsdp"), shard_first_hsdp, 2),
+    "hsdp 2x4": (torch.arange(8).view(2, 4), ("ddp", "fsdp"), shard_first_hsdp, 1),
+    "hsdp, ranks transposed": (
+        torch.tensor([[0, 2], [1, 3]]),
+        ("ddp", "fsdp"),
+        shard_first_hsdp,
+        2,
+    ),
+    "dimension 1": (torch.arange(3), ("fsdp",), shard_second, 2),
+    "mixed": (torch.arange(2), ("fsdp",), mixed, 2),
+    "two dimensions": (torch.arange(6).view(2, 3), ("ddp", "fsdp"), both_dims, 2),
+    "one dimension twice": (torch.arange(4).view(2, 2), ("ddp", "fsdp"), same_dim_twice, 2),
+}
 
 
 def local_part(

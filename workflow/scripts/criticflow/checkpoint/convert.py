@@ -15,13 +15,13 @@ from criticflow.checkpoint import labels
 from criticflow.checkpoint.hashing import block_hashes, hashing
 from criticflow.checkpoint.labels import Kind
 from criticflow.checkpoint.layout import StoredTensor, assemble
+from criticflow.checkpoint.reload import check_reload
 from criticflow.checkpoint.shards import Shards, read_shards
 from criticflow.checkpoint.stream import Use
 from criticflow.checkpoint.target import require_free_target, require_space
 from criticflow.checkpoint.transfer import Transfer
 from criticflow.checkpoint.verify import (
     MANIFEST,
-    check_reload,
     compare_names,
     expected_shapes,
     fits_in_memory,
