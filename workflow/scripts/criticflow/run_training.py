@@ -205,6 +205,9 @@ def environment(resources: Resources, metrics: Path) -> dict[str, str]:
             # With the engine in the server's own process vLLM starts one process less a rank.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "OMP_NUM_THREADS": "1",
+            # vLLM's attention starts a second thread all the same, which waits for its turn in a
+            # loop while the other ranks want the core.
+            "OMP_THREAD_LIMIT": "1",
             # The queue between verl's processes asks for eight threads each.
             "TQ_NUM_THREADS": "1",
             "TQ_CLIENT_ZMQ_IO_THREADS": "1",
