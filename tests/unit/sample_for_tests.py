@@ -57,13 +57,13 @@ def main(out: Path) -> None:
             (out / "too_long.txt").write_text(str(error))
         problems = read_problems(out / "data/test.parquet")
         most = int(sample["all"]["prompt_tokens"].map(len).max()) - 1
-        fitting, left_out = engine.fitting(problems, most)
+        fitting, left_out = engine.fitting(problems, most, "test.parquet")
         write_json(
             out / "fitting.json",
             {"most": most, "left_out": left_out, "prompts": engine.render(fitting["prompt"])},
         )
         try:
-            engine.fitting(problems, 1)
+            engine.fitting(problems, 1, "test.parquet")
         except UserError as error:
             (out / "none_fits.txt").write_text(str(error))
     for name, frame in sample.items():

@@ -115,7 +115,9 @@ def test_prompts_that_are_too_long_are_left_out_and_counted(out):
     fits = prompts["prompt_tokens"].map(len) <= found["most"]
     assert found["prompts"] == list(prompts["prompt"][fits])
     assert found["left_out"] == (~fits).sum() > 0
-    assert "every prompt is longer than 1 tokens" in (out / "none_fits.txt").read_text()
+    assert (
+        "test.parquet: every prompt is longer than 1 tokens" in (out / "none_fits.txt").read_text()
+    )
 
 
 def test_probe_writes_figures_that_fit_its_samples(out):

@@ -57,7 +57,7 @@ def run(
     problems = read_problems(test_parquet).head(evaluate.prompts or None)
     most = max_response_length
     with Engine(model_path, model, max_prompt_length + most, resources) as engine:
-        problems, too_long = engine.fitting(problems, max_prompt_length)
+        problems, too_long = engine.fitting(problems, max_prompt_length, test_parquet)
         prompts = list(problems["prompt"])
         greedy = engine.generate(prompts, 1, 0.0, most, evaluate.seed)
         sampled = engine.generate(prompts, evaluate.n, evaluate.temperature, most, evaluate.seed)

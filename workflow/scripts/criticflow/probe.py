@@ -53,7 +53,7 @@ def run(
     rows = len(problems)
     most = task.max_response_length
     with Engine(model_path, model, task.max_prompt_length + most, resources) as engine:
-        problems, too_long = engine.fitting(problems, task.max_prompt_length)
+        problems, too_long = engine.fitting(problems, task.max_prompt_length, train_parquet)
         if probe.filter is None:
             order = np.random.default_rng(probe.seed).permutation(len(problems))[: probe.prompts]
             problems = problems.iloc[np.sort(order)].reset_index(drop=True)

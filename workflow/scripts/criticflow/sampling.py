@@ -106,11 +106,16 @@ class Engine:
             for messages in prompts
         ]
 
-    def fitting(self, problems: pd.DataFrame, most: int) -> tuple[pd.DataFrame, int]:
+    def fitting(
+        self, problems: pd.DataFrame, most: int, source: Path | str
+    ) -> tuple[pd.DataFrame, int]:
         """Problems whose ``prompt`` has at most ``most`` tokens, and how many have more.
 
         Counted is what a model is given, the opening of its own turn included. verl drops the same
         prompts from training.
+
+        Args:
+            source: the problems' file, for messages.
 
         Raises:
             UserError: none fits.
@@ -120,11 +125,11 @@ class Engine:
         too_long = len(fits) - sum(fits)
         if too_long == len(fits):
             raise UserError(
-                f"every prompt is longer than {most} tokens, the shortest has {min(lengths)}: "
-                "raise max_prompt_length or shorten the task's prompt"
+                f"{source}: every prompt is longer than {most} tokens, the shortest has "
+                f"{min(lengths)}: raise max_prompt_length or shorten the task's prompt"
             )
         if too_long:
-            progress(f"{too_long} of {len(fits)} prompts are over {most} tokens and left out")
+            progress(f"{source}: {too_long} of {len(fits)} prompts over {most} tokens left out")
         return problems[fits].reset_index(drop=True), too_long
 
     def generate(
