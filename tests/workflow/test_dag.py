@@ -24,6 +24,7 @@ EVERYTHING = Counter(
     render_report=1,
 )
 TABLES = Counter(summarise=1, report_parts=1, render_report=1)
+EVALUATIONS = {"evaluate_base", "evaluate_run", "evaluate_critic", *TABLES}
 WARM = Counter(train_run_warm=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1) + TABLES
 
 
@@ -104,6 +105,10 @@ def test_what_is_finished_is_not_run_again(finished):
         ),
         ({"probe": {"n": 4}}, Counter(probe_signal=1, report_parts=1, render_report=1)),
         (
+            {"probe": {"n": 4}, "runs": {"warm-frozen-m50": {"reward_mask": {"ratio": 0.3}}}},
+            WARM + Counter(probe_signal=1),
+        ),
+        (
             {"evaluate": {"n": 8}},
             Counter(evaluate_base=1, evaluate_run=2, evaluate_critic=2) + TABLES,
         ),
@@ -115,6 +120,7 @@ def test_what_is_finished_is_not_run_again(finished):
         "the run before it",
         "a further run",
         "probe",
+        "probe and a run",
         "evaluation",
         "unused task",
         "what is kept",
@@ -142,6 +148,8 @@ def copied(tmp_path_factory) -> tuple[Path, Path]:
     [
         ("report/curves.py", {"report_parts", "render_report"}),
         ("value_metrics.py", {"evaluate_critic", "report_parts", "render_report"}),
+        ("sampling.py", EVALUATIONS | {"probe_signal"}),
+        ("evaluate.py", EVALUATIONS),
         ("base_model.py", set(EVERYTHING) - {"prepare_data"}),
         ("verl_plugin/trainer.py", set(WARM) | {"train_run"}),
         ("sources.py", set()),  # used by the Snakefile, by no rule

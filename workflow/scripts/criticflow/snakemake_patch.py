@@ -1,0 +1,42 @@
+"""The one place where a function of Snakemake is replaced, and why no feature of it would do.
+
+Written for Snakemake 9.27.1, which ``pyproject.toml`` pins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from snakemake.dag import DAG
+
+
+def plan_past_ancient_inputs() -> None:
+    """Let a plan contain what is out of date behind an ``ancient`` input.
+
+    Snakemake looks no further at jobs downstream of one that will run, since they will run as
+    well; it counts those behind an ``ancient`` input among them, which will not. With the probe out
+    of date a run whose settings had changed was left as it was (snakemake issue 4166, open).
+    """
+    update_needrun = DAG.update_needrun
+
+    async def update(dag: DAG, *args: Any, **kwargs: Any) -> None:
+        dag.bfs = lambda _direction, job: _triggered(dag, job)
+        try:
+            await update_needrun(dag, *args, **kwargs)
+        finally:
+            del dag.bfs
+
+    DAG.update_needrun = update
+
+
+def _triggered(dag: DAG, job: Any) -> Iterator[Any]:
+    """``job`` and the jobs that run because it does."""
+    found, queue = {job}, [job]
+    while queue:
+        job = queue.pop()
+        yield job
+        for other, files in dag.depending[job].items():
+            if other not in found and not all(file.is_ancient for file in files):
+                found.add(other)
+                queue.append(other)
