@@ -80,7 +80,7 @@ def run(kind: Kind, arguments: list[str] | None = None) -> None:
     atexit.register(gc.freeze)
     # Threads that read need the interpreter's lock often but briefly. By default each waits 5 ms
     # for a thread that imports modules to give it up, longer than reading a chunk takes.
-    sys.setswitchinterval(0.0005)
+    sys.setswitchinterval(0.0001)
     if options.check is not None:
         from criticflow.checkpoint.verify import check_directory
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,6 +76,8 @@ class SafetensorsFiles:
         self.paths = [folder / name for name in split.filename_to_tensors]
         self.places: dict[str, tuple[Path, int]] = {}
         self._descriptors: dict[Path, int] = {}
+        # The kernel lets one thread at a time write to a file, and others wait with a busy core.
+        self._writing = threading.Lock()
         for filename, names in split.filename_to_tensors.items():
             self._start_file(folder / filename, [by_name[name] for name in names])
         if split.is_sharded:
@@ -121,7 +124,8 @@ class SafetensorsFiles:
             for begin, position, length in piece.box.runs(shape, first, first + len(values)):
                 offset = (begin - first) * itemsize
                 part = data[offset : offset + length * itemsize]
-                _write(descriptor, part, start + position * itemsize)
+                with self._writing:
+                    _write(descriptor, part, start + position * itemsize)
 
         return put
 
