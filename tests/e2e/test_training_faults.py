@@ -39,6 +39,7 @@ SMALL = {
         "save_every": 2,
     },
 }
+CHECKPOINTS = "results/checkpoints/cold/seed0"
 METRICS = "results/runs/cold/seed0/metrics.parquet"
 
 
@@ -84,9 +85,13 @@ class Study:
         path = self.workdir / "logs/train_run/cold/seed0.log"
         return path.read_text(encoding="utf-8", errors="replace")
 
+    def saved_steps(self) -> list[str]:
+        """The checkpoints that are there, of whichever attempt."""
+        return sorted(path.name for path in (self.workdir / CHECKPOINTS).glob("global_step_*"))
+
     def weights(self) -> dict[str, list[torch.Tensor]]:
         """The last checkpoint's shards: weights and optimizers of actor and critic."""
-        folder = self.workdir / f"results/checkpoints/cold/seed0/global_step_{STEPS}"
+        folder = self.workdir / CHECKPOINTS / f"global_step_{STEPS}"
         shards = [path for kind in ("model", "optim") for path in folder.rglob(f"{kind}_*.pt")]
         assert len(shards) == 8  # two ranks
         # Not the files' bytes: pickle numbers objects as a process has met them.
@@ -154,6 +159,7 @@ def test_a_job_that_lost_its_engine_ends_within_a_minute_and_goes_on_when_run_ag
     metrics = pd.read_parquet(study.workdir / METRICS)
     assert list(metrics["step"]) == list(range(1, STEPS + 1))
     assert metrics["critic/score/mean"].notna().all()
+    assert study.saved_steps() == [f"global_step_{STEPS}"]  # keep_checkpoints: 1
 
 
 @pytest.mark.slow
@@ -186,6 +192,7 @@ def test_weights_after_three_interruptions_equal_those_of_an_uninterrupted_run(s
         time.sleep(0.5)
 
     study.finish()
+    assert study.saved_steps() == uninterrupted.saved_steps()
     torch.testing.assert_close(study.weights(), uninterrupted.weights(), rtol=0, atol=0)
     tables = [pd.read_parquet(one.workdir / METRICS) for one in (study, uninterrupted)]
     same = ["step", "critic/score/mean", "actor/entropy", "critic/vf_loss", "actor/pg_loss"]

@@ -1,4 +1,4 @@
-"""Which raw checkpoints a finished run keeps once its models are converted."""
+"""Which raw checkpoints a run keeps while it trains, and once its models are converted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from criticflow import fingerprint, run_lock
 from criticflow.errors import UserError
-from criticflow.run_checkpoints import TRACKER, converting
+from criticflow.run_checkpoints import TRACKER, converting, keep_last, last_step, mend_tracker
 
 SETTINGS = {"settings": {"steps": 4}, "inputs": {}}
 SMALL = {
@@ -35,6 +35,56 @@ ALL = SMALL | {shard(kind, part) for kind in ("actor", "critic") for part in ("m
 
 def files(directory: Path) -> set[str]:
     return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+
+
+def saved(directory: Path, *steps: int, complete: bool = True) -> None:
+    for step in steps:
+        folder = directory / f"global_step_{step}"
+        (folder / "actor").mkdir(parents=True)
+        if complete:
+            (folder / "data.pt").touch()
+            (directory / TRACKER).write_text(str(step))
+
+
+def left(directory: Path) -> list[int]:
+    return sorted(int(path.name.rpartition("_")[2]) for path in directory.glob("global_step_*"))
+
+
+@pytest.mark.parametrize(("number", "kept"), [(1, [30]), (2, [20, 30]), (3, [9, 20, 30])])
+def test_the_last_complete_checkpoints_stay(tmp_path, number, kept):
+    saved(tmp_path, 9, 20)
+    saved(tmp_path, 25, complete=False)  # an attempt that was killed while it saved
+    saved(tmp_path, 30)
+    keep_last(tmp_path, number)
+    assert left(tmp_path) == kept
+
+
+def test_what_is_being_written_stays(tmp_path):
+    saved(tmp_path, 9, 20)
+    saved(tmp_path, 30, complete=False)
+    keep_last(tmp_path, 1)
+    assert left(tmp_path) == [20, 30]
+    assert last_step(tmp_path) == 20
+
+
+def test_a_tracker_that_was_cut_off_is_written_again(tmp_path):
+    mend_tracker(tmp_path)
+    assert last_step(tmp_path) == 0
+    saved(tmp_path, 9, 20)
+    saved(tmp_path, 30, complete=False)
+    mend_tracker(tmp_path)
+    assert last_step(tmp_path) == 20
+    (tmp_path / TRACKER).write_text("")
+    mend_tracker(tmp_path)
+    assert last_step(tmp_path) == 20
+    assert (tmp_path / TRACKER).read_text() == "20"
+
+
+def test_a_tracker_of_nothing_goes(tmp_path):
+    saved(tmp_path, 9, complete=False)
+    (tmp_path / TRACKER).write_text("")
+    mend_tracker(tmp_path)
+    assert last_step(tmp_path) == 0
 
 
 @pytest.fixture

@@ -53,6 +53,9 @@ def test_the_cold_run_trains_a_critic_from_the_base_model(study):
     assert config.trainer.v1.trainer_mode == "criticflow"
     assert config.trainer.n_gpus_per_node == study.resources.ranks
     settings.check(config)
+    # verl's own would delete an older actor before the newer critic is there.
+    assert settings.keep_checkpoints(config) == study.runs["cold"].train.keep_checkpoints
+    assert config.trainer.max_actor_ckpt_to_keep is config.trainer.max_critic_ckpt_to_keep is None
 
 
 def test_the_warm_run_freezes_the_given_critic_and_masks_rewards(study):
@@ -157,6 +160,8 @@ def test_environment_variables_set_the_keys_of_a_training_command(monkeypatch):
         ("algorithm.reward_mask_seed=today", "not a whole number"),
         ("algorithm.reward_mask_seed=1.5", "not a whole number"),
         ("critic.model.head_seed=1.5", "not a whole number"),
+        ("trainer.keep_checkpoints=0", "keep at least 1"),
+        ("trainer.keep_checkpoints=many", "not a whole number"),
         ("critic.model.path=''", "critic.model.path is empty"),
         ("algorithm.random_reward=1.5", "not in"),
         ("algorithm.random_reward=often", "not a number"),

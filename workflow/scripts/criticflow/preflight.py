@@ -6,8 +6,7 @@ import shutil
 import socket
 from pathlib import Path
 
-import psutil
-
+from criticflow import memory
 from criticflow.config import Resources
 from criticflow.errors import UserError
 from criticflow.model_directory import check_model_directory
@@ -67,25 +66,13 @@ def parameters(model_dir: str, critic_dir: str | None) -> int:
 
 def check_memory(needed: float, ranks: int) -> None:
     """Raise :class:`UserError` if less than ``needed`` GiB are available to this process."""
-    available = available_gib()
+    available = memory.available() / GIB
     if available < needed:
         raise UserError(
             f"training with {ranks} ranks needs about {needed:.1f} GiB of memory, "
             f"{available:.1f} GiB are free: end other programs, or lower resources.cpu_ranks or "
             "resources.kv_cache_gb"
         )
-
-
-def available_gib() -> float:
-    """Free memory in GiB: the machine's, or what a control group's limit leaves, if less."""
-    available = psutil.virtual_memory().available
-    group = Path("/sys/fs/cgroup")
-    limit = group / "memory.max"
-    if limit.is_file() and (most := limit.read_text().strip()) != "max":
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        used = int((group / "memory.current").read_text()) - int(stat["inactive_file"])
-        available = min(available, int(most) - used)
-    return available / GIB
 
 
 def check_port(host: str = "127.0.0.1") -> None:

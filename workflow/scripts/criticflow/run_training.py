@@ -19,7 +19,7 @@ from criticflow.logs import progress, terminal_fds
 from criticflow.preflight import check_training
 from criticflow.processes import run_owned
 from criticflow.provenance import collect
-from criticflow.run_checkpoints import last_step
+from criticflow.run_checkpoints import last_step, mend_tracker
 from criticflow.run_lock import run_lock
 from criticflow.slurm import end_time
 from criticflow.training_log import Progress, attempts, metrics_table, next_attempt, read_rows
@@ -75,6 +75,7 @@ def train_run(
         lasting = config.resources.model_dump(mode="json", exclude=aside)
         claimed = fingerprint.fingerprint({**used, "resources": lasting}, inputs)
         fingerprint.claim(checkpoint_dir, claimed)
+        mend_tracker(checkpoint_dir)
 
         steps, metrics = settings.train.steps, checkpoint_dir / "metrics"
         if last_step(checkpoint_dir) < steps:

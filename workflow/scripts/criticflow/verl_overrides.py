@@ -174,8 +174,7 @@ def _trainer(run: Run, name: str, checkpoint_dir: Path, resources: Resources) ->
         "trainer.save_freq": train.save_every,
         "trainer.test_freq": train.test_every,
         "trainer.val_before_train": train.test_every > 0,
-        "trainer.max_actor_ckpt_to_keep": train.keep_checkpoints,
-        "trainer.max_critic_ckpt_to_keep": train.keep_checkpoints,
+        "trainer.keep_checkpoints": train.keep_checkpoints,
         "trainer.default_local_dir": str(checkpoint_dir),
         "trainer.resume_mode": "auto",
     }

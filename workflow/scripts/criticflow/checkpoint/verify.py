@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from criticflow import memory
 from criticflow.checkpoint.hashing import block_hashes
 from criticflow.checkpoint.labels import AUTO_CLASSES, Kind
 from criticflow.errors import UserError
@@ -93,14 +93,7 @@ def _some(names: list[str]) -> str:
 
 def fits_in_memory(nbytes: int) -> bool:
     """Whether a model of ``nbytes`` can be loaded beside its mapped shards."""
-    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                available = int(line.split()[1]) * 1024
-    except FileNotFoundError:
-        pass  # not Linux: free pages are the lower bound
-    return nbytes * 1.25 + (1 << 30) < available
+    return nbytes * 1.25 + (1 << 30) < memory.available()
 
 
 def check_directory(folder: Path) -> dict[str, Any]:

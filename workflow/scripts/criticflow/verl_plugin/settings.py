@@ -120,6 +120,20 @@ def _seed(config: DictConfig, key: str) -> int:
     return int(config.data.seed or 0) if seed is None else _integer(key, seed)
 
 
+def keep_checkpoints(config: DictConfig) -> int | None:
+    """``trainer.keep_checkpoints``: how many stay; None: all.
+
+    Raises:
+        UserError: not a whole number of at least 1.
+    """
+    key, value = "trainer.keep_checkpoints", config.trainer.keep_checkpoints
+    if value is None:
+        return None
+    if (number := _integer(key, value)) < 1:
+        raise UserError(f"{key}={number}: keep at least 1, or null for all")
+    return number
+
+
 def check(config: DictConfig) -> None:
     """Refuse impossible values of criticflow's keys before anything is started.
 
@@ -128,6 +142,7 @@ def check(config: DictConfig) -> None:
     """
     RewardMaskSettings.read(config)
     RandomRewardSettings.read(config)
+    keep_checkpoints(config)
     _integer("critic.model.head_seed", config.critic.model.head_seed)
     if not config.critic.model.path:
         raise UserError("critic.model.path is empty: give a model, or unset CRITIC_MODEL_PATH")

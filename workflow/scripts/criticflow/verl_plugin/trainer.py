@@ -11,7 +11,8 @@ For every batch verl computes, and this trainer leaves as it is,
 3. V may come from another run's checkpoint while everything else is fresh (``critic_loading``).
 4. Prompts are named by step and content rather than at random, so that a trajectory has the same
    identity in every run, and batches are in the order of these names (``replay``).
-5. Between two steps it can stop with a checkpoint (``stopping``).
+5. Between two steps it can stop with a checkpoint (``stopping``), and older checkpoints go only
+   when a newer one is complete (``run_checkpoints``).
 
 With the defaults none of 1-3 does anything.
 """
@@ -40,6 +41,7 @@ from verl.workers.rollout.llm_server import LLMServerClient
 from verl.workers.rollout.replica import RolloutReplicaRegistry
 from verl.workers.utils.padding import response_to_nested
 
+from criticflow.run_checkpoints import keep_last
 from criticflow.verl_plugin import batched_rollouts, patches, settings
 from criticflow.verl_plugin.critic_loading import critic_folder, own_checkpoint
 from criticflow.verl_plugin.critic_metrics import critic_metrics
@@ -64,6 +66,7 @@ class CriticflowTrainer(PPOTrainerSync):
         self.reward_mask = settings.RewardMaskSettings.read(config)
         self.random_reward = settings.RandomRewardSettings.read(config)
         self.freeze_critic = settings.as_bool("critic.freeze", config.critic.freeze)
+        self.keep_checkpoints = settings.keep_checkpoints(config)
         self.early_stop = EarlyStop(Path(config.trainer.default_local_dir))
         agent = config.actor_rollout_ref.rollout.agent
         self.batched_rollouts = agent.agent_loop_manager_class == batched_rollouts.MANAGER
@@ -103,6 +106,11 @@ class CriticflowTrainer(PPOTrainerSync):
         if save_freq <= 0 or self.global_steps % save_freq:
             self._save_checkpoint()
         raise StoppedEarly(f"stopped after step {self.global_steps}, {reason}")
+
+    def _save_checkpoint(self) -> None:
+        super()._save_checkpoint()
+        if self.keep_checkpoints is not None:
+            keep_last(Path(self.config.trainer.default_local_dir), self.keep_checkpoints)
 
     # --- critic -----------------------------------------------------------------------------
 
