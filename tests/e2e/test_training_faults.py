@@ -62,6 +62,7 @@ class Study:
             stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,  # signals to the group do not reach the tests
         )
 
     def finish(self, target: str = METRICS) -> str:
@@ -76,6 +77,13 @@ class Study:
         while text not in self.terminal():
             assert process.poll() is None and time.monotonic() < deadline, self.terminal()
             time.sleep(0.2)
+
+    def wait_until_ended(self) -> None:
+        began = time.monotonic()
+        while left := self.processes():
+            assert time.monotonic() - began < END, left
+            time.sleep(0.2)
+        print(f"all ended after {time.monotonic() - began:.1f} s")
 
     def processes(self) -> list[psutil.Process]:
         """What works in the directory, as all that a study starts does."""
@@ -163,7 +171,7 @@ def test_a_job_that_lost_its_engine_ends_within_a_minute_and_goes_on_when_run_ag
 
 
 @pytest.mark.slow
-def test_weights_after_three_interruptions_equal_those_of_an_uninterrupted_run(study, tmp_path):
+def test_weights_after_four_interruptions_equal_those_of_an_uninterrupted_run(study, tmp_path):
     uninterrupted = Study(tmp_path)
     uninterrupted.finish()
 
@@ -183,13 +191,16 @@ def test_weights_after_three_interruptions_equal_those_of_an_uninterrupted_run(s
     assert study.processes() == []
 
     snakemake = study.start()
+    study.wait_for(f"step 4/{STEPS}", snakemake)
+    os.killpg(snakemake.pid, signal.SIGINT)  # as Ctrl-C does
+    assert snakemake.wait(timeout=END) == 1
+    study.wait_until_ended()
+
+    snakemake = study.start()
     study.wait_for(f"step 5/{STEPS}", snakemake)
     snakemake.kill()
     snakemake.wait()
-    deadline = time.monotonic() + END
-    while study.processes():
-        assert time.monotonic() < deadline, study.processes()
-        time.sleep(0.5)
+    study.wait_until_ended()
 
     study.finish()
     assert study.saved_steps() == uninterrupted.saved_steps()

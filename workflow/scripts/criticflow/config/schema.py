@@ -44,7 +44,7 @@ class Build(Strict):
 
     task: Name = Field(description="task whose solved training problems it is fine-tuned on")
     hidden_size: Positive = 128
-    intermediate_size: Positive = 384
+    intermediate_size: Positive = 768
     num_layers: Positive = 3
     num_heads: Positive = 4
     num_kv_heads: Positive = 2
