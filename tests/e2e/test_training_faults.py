@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -208,6 +209,33 @@ def test_weights_after_four_interruptions_equal_those_of_an_uninterrupted_run(st
     tables = [pd.read_parquet(one.workdir / METRICS) for one in (study, uninterrupted)]
     same = ["step", "critic/score/mean", "actor/entropy", "critic/vf_loss", "actor/pg_loss"]
     pd.testing.assert_frame_equal(*(table[same] for table in tables), check_exact=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_costs_the_newest_checkpoint_at_most(study, request):
+    """It fills up between actor and critic: the older checkpoint has to be whole then."""
+    (study.workdir / METRICS).unlink(missing_ok=True)
+    disk = study.workdir / "results/checkpoints"
+    disk.mkdir(exist_ok=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", disk]).returncode:
+        pytest.skip("no right to mount a tmpfs here")
+    request.addfinalizer(lambda: subprocess.run(["umount", disk], check=True))
+
+    snakemake = study.start()
+    study.wait_for(f"step 2/{STEPS}", snakemake)
+    actor = study.workdir / CHECKPOINTS / "global_step_2" / "actor"
+    size = sum(path.stat().st_size for path in actor.rglob("*.pt"))
+    with open(disk / "filler", "wb") as filler:
+        os.posix_fallocate(filler.fileno(), 0, shutil.disk_usage(disk).free - int(1.4 * size))
+    assert snakemake.wait(timeout=START) == 1
+    study.wait_until_ended()
+    assert (actor.parents[1] / "global_step_4" / "actor").is_dir()
+    assert "No space left on device" in study.log()
+
+    (disk / "filler").unlink()
+    assert f"starting verl from step 2 of {STEPS}" in study.finish()
+    assert list(pd.read_parquet(study.workdir / METRICS)["step"]) == list(range(1, STEPS + 1))
+    assert study.saved_steps() == [f"global_step_{STEPS}"]
 
 
 @pytest.mark.slow
