@@ -46,8 +46,7 @@ def check_training(
     if resources.device == "cpu":
         check_memory(needed_gib(resources, model_dir, critic_dir), resources.ranks)
     if checkpoint_dir:
-        # As large as the training state, less the gradients.
-        check_disk(checkpoint_dir, 2 * 12 * parameters(model_dir, critic_dir))
+        check_disk(checkpoint_dir, 2 * checkpoint_bytes(model_dir, critic_dir))
 
 
 def needed_gib(resources: Resources, model_dir: str, critic_dir: str | None) -> float:
@@ -55,6 +54,11 @@ def needed_gib(resources: Resources, model_dir: str, critic_dir: str | None) -> 
     processes = (BASE_PROCESSES + 2 * resources.ranks) * PROCESS_GIB
     state = parameters(model_dir, critic_dir) * BYTES_A_PARAMETER / GIB
     return processes + resources.ranks * resources.kv_cache_gb + state
+
+
+def checkpoint_bytes(model_dir: str, critic_dir: str | None) -> int:
+    """Size of a checkpoint: the training state, less the gradients; 0 for hub names."""
+    return 12 * parameters(model_dir, critic_dir)
 
 
 def parameters(model_dir: str, critic_dir: str | None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from criticflow.config import Config, Resources
 from criticflow.errors import UserError
 from criticflow.files import replacing, write_json
 from criticflow.logs import progress, terminal_fds
-from criticflow.preflight import check_training
+from criticflow.preflight import check_training, checkpoint_bytes
 from criticflow.processes import run_owned
 from criticflow.provenance import collect
 from criticflow.run_checkpoints import last_step, mend_tracker
@@ -99,6 +100,7 @@ def train_run(
             code = _train(argv, config.resources, checkpoint_dir, steps, log, lock)
             if code:
                 how = ending(checkpoint_dir, steps, code)
+                how = how or full_disk(checkpoint_dir, checkpoint_bytes(model_dir, critic))
                 how = how or f"ended with exit code {code}: see {log}"
                 raise UserError(f"training of {run}, seed {seed}, {how}")
 
@@ -174,6 +176,18 @@ def ending(checkpoint_dir: Path, steps: int, code: int) -> str | None:
     if code > 128:
         return f"was asked to stop, and ended by signal before it had saved: {going_on}"
     return None
+
+
+def full_disk(checkpoint_dir: Path, needed: int) -> str | None:
+    """How a training ended if no checkpoint of ``needed`` bytes fits any more; None: it does."""
+    free = shutil.disk_usage(checkpoint_dir).free
+    if free >= needed:
+        return None
+    return (
+        f"failed, and its disk is full: a checkpoint takes {needed / 1e6:.0f} MB, {free / 1e6:.0f} "
+        f"MB are free for {checkpoint_dir}: make room, and a retry, or the same command, goes on "
+        f"from step {last_step(checkpoint_dir)}"
+    )
 
 
 def environment(resources: Resources, metrics: Path) -> dict[str, str]:
