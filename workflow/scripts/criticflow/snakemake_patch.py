@@ -5,12 +5,14 @@ Written for Snakemake 9.27.1, which ``pyproject.toml`` pins.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 from snakemake.dag import DAG
 
 
+@functools.cache  # once, also where one process reads the Snakefile twice
 def plan_past_ancient_inputs() -> None:
     """Let a plan contain what is out of date behind an ``ancient`` input.
 
