@@ -145,7 +145,7 @@ def imports_only() -> dict[str, float] | None:
     """What the converter's imports alone take."""
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT / 'workflow/scripts')!r}); "
-        "import criticflow.checkpoint.convert, criticflow.value_head, accelerate; "
+        "import criticflow.checkpoint.convert, criticflow.models.value_head, accelerate; "
         "import transformers.models.qwen3.modeling_qwen3"
     )
     return measure([sys.executable, "-c", code])

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 
 from criticflow import config
-from criticflow.sampling import Engine, request_seeds
-from criticflow.scoring import add_scores, read_problems
+from criticflow.models.sampling import Engine, request_seeds
+from criticflow.stages.samples import add_scores, read_problems
 
 
 def seconds(work: Callable[[], int]) -> tuple[float, int]:

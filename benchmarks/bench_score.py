@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from criticflow import config
-from criticflow.data import prepare
+from criticflow.stages.data import prepare
 from criticflow.tasks import Problem, get_task
 
 KINDS = ("countdown", "gsm8k")

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 import whole_runs
 
-from criticflow.base_model import initial_model
-from criticflow.char_tokenizer import char_tokenizer
 from criticflow.config import Build
+from criticflow.models.char_tokenizer import char_tokenizer
+from criticflow.stages.base_model import initial_model
 
 
 @pytest.fixture(scope="session")

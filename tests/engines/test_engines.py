@@ -9,7 +9,7 @@ from ranks import run_on_ranks
 from safetensors.torch import load_file
 
 from criticflow.checkpoint.convert import convert
-from criticflow.value_head import load_value_model
+from criticflow.models.value_head import load_value_model
 
 
 @pytest.fixture(scope="session", params=[("linear", 1), ("linear", 2), ("mlp", 2)], ids=str)

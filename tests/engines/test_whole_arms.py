@@ -12,7 +12,7 @@ from token_share import compute_score
 from whole_runs import storages
 
 from criticflow.checkpoint.convert import convert
-from criticflow.value_head import load_value_model
+from criticflow.models.value_head import load_value_model
 from criticflow.verl_plugin.random_reward import random_outcomes
 from criticflow.verl_plugin.reward_mask import masked_trajectories, reward_scale
 from criticflow.verl_plugin.settings import RandomRewardSettings, RewardMaskSettings

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from criticflow.base_model import initial_model
-from criticflow.char_tokenizer import char_tokenizer
 from criticflow.config import Build, Config, load_config
-from criticflow.data import prepare
-from criticflow.processes import run_owned
-from criticflow.run_training import environment
-from criticflow.value_head import load_value_model
-from criticflow.verl_overrides import verl_overrides
+from criticflow.models.char_tokenizer import char_tokenizer
+from criticflow.models.value_head import load_value_model
+from criticflow.runtime.processes import run_owned
+from criticflow.stages.base_model import initial_model
+from criticflow.stages.data import prepare
+from criticflow.training.job import environment
+from criticflow.training.overrides import verl_overrides
 
 HERE = Path(__file__).parent
 OURS = (  # what stock verl does not know

@@ -21,7 +21,7 @@ import psutil
 import pytest
 import yaml
 
-from criticflow import run_lock, slurm
+from criticflow.runtime import run_lock, slurm
 
 CLUSTER = os.environ.get("CRITICFLOW_TEST_SLURM", "")
 pytestmark = pytest.mark.skipif(not CLUSTER, reason="no Slurm here: run `make test-slurm`")
@@ -348,7 +348,9 @@ def test_gpus_come_from_the_configuration_and_an_interrupt_cancels_the_jobs(tmp_
 
 
 def test_a_job_knows_when_its_time_is_up():
-    code = "import time; from criticflow.slurm import end_time; print(end_time() - time.time())"
+    code = (
+        "import time; from criticflow.runtime import slurm; print(slurm.end_time() - time.time())"
+    )
     command = ["srun", "--partition", "main", "--time", "4", "--mem", "300"]
     done = subprocess.run([*command, sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

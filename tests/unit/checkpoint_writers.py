@@ -26,7 +26,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from criticflow.value_head import attach_value_head
+from criticflow.models.value_head import attach_value_head
 
 FAMILIES = {
     "qwen3": Qwen3Config,
@@ -300,7 +300,7 @@ def _start(
     from transformers import AutoTokenizer
     from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
 
-    from criticflow.value_head import load_value_model
+    from criticflow.models.value_head import load_value_model
 
     torch.set_num_threads(1)
     os.environ.update(

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from criticflow import base_model, config, evaluate, probe
-from criticflow.data import prepare
+from criticflow import config
 from criticflow.errors import UserError
 from criticflow.files import write_json
-from criticflow.sampling import Engine
-from criticflow.scoring import read_problems
+from criticflow.models.sampling import Engine
+from criticflow.stages import base_model, evaluate, probe
+from criticflow.stages.data import prepare
+from criticflow.stages.samples import read_problems
 
 TASK = config.Task(
     kind="countdown",

@@ -5,7 +5,7 @@ import json
 import pytest
 from transformers import Qwen3Config
 
-from criticflow.char_tokenizer import char_tokenizer
+from criticflow.models.char_tokenizer import char_tokenizer
 from criticflow.verl_plugin.model_config import ModelConfig, ValueModelConfig
 
 

@@ -9,11 +9,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from criticflow import base_model, config
-from criticflow.char_tokenizer import TAGS, char_tokenizer
+from criticflow import config
 from criticflow.errors import UserError
 from criticflow.files import sha256
-from criticflow.model_directory import check_model_directory
+from criticflow.models.char_tokenizer import TAGS, char_tokenizer
+from criticflow.models.directory import check_model_directory
+from criticflow.stages import base_model
 
 
 def write_problems(path, count=40, solution="<answer>{0}+2</answer>"):

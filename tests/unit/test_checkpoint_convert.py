@@ -25,7 +25,7 @@ from checkpoint_writers import (
 )
 from criticflow.checkpoint.convert import convert
 from criticflow.checkpoint.reshard import reshard
-from criticflow.value_head import load_value_model
+from criticflow.models.value_head import load_value_model
 
 TOKENS = torch.tensor([[3, 14, 15, 9, 26, 5, 35]])
 

@@ -14,7 +14,7 @@ from checkpoint_writers import tiny_critic, write_checkpoint
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "workflow/scripts"
 IMPORTS = (
-    "import criticflow.checkpoint.convert, criticflow.value_head, accelerate; "
+    "import criticflow.checkpoint.convert, criticflow.models.value_head, accelerate; "
     "import transformers.models.qwen3.modeling_qwen3; "
     "print(open('/proc/self/status').read())"
 )

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from checkpoint_writers import tiny_actor, tiny_critic
 from criticflow.errors import UserError
-from criticflow.value_head import load_value_model
+from criticflow.models.value_head import load_value_model
 
 
 @pytest.fixture

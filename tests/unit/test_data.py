@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from criticflow import config
-from criticflow.data import SPLITS, prepare
 from criticflow.errors import UserError
 from criticflow.files import read_json, sha256
+from criticflow.stages.data import SPLITS, prepare
 from criticflow.tasks import get_task
 from real_data import files, needs_real_data
 

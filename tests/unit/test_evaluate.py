@@ -7,9 +7,10 @@ import json
 import pandas as pd
 import pytest
 
-from criticflow import compare, config, evaluate
+from criticflow import config
 from criticflow.errors import UserError
 from criticflow.files import write_json
+from criticflow.stages import compare, evaluate
 
 SETTINGS = config.Evaluate(n=4, resamples=500)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from criticflow import memory
+from criticflow.runtime import memory
 
 MB = 1 << 20
 

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from criticflow import config, probe
+from criticflow import config
 from criticflow.errors import UserError
-from criticflow.plots import plot_probe
+from criticflow.report.figures import plot_probe
+from criticflow.stages import probe
 
 
 def samples(outcomes: list[list[int]], nats: float = 0.5, **columns) -> pd.DataFrame:

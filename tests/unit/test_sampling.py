@@ -13,11 +13,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from criticflow import compare, config, metrics
+from criticflow import config
 from criticflow.errors import UserError
 from criticflow.files import read_json
-from criticflow.model_directory import check_model_directory
-from criticflow.sampling import Engine, request_seeds
+from criticflow.models.directory import check_model_directory
+from criticflow.models.sampling import Engine, request_seeds
+from criticflow.stages import compare
+from criticflow.stats import outcomes
 
 pytestmark = pytest.mark.vllm
 
@@ -63,7 +65,7 @@ def test_logprobs_are_those_of_the_distribution_drawn_from(out, name, temperatur
 
 def test_entropy_agrees_with_the_full_distributions(out):
     frame = read(out, "all")
-    estimate = metrics.entropy(list(frame["logprobs"]), list(frame["prompt_index"]))
+    estimate = outcomes.entropy(list(frame["logprobs"]), list(frame["prompt_index"]))
     full = np.concatenate(list(log_distributions(out, frame)))
     exact = float(-(np.exp(full) * full).sum(-1).mean())
     assert estimate.tokens == len(full)

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from criticflow import reward
 from criticflow.errors import UserError
+from criticflow.verl_plugin import reward
 
 
 def run(task: str, text: str | bytes) -> subprocess.CompletedProcess[bytes]:

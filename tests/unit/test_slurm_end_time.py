@@ -1,6 +1,6 @@
 """When a job ends, as far as Slurm says so."""
 
-from criticflow.slurm import end_time
+from criticflow.runtime.slurm import end_time
 
 
 def test_outside_of_slurm_there_is_no_end(monkeypatch):

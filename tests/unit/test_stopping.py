@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from criticflow.run_checkpoints import TRACKER
-from criticflow.run_training import ending
-from criticflow.training_log import next_attempt
+from criticflow.checkpoint.retention import TRACKER
+from criticflow.training.job import ending
+from criticflow.training.log import next_attempt
 from criticflow.verl_plugin.stopping import MARGIN, STOP, EarlyStop
 
 

@@ -101,7 +101,8 @@ def test_code_is_not_executed(kind, answer, tmp_path):
 
 def test_nothing_here_imports_torch():
     code = (
-        "import sys, criticflow.data, criticflow.reward, criticflow.score, criticflow.tasks as t\n"
+        "import sys, criticflow.stages.data, criticflow.verl_plugin.reward\n"
+        "import criticflow.score, criticflow.tasks as t\n"
         "[t.get_task(k) for k in ('countdown', 'gsm8k', 'math')]\n"
         "assert not {'torch', 'vllm', 'verl'} & set(sys.modules)"
     )

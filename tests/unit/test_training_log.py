@@ -5,7 +5,7 @@ import json
 import pytest
 
 from criticflow.errors import UserError
-from criticflow.training_log import Progress, attempts, metrics_table, next_attempt
+from criticflow.training.log import Progress, attempts, metrics_table, next_attempt
 
 
 def write(path, steps, score):

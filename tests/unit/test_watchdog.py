@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from criticflow.errors import UserError
-from criticflow.watchdog import Watchdog, essential_processes, repeat_traceback
+from criticflow.training.watchdog import Watchdog, essential_processes, repeat_traceback
 
 LOG = """\
 (EngineServer pid=12) Traceback (most recent call last):

@@ -147,12 +147,12 @@ def copied(tmp_path_factory) -> tuple[Path, Path]:
     ("module", "jobs"),
     [
         ("report/curves.py", {"report_parts", "render_report"}),
-        ("value_metrics.py", {"evaluate_critic", "report_parts", "render_report"}),
-        ("sampling.py", EVALUATIONS | {"probe_signal"}),
-        ("evaluate.py", EVALUATIONS),
-        ("base_model.py", set(EVERYTHING) - {"prepare_data"}),
+        ("stats/calibration.py", {"evaluate_critic", "report_parts", "render_report"}),
+        ("models/sampling.py", EVALUATIONS | {"probe_signal"}),
+        ("stages/evaluate.py", EVALUATIONS),
+        ("stages/base_model.py", set(EVERYTHING) - {"prepare_data"}),
         ("verl_plugin/trainer.py", set(WARM) | {"train_run"}),
-        ("sources.py", set()),  # used by the Snakefile, by no rule
+        ("planning/sources.py", set()),  # used by the Snakefile, by no rule
     ],
 )
 def test_an_edited_module_reruns_the_rules_that_use_it(copied, module, jobs):

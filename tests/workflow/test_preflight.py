@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from criticflow import preflight
 from criticflow.config import Resources
 from criticflow.errors import UserError
-from criticflow.provenance import collect
+from criticflow.training import preflight
+from criticflow.training.provenance import collect
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from criticflow.processes import run_owned
+from criticflow.runtime.processes import run_owned
 
 # A child that starts a daemon as Ray does: forked twice, in a session of its own, deaf to SIGTERM.
 DAEMON = """
@@ -31,7 +31,7 @@ print("started", flush=True)
 """
 CALLER = """
 import os, sys
-from criticflow.processes import run_owned
+from criticflow.runtime.processes import run_owned
 sys.exit(run_owned([sys.executable, "-c", sys.argv[1], *sys.argv[3:]], os.environ, sys.argv[2]))
 """
 
@@ -130,7 +130,7 @@ def test_a_command_may_end_itself_on_sigterm(tmp_path):
 
 ASKED = """
 import os, pathlib, sys
-from criticflow.processes import run_owned
+from criticflow.runtime.processes import run_owned
 flag = pathlib.Path(sys.argv[1])
 wait = "import os, sys, time\\nwhile not os.path.exists(sys.argv[1]): time.sleep(0.05)\\n"
 argv = [sys.executable, "-c", sys.argv[3] or wait + "sys.exit(7)", str(flag)]

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from snake import RUNS, finish, planned, snakemake
 
-from criticflow.provenance import collect
 from criticflow.report.curves import plot_curves
 from criticflow.report.probe_page import write_probe
 from criticflow.report.tables import write_critics, write_provenance, write_results
+from criticflow.training.provenance import collect
 
 ROWS = [
     {"name": "tiny", "kind": "base", "seed": None, "pass@1": 0.4, "pass@4": 0.7},

@@ -16,14 +16,14 @@ import psutil
 import pytest
 from snake import SNAKEFILE
 
-from criticflow import run_lock
 from criticflow.errors import UserError
+from criticflow.runtime import run_lock
 
 # Takes the lock, and starts a child that inherits it.
 JOB = """
 import subprocess, sys, time
 from pathlib import Path
-from criticflow import run_lock
+from criticflow.runtime import run_lock
 run_lock.POLL = 0.1
 with run_lock.run_lock(Path(sys.argv[1])) as fd:
     child = subprocess.Popen(["sleep", "600"], pass_fds=[fd])
@@ -35,8 +35,8 @@ with run_lock.run_lock(Path(sys.argv[1])) as fd:
 STAGE = """
 from pathlib import Path
 from types import SimpleNamespace
-from criticflow.run_lock import run_lock
-from criticflow.stage import run_stage
+from criticflow.runtime.run_lock import run_lock
+from criticflow.runtime.stage import run_stage
 
 def main(snakemake):
     import time

@@ -17,7 +17,7 @@ RULES = PROJECT / "workflow" / "rules"
 SNAKEFILE = f"""
 import sys
 from types import SimpleNamespace
-from criticflow.workdir import claim_workdir
+from criticflow.planning.workdir import claim_workdir
 
 claim_workdir()
 CONFIG = SimpleNamespace(runs=["r"], seeds=[0], resources=SimpleNamespace(device="cpu"))
@@ -31,7 +31,7 @@ rule work:
     script: "work.py"
 """
 SCRIPT = """
-from criticflow.stage import run_stage
+from criticflow.runtime.stage import run_stage
 
 def main(snakemake):
     import subprocess, sys

@@ -3,13 +3,13 @@
 import os
 import re
 
-from criticflow.sources import package_data, sources
+from criticflow.planning.sources import package_data, sources
 
 # Files of the package that no import names: vLLM and verl load the plugin by entry points.
 VLLM_PLUGIN = ["criticflow.verl_plugin.vllm_cpu"]
 VERL_PLUGIN = [
-    "criticflow.train",
-    "criticflow.reward",
+    "criticflow.commands.train",
+    "criticflow.verl_plugin.reward",
     "criticflow.verl_plugin.plugin",
     *VLLM_PLUGIN,
 ]

@@ -3,9 +3,9 @@
 import itertools
 from pathlib import Path
 
-from criticflow.processes import stop_jobs_on_signals
-from criticflow.run_lock import living_owner
-from criticflow.workdir import failed_logs
+from criticflow.runtime.processes import stop_jobs_on_signals
+from criticflow.runtime.run_lock import living_owner
+from criticflow.planning.workdir import failed_logs
 
 
 onstart:

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from criticflow.stage import run_stage
+from criticflow.runtime.stage import run_stage
 
 
 def main(snakemake) -> None:
-    from criticflow import base_model
     from criticflow.config import Build
+    from criticflow.stages import base_model
 
     build = Build.model_validate(snakemake.params.build)
     base_model.build(build, Path(snakemake.input.train), Path(snakemake.output.model))

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from criticflow.stage import run_stage
+from criticflow.runtime.stage import run_stage
 
 
 def main(snakemake) -> None:
     from criticflow.checkpoint.convert import convert
-    from criticflow.run_checkpoints import converting
+    from criticflow.training.checkpoints import converting
 
     kind = snakemake.wildcards.kind
     # No parameter of the rule: nothing is converted again because this changes.

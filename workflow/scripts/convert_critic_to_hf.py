@@ -1,6 +1,6 @@
 """Convert verl's FSDP checkpoint of a critic to a HuggingFace directory (see --help)."""
 
-from criticflow.checkpoint.cli import run
+from criticflow.commands.convert import run
 from criticflow.errors import run_program
 
 if __name__ == "__main__":

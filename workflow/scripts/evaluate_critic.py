@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
-from criticflow.stage import run_stage
+from criticflow.runtime.stage import run_stage
 
 
 def main(snakemake) -> None:
-    from criticflow import config, critic_evaluation
+    from criticflow import config
+    from criticflow.stages import critics
 
     params = snakemake.params
-    critic_evaluation.run(
+    critics.run(
         snakemake.input.critic,
         config.Model.model_validate(params.model),
         snakemake.input.samples,

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from criticflow.stage import run_stage
+from criticflow.runtime.stage import run_stage
 
 
 def main(snakemake) -> None:
-    from criticflow import config, evaluate
+    from criticflow import config
+    from criticflow.stages import evaluate
 
     params = snakemake.params
     task = config.Task.model_validate(params.task)

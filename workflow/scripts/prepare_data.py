@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from criticflow.stage import run_stage
+from criticflow.runtime.stage import run_stage
 
 
 def main(snakemake) -> None:
-    from criticflow import data
     from criticflow.config import Task
+    from criticflow.stages import data
 
     task = Task.model_validate(snakemake.params.task)
     data.prepare(snakemake.wildcards.task, task, Path(snakemake.output.manifest).parent)

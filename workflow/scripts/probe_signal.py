@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from criticflow.stage import run_stage
+from criticflow.runtime.stage import run_stage
 
 
 def main(snakemake) -> None:
-    from criticflow import config, probe
+    from criticflow import config
+    from criticflow.stages import probe
 
     params = snakemake.params
     probe.run(

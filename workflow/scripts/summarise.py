@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from criticflow.stage import run_stage
+from criticflow.runtime.stage import run_stage
 
 
 def main(snakemake) -> None:
-    from criticflow import compare, config
+    from criticflow import config
+    from criticflow.stages import compare
 
     compare.summarise(
         [Path(path).parent for path in [*snakemake.input.base, *snakemake.input.runs]],

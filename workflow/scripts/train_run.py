@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from criticflow.run_lock import may_be_owned
-from criticflow.stage import run_stage
+from criticflow.runtime.run_lock import may_be_owned
+from criticflow.runtime.stage import run_stage
 
 
 def main(snakemake) -> None:
     from criticflow.config import Config
-    from criticflow.run_training import train_run
+    from criticflow.training.job import train_run
 
     train_run(
         Config.model_validate(snakemake.params.config),

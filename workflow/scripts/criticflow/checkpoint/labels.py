@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from criticflow.errors import UserError
 from criticflow.files import read_json
-from criticflow.value_head import HEADS
+from criticflow.models.value_head import HEADS
 
 Kind = Literal["critic", "actor"]
 

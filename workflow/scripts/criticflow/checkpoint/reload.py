@@ -43,7 +43,7 @@ def check_reload(
         UserError: a tensor is missing, unexpected, freshly initialised or different; values are
             not finite or different.
     """
-    from criticflow.value_head import load_value_model
+    from criticflow.models.value_head import load_value_model
 
     if kind == "critic":
         model = load_value_model(folder, dtype="auto", trust_remote_code=trust_remote_code)

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from criticflow import memory
 from criticflow.checkpoint.hashing import block_hashes
 from criticflow.checkpoint.labels import AUTO_CLASSES, Kind
 from criticflow.errors import UserError
 from criticflow.files import read_json
+from criticflow.runtime import memory
 
 MANIFEST = "conversion.json"
 
@@ -19,7 +19,7 @@ MANIFEST = "conversion.json"
 def _model_class(config: Any, kind: Kind, folder: Path, trust_remote_code: bool) -> Any:
     import transformers
 
-    from criticflow.value_head import value_model_class
+    from criticflow.models.value_head import value_model_class
 
     if kind == "critic":
         return value_model_class(config, config.value_head, folder, trust_remote_code)[1]

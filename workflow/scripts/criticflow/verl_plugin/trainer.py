@@ -12,7 +12,7 @@ For every batch verl computes, and this trainer leaves as it is,
 4. Prompts are named by step and content rather than at random, so that a trajectory has the same
    identity in every run, and batches are in the order of these names (``replay``).
 5. Between two steps it can stop with a checkpoint (``stopping``), and older checkpoints go only
-   when a newer one is complete (``run_checkpoints``).
+   when a newer one is complete (``checkpoint.retention``).
 
 With the defaults none of 1-3 does anything.
 """
@@ -41,7 +41,7 @@ from verl.workers.rollout.llm_server import LLMServerClient
 from verl.workers.rollout.replica import RolloutReplicaRegistry
 from verl.workers.utils.padding import response_to_nested
 
-from criticflow.run_checkpoints import keep_last
+from criticflow.checkpoint.retention import keep_last
 from criticflow.verl_plugin import batched_rollouts, patches, settings
 from criticflow.verl_plugin.critic_loading import critic_folder, own_checkpoint
 from criticflow.verl_plugin.critic_metrics import critic_metrics

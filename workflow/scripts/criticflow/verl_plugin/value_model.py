@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from criticflow.value_head import load_value_model
+from criticflow.models.value_head import load_value_model
 from criticflow.verl_plugin.constant_critic import make_constant
 from criticflow.verl_plugin.frozen_critic import check_trained, is_critic
 from criticflow.verl_plugin.model_config import ValueModelConfig

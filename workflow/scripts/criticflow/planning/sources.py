@@ -12,14 +12,14 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = "criticflow"
-_ROOT = Path(__file__).parent.parent
+_ROOT = Path(__file__).parents[2]
 
 
 def sources(*roots: str) -> list[str]:
     """Files of the package that ``roots`` import, directly or not, themselves included.
 
     Args:
-        roots: module names (``criticflow.probe``), or names of scripts beside the package
+        roots: module names (``criticflow.stages.probe``), or names of scripts beside the package
             (``probe_signal.py``), which are read but not listed: Snakemake watches a rule's script
             itself.
 

@@ -50,7 +50,7 @@ def plot_critic(
     """Write a PNG of three panels: reliability, V(prompt) against pass rate, the way to the end.
 
     Args:
-        summary: figures of a critic (:func:`criticflow.critic_evaluation.figures`).
+        summary: figures of a critic (:func:`criticflow.stages.critics.figures`).
         prompts: ``value`` and ``pass_rate`` per prompt.
     """
     figure, (diagram, scatter, way) = _panels(title)

@@ -19,7 +19,7 @@ def compute_score(
     Args:
         data_source: the task's kind.
         solution_str: the decoded response.
-        ground_truth: as prepared (see :mod:`criticflow.data`).
+        ground_truth: as prepared (see :mod:`criticflow.stages.data`).
         extra_info: not used.
 
     Returns:

@@ -25,9 +25,9 @@ from typing import IO
 
 import psutil
 
-from criticflow import slurm
 from criticflow.errors import UserError
 from criticflow.logs import progress
+from criticflow.runtime import slurm
 
 POLL = 5.0
 """Seconds between two looks at a lock that somebody else holds."""

@@ -6,10 +6,10 @@ import shutil
 import socket
 from pathlib import Path
 
-from criticflow import memory
 from criticflow.config import Resources
 from criticflow.errors import UserError
-from criticflow.model_directory import check_model_directory
+from criticflow.models.directory import check_model_directory
+from criticflow.runtime import memory
 
 GIB = 2**30
 

@@ -17,10 +17,10 @@ import pandas as pd
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from criticflow.char_tokenizer import char_tokenizer
 from criticflow.config import Build, Sft
 from criticflow.errors import UserError
 from criticflow.files import replacing
+from criticflow.models.char_tokenizer import char_tokenizer
 
 log = logging.getLogger(__name__)
 

@@ -12,21 +12,21 @@ from pathlib import Path
 import yaml
 from omegaconf import OmegaConf
 
-from criticflow import fingerprint
+from criticflow.checkpoint.retention import last_step, mend_tracker
 from criticflow.config import Config, Resources
 from criticflow.errors import UserError
 from criticflow.files import replacing, write_json
 from criticflow.logs import progress, terminal_fds
-from criticflow.preflight import check_training, checkpoint_bytes
-from criticflow.processes import run_owned
-from criticflow.provenance import collect
-from criticflow.run_checkpoints import last_step, mend_tracker
-from criticflow.run_lock import run_lock
-from criticflow.slurm import end_time
-from criticflow.training_log import Progress, attempts, metrics_table, next_attempt, read_rows
-from criticflow.verl_overrides import verl_overrides
+from criticflow.runtime.processes import run_owned
+from criticflow.runtime.run_lock import run_lock
+from criticflow.runtime.slurm import end_time
+from criticflow.training import identity
+from criticflow.training.log import Progress, attempts, metrics_table, next_attempt, read_rows
+from criticflow.training.overrides import verl_overrides
+from criticflow.training.preflight import check_training, checkpoint_bytes
+from criticflow.training.provenance import collect
+from criticflow.training.watchdog import Watchdog, repeat_traceback
 from criticflow.verl_plugin.stopping import STOP
-from criticflow.watchdog import Watchdog, repeat_traceback
 
 logger = logging.getLogger(__name__)
 
@@ -74,8 +74,8 @@ def train_run(
         # How long one waits, and what one keeps, has no part in what comes out.
         aside = {"stall_minutes", "save_minutes", "free_converted"}
         lasting = config.resources.model_dump(mode="json", exclude=aside)
-        claimed = fingerprint.fingerprint({**used, "resources": lasting}, inputs)
-        fingerprint.claim(checkpoint_dir, claimed)
+        claimed = identity.fingerprint({**used, "resources": lasting}, inputs)
+        identity.claim(checkpoint_dir, claimed)
         mend_tracker(checkpoint_dir)
 
         steps, metrics = settings.train.steps, checkpoint_dir / "metrics"
@@ -113,7 +113,7 @@ def train_run(
             resolved = {**used, "verl": OmegaConf.to_container(verl_config, resolve=True)}
             aside.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
         seeds = {"run": seed, "reward_mask": seed, "value_head": seed, "data_order": seed}
-        files = [file for path in inputs for file in fingerprint.files_of(path)]
+        files = [file for path in inputs for file in identity.files_of(path)]
         write_json(run_dir / "provenance.json", collect(used, files, seeds, started))
 
 

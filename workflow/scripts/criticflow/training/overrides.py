@@ -75,7 +75,7 @@ def _data(run: Run, task: Task, data_dir: Path, seed: int) -> dict[str, Any]:
         "data.filter_overlong_prompts": True,
         "data.dataloader_num_workers": 0,
         "data.seed": seed,
-        "reward.custom_reward_function.path": "pkg://criticflow.reward",
+        "reward.custom_reward_function.path": "pkg://criticflow.verl_plugin.reward",
         "reward.custom_reward_function.name": "compute_score",
     }
 

@@ -1,6 +1,6 @@
 """A checkpoint directory belongs to the settings and inputs that it was made from."""
 
-from criticflow.fingerprint import claim, fingerprint
+from criticflow.training.identity import claim, fingerprint
 
 
 def test_the_same_run_keeps_its_checkpoints(tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from criticflow import value_metrics
+from criticflow.stats import calibration
 from criticflow.verl_plugin import critic_metrics
 
 OPTIONS = {"seed": 0, "resamples": 300, "confidence": 0.95}
@@ -39,12 +39,12 @@ def value_of(statistic, prompts) -> float:
 def test_point_figures_agree_with_those_of_training():
     states = table()
     values, returns = states["value"].to_numpy(), states["return"].to_numpy()
-    found = value_metrics.explained_variance(states, 40)
+    found = calibration.explained_variance(states, 40)
     assert value_of(found, 40) == pytest.approx(critic_metrics.explained_variance(values, returns))
-    found = value_metrics.auc(states, 40)
+    found = calibration.auc(states, 40)
     right = states["correct"].to_numpy()
     assert value_of(found, 40) == pytest.approx(critic_metrics.auc(values, right))
-    found = value_metrics.brier(states, 40)
+    found = calibration.brier(states, 40)
     assert value_of(found, 40) == pytest.approx(np.mean((values - returns) ** 2))
 
 
@@ -60,7 +60,7 @@ def test_auc_is_the_share_of_pairs_in_order_ties_half(pairs):
     )
     good = states.loc[states["correct"], "value"]
     bad = states.loc[~states["correct"], "value"]
-    found = value_of(value_metrics.auc(states, 1), 1)
+    found = value_of(calibration.auc(states, 1), 1)
     if good.empty or bad.empty:
         assert np.isnan(found)
     else:
@@ -75,7 +75,7 @@ def test_a_weight_is_a_number_of_copies():
         [states[states["prompt"] == prompt] for prompt in np.repeat(np.arange(5), weights)]
     )
     for name in ("explained_variance", "brier", "expected_calibration_error", "auc"):
-        statistic = getattr(value_metrics, name)
+        statistic = getattr(calibration, name)
         weighted = float(statistic(states, 5)(weights[None].astype(float))[0])
         assert weighted == pytest.approx(value_of(statistic(copies, 5), 5)), name
 
@@ -88,7 +88,7 @@ def test_ece_and_reliability_by_hand():
             "return": [0.0, 0.2, 1.0, 0.2, 1.0],
         }
     )
-    bins = value_metrics.reliability(states)
+    bins = calibration.reliability(states)
     assert [(row["low"], row["high"], row["states"]) for row in bins] == [
         (0.0, 0.1, 2),
         (0.7, 0.8, 2),
@@ -97,46 +97,46 @@ def test_ece_and_reliability_by_hand():
     assert bins[0]["mean_value"] == pytest.approx(-0.075)
     assert bins[1]["mean_return"] == pytest.approx(0.6)
     gaps = [row["states"] * abs(row["mean_value"] - row["mean_return"]) for row in bins]
-    found = value_of(value_metrics.expected_calibration_error(states, 2), 2)
+    found = value_of(calibration.expected_calibration_error(states, 2), 2)
     assert found == pytest.approx(sum(gaps) / 5)
 
 
 def test_a_perfect_and_a_constant_critic():
     states = table()
-    perfect = value_metrics.figures(states.assign(value=states["return"]), 40, **OPTIONS)
+    perfect = calibration.figures(states.assign(value=states["return"]), 40, **OPTIONS)
     assert perfect["explained_variance"]["value"] == pytest.approx(1.0)
     assert perfect["auc"]["value"] == 1.0
     assert perfect["brier"]["value"] == perfect["ece"]["value"] == 0.0
-    constant = value_metrics.figures(states.assign(value=0.5), 40, **OPTIONS)
+    constant = calibration.figures(states.assign(value=0.5), 40, **OPTIONS)
     assert constant["explained_variance"]["value"] == pytest.approx(0.0)
     assert constant["auc"] == {"value": 0.5, "low": 0.5, "high": 0.5}
 
 
 def test_what_is_undefined_is_none():
     states = table().assign(**{"return": 1.0, "correct": True})
-    found = value_metrics.figures(states, 40, **OPTIONS)
+    found = calibration.figures(states, 40, **OPTIONS)
     assert found["explained_variance"] is None and found["auc"] is None
-    constant = value_metrics.correlation(np.full(40, 0.1), np.arange(40.0))
-    assert value_metrics.estimate(constant, 40, **OPTIONS) is None
+    constant = calibration.correlation(np.full(40, 0.1), np.arange(40.0))
+    assert calibration.estimate(constant, 40, **OPTIONS) is None
 
 
 def test_intervals_hold_the_figure_and_count_samples_of_a_prompt_as_one():
-    one = value_metrics.figures(table(), 40, **OPTIONS)
+    one = calibration.figures(table(), 40, **OPTIONS)
     for name in ("explained_variance", "brier", "ece", "auc"):
         assert one[name]["low"] <= one[name]["value"] <= one[name]["high"], name
-    many = value_metrics.figures(table(tokens=10), 40, **OPTIONS)
+    many = calibration.figures(table(tokens=10), 40, **OPTIONS)
     assert "auc" not in many  # ten states of a response share its outcome
     assert many["explained_variance"] == pytest.approx(one["explained_variance"])
-    again = value_metrics.figures(table(), 40, **OPTIONS)
+    again = calibration.figures(table(), 40, **OPTIONS)
     assert again == one
 
 
 def test_the_interval_of_auc_covers_the_truth_about_as_often_as_it_says():
     hits = 0
-    truth = value_of(value_metrics.auc(table(20_000, 1), 20_000), 20_000)
+    truth = value_of(calibration.auc(table(20_000, 1), 20_000), 20_000)
     for seed in range(100):
-        statistic = value_metrics.auc(table(60, 4, seed=seed + 1), 60)
-        found = value_metrics.estimate(statistic, 60, seed, 300, 0.95)
+        statistic = calibration.auc(table(60, 4, seed=seed + 1), 60)
+        found = calibration.estimate(statistic, 60, seed, 300, 0.95)
         hits += found["low"] <= truth <= found["high"]
     assert hits >= 88
 
@@ -145,6 +145,6 @@ def test_correlation_is_pearsons():
     draw = np.random.default_rng(0)
     first = draw.random(50)
     second = first + draw.normal(0, 0.2, 50)
-    found = value_metrics.estimate(value_metrics.correlation(first, second), 50, **OPTIONS)
+    found = calibration.estimate(calibration.correlation(first, second), 50, **OPTIONS)
     assert found["value"] == pytest.approx(stats.pearsonr(first, second).statistic)
     assert found["low"] < found["value"] < found["high"]

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from criticflow import config, metrics
+from criticflow import config
 from criticflow.errors import UserError
 from criticflow.files import replacing, write_json
 from criticflow.logs import progress
-from criticflow.plots import plot_probe
-from criticflow.sampling import Engine
-from criticflow.scoring import add_scores, per_prompt, read_problems
+from criticflow.models.sampling import Engine
+from criticflow.report.figures import plot_probe
+from criticflow.stages.samples import add_scores, per_prompt, read_problems
+from criticflow.stats import outcomes
 
 RESAMPLES = 2000
 TOO_HARD, TOO_EASY = 0.05, 0.95
@@ -80,7 +81,7 @@ def run(
         samples.to_parquet(aside, index=False)
     plot_probe(
         per_prompt(samples, "correct").mean(axis=1),
-        metrics.reward_variance(per_prompt(samples, "score")),
+        outcomes.reward_variance(per_prompt(samples, "score")),
         samples["n_tokens"].to_numpy(dtype=np.float64),
         probe.n,
         title,
@@ -95,7 +96,7 @@ def figures(samples: pd.DataFrame, probe: config.Probe) -> dict[str, dict[str, A
     """Every figure as ``value``, ``low`` and ``high``: 95 % bootstrap intervals over prompts.
 
     The variances are population variances over one prompt's ``n`` samples. ``entropy`` has its
-    standard error besides (:func:`criticflow.metrics.entropy`).
+    standard error besides (:func:`criticflow.stats.outcomes.entropy`).
     """
     correct = per_prompt(samples, "correct")
     counts = correct.sum(axis=1).astype(np.int64)
@@ -105,25 +106,25 @@ def figures(samples: pd.DataFrame, probe: config.Probe) -> dict[str, dict[str, A
     values = {
         "accuracy": correct.mean(axis=1),
         "mean_reward": score.mean(axis=1),
-        "reward_variance": metrics.reward_variance(score),
-        "accuracy_variance": metrics.reward_variance(correct),
+        "reward_variance": outcomes.reward_variance(score),
+        "accuracy_variance": outcomes.reward_variance(correct),
         "all_wrong": wrong.astype(float),
         "mixed": (~wrong & ~right).astype(float),
         "all_right": right.astype(float),
         "response_length": tokens.mean(axis=1),
         "truncation_rate": per_prompt(samples, "truncated").mean(axis=1),
         "format_rate": per_prompt(samples, "format_ok").mean(axis=1),
-        **{f"pass@{k}": metrics.pass_at_k(counts, probe.n, k) for k in range(1, probe.n + 1)},
+        **{f"pass@{k}": outcomes.pass_at_k(counts, probe.n, k) for k in range(1, probe.n + 1)},
     }
     found = {
-        name: asdict(metrics.bootstrap_mean(value, probe.seed, RESAMPLES))
+        name: asdict(outcomes.bootstrap_mean(value, probe.seed, RESAMPLES))
         for name, value in values.items()
     }
     # By position, not by key: the order of per_prompt's rows.
     ordered = samples.sort_values(["prompt_index", "sample_index"])
-    entropy = metrics.entropy(list(ordered["logprobs"]), list(ordered["prompt_index"]))
+    entropy = outcomes.entropy(list(ordered["logprobs"]), list(ordered["prompt_index"]))
     nats = -np.array([np.sum(row) for row in ordered["logprobs"]]).reshape(tokens.shape).sum(axis=1)
-    interval = metrics.bootstrap_mean(nats, probe.seed, RESAMPLES, weights=tokens.sum(axis=1))
+    interval = outcomes.bootstrap_mean(nats, probe.seed, RESAMPLES, weights=tokens.sum(axis=1))
     found["entropy"] = asdict(interval) | {"standard_error": entropy.standard_error}
     return found
 

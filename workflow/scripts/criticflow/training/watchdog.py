@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from criticflow.errors import UserError
-from criticflow.processes import alive, descendants
+from criticflow.runtime.processes import alive, descendants
 
 ESSENTIAL = (
     "gcs_server",

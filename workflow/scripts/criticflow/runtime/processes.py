@@ -60,7 +60,7 @@ def run_owned(
         The exit code; 128 + n when the command was ended by signal n.
     """
     wanting = ",".join(str(pid) for pid in [os.getpid(), *_wanting_ancestor()])
-    warden_argv = [sys.executable, "-m", "criticflow.processes", wanting, str(grace), *argv]
+    warden_argv = [sys.executable, "-m", "criticflow.runtime.processes", wanting, str(grace), *argv]
     with open(log, "ab") as output:
         warden = subprocess.Popen(
             warden_argv,

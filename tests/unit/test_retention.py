@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from criticflow import fingerprint, run_lock
+from criticflow.checkpoint.retention import TRACKER, keep_last, last_step, mend_tracker
 from criticflow.errors import UserError
-from criticflow.run_checkpoints import TRACKER, converting, keep_last, last_step, mend_tracker
+from criticflow.runtime import run_lock
+from criticflow.training import identity
+from criticflow.training.checkpoints import converting
 
 SETTINGS = {"settings": {"steps": 4}, "inputs": {}}
 SMALL = {
@@ -96,7 +98,7 @@ def run(tmp_path, monkeypatch) -> Path:
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).touch()
     (directory / TRACKER).write_text("4")
-    (directory / fingerprint.NAME).write_text(json.dumps(SETTINGS))
+    (directory / identity.NAME).write_text(json.dumps(SETTINGS))
     return directory
 
 
@@ -113,7 +115,7 @@ def test_what_is_freed_of_the_kind_that_was_converted(run, freed, gone):
 def test_all_goes_with_the_last_kind_and_not_before(run):
     with converting(run, "actor", "all"):
         pass
-    gone = {shard("actor", "model"), shard("actor", "optim"), fingerprint.NAME}
+    gone = {shard("actor", "model"), shard("actor", "optim"), identity.NAME}
     assert files(run) == ALL - gone
     with converting(run, "critic", "all"):
         pass
@@ -123,8 +125,8 @@ def test_all_goes_with_the_last_kind_and_not_before(run):
 def test_a_training_starts_afresh_where_weights_are_gone(run):
     with converting(run, "actor", "all"):
         pass
-    fingerprint.claim(run, SETTINGS)
-    assert files(run) == {fingerprint.NAME}
+    identity.claim(run, SETTINGS)
+    assert files(run) == {identity.NAME}
 
 
 def test_kinds_converted_side_by_side_leave_nothing(run):
@@ -155,7 +157,7 @@ def test_a_directory_that_another_training_took_meanwhile_is_left_alone(run, wai
     theirs = run / shard("actor", "optim")
 
     def train() -> None:
-        fingerprint.claim(run, other)
+        identity.claim(run, other)
         theirs.parent.mkdir(parents=True)
         theirs.touch()
         (run / TRACKER).write_text("4")

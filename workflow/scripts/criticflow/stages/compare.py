@@ -9,11 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from criticflow import config, metrics
+from criticflow import config
 from criticflow.errors import UserError
-from criticflow.evaluate import prompt_values
 from criticflow.files import read_json, replacing, write_json
 from criticflow.logs import progress
+from criticflow.stages.evaluate import prompt_values
+from criticflow.stats import outcomes
 
 ENTROPY_COLLAPSE = 0.01
 """Nats a token; less means that the model has (nearly) one answer to each prompt."""
@@ -87,7 +88,7 @@ def difference(base: Path, trained: Path, evaluate: config.Evaluate) -> dict[str
     options = (evaluate.seed, evaluate.resamples, evaluate.confidence)
     found: dict[str, Any] = {
         figure: asdict(
-            metrics.paired_difference(
+            outcomes.paired_difference(
                 values[0][figure].to_numpy(), values[1][figure].to_numpy(), *options
             )
         )
@@ -96,9 +97,9 @@ def difference(base: Path, trained: Path, evaluate: config.Evaluate) -> dict[str
     right = [frame["correct"].to_numpy(dtype=bool) for frame in greedy]
     found["greedy"] = {
         "pass@1": asdict(
-            metrics.paired_difference(right[0].astype(float), right[1].astype(float), *options)
+            outcomes.paired_difference(right[0].astype(float), right[1].astype(float), *options)
         ),
-        "mcnemar": asdict(metrics.mcnemar(right[0], right[1])),
+        "mcnemar": asdict(outcomes.mcnemar(right[0], right[1])),
     }
     return found
 

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from checkpoint_writers import tiny_critic, tiny_tokenizer
-from criticflow import config, critic_evaluation
+from criticflow import config
 from criticflow.errors import UserError
-from criticflow.value_head import load_value_model
+from criticflow.models.value_head import load_value_model
+from criticflow.stages import critics
 from criticflow.verl_plugin.constant_critic import make_constant
 
 MODEL = config.Model(path="x")
@@ -61,7 +62,7 @@ def samples(tmp_path) -> Path:
 def run(critic, samples, gamma=1.0):
     out = samples.parent / "out"
     arguments = (MODEL, samples, gamma, EVALUATE, RESOURCES, out, "cold", 0)
-    return critic_evaluation.run(critic, *arguments)
+    return critics.run(critic, *arguments)
 
 
 @pytest.mark.parametrize("head", ["linear", "mlp"])
@@ -69,7 +70,7 @@ def test_values_are_those_of_each_sequence_alone(tmp_path, head):
     critic = load_value_model(save(tmp_path / "critic", tiny_critic(head)), dtype=torch.float32)
     frame = rollouts()
     prompts, responses = list(frame["prompt_tokens"]), list(frame["tokens"])
-    found = critic_evaluation.token_values(critic, prompts, responses, tokens_per_batch=60)
+    found = critics.token_values(critic, prompts, responses, tokens_per_batch=60)
     for prompt, response, values in zip(prompts, responses, found, strict=True):
         with torch.no_grad():
             alone = critic(torch.tensor([[*prompt, *response]])).logits[0, :, 0]
@@ -82,11 +83,11 @@ def test_returns_are_monte_carlo_and_discounted():
     frame = rollouts(2, 1)[1::2].reset_index(drop=True).assign(score=[1.0, 0.2])
     lengths = frame["tokens"].map(len)
     values = [np.zeros(length) for length in lengths]
-    states = critic_evaluation.states_of(frame, values, 0.5)
+    states = critics.states_of(frame, values, 0.5)
     first = states[states["sample"] == 0]
     assert list(first["return"]) == [0.5 ** (lengths[0] - 1 - t) for t in range(lengths[0])]
     assert states.groupby("sample")["return"].last().tolist() == [1.0, 0.2]
-    assert set(critic_evaluation.states_of(frame, values, 1.0)["return"]) == {1.0, 0.2}
+    assert set(critics.states_of(frame, values, 1.0)["return"]) == {1.0, 0.2}
 
 
 def test_a_critic_is_judged_on_the_sampled_responses(tmp_path, samples):
@@ -110,7 +111,7 @@ def test_a_critic_that_knows_the_prompts_is_recognised(tmp_path, samples):
     values = [
         np.full(len(row), 0.2 + 0.8 * p) for row, p in zip(frame["tokens"], rate, strict=True)
     ]
-    found = critic_evaluation.figures(frame, values, 1.0, EVALUATE)
+    found = critics.figures(frame, values, 1.0, EVALUATE)
     assert found["prompt_value"]["correlation"]["value"] == pytest.approx(1.0)
     assert found["positions"][0]["explained_variance"]["value"] > 0.1
     assert found["positions"][0]["auc"] == found["positions"][10]["auc"]
@@ -143,7 +144,7 @@ def test_what_does_not_fit_together_is_named(tmp_path, samples):
 
 def test_neither_verl_nor_vllm_is_imported():
     code = (
-        "import sys, criticflow.critic_evaluation\n"
+        "import sys, criticflow.stages.critics\n"
         "sys.exit(bool({'verl', 'vllm', 'ray'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

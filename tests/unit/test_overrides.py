@@ -13,7 +13,7 @@ from checkpoint_writers import tiny_actor, tiny_critic, tiny_tokenizer
 from criticflow.config import Config, read_config
 from criticflow.config.load import load_config, merge
 from criticflow.errors import UserError
-from criticflow.verl_overrides import verl_overrides
+from criticflow.training.overrides import verl_overrides
 from criticflow.verl_plugin import batched_rollouts, settings
 
 PROJECT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ import pandas as pd
 from criticflow import config
 from criticflow.errors import UserError
 from criticflow.logs import progress
-from criticflow.model_directory import check_model_directory
+from criticflow.models.directory import check_model_directory
 
 Messages = Sequence[dict[str, str]]
 """A chat: ``[{"role": ..., "content": ...}, ...]``."""

@@ -19,13 +19,14 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from criticflow import config, value_metrics
+from criticflow import config
 from criticflow.errors import UserError
 from criticflow.files import write_json
 from criticflow.logs import progress
-from criticflow.model_directory import check_model_directory
-from criticflow.plots import plot_critic
-from criticflow.value_head import load_value_model
+from criticflow.models.directory import check_model_directory
+from criticflow.models.value_head import load_value_model
+from criticflow.report.figures import plot_critic
+from criticflow.stats import calibration
 
 TOKENS_PER_BATCH = 16_384
 """Tokens of a forward pass, padding included."""
@@ -57,8 +58,8 @@ def run(
     Returns:
         ``tokens``: figures of all states together, and ``positions``: of one state per response,
         from the last prompt token (``position`` 0) to where the last token is chosen (1), see
-        :func:`criticflow.value_metrics.figures`; ``prompt_value``: correlation of V(prompt) with
-        the prompt's pass rate; ``reliability``: diagrams of all states, of position 0 and of
+        :func:`criticflow.stats.calibration.figures`; ``prompt_value``: correlation of V(prompt)
+        with the prompt's pass rate; ``reliability``: diagrams of all states, of position 0 and of
         position 1; ``outside``: share of values under 0 or over 1, which no return can have.
 
     Raises:
@@ -139,7 +140,7 @@ def figures(
     count = len(by_prompt)
     options = (count, evaluate.seed, evaluate.resamples, evaluate.confidence)
     at = {step: _at(states, step / POSITIONS) for step in range(POSITIONS + 1)}
-    correlation = value_metrics.correlation(
+    correlation = calibration.correlation(
         by_prompt["value"].to_numpy(), by_prompt["pass_rate"].to_numpy()
     )
     return {
@@ -147,16 +148,16 @@ def figures(
         "n_samples": len(samples),
         "confidence": evaluate.confidence,
         "outside": float(((states["value"] < 0) | (states["value"] > 1)).mean()),
-        "tokens": value_metrics.figures(states, *options),
+        "tokens": calibration.figures(states, *options),
         "positions": [
-            {"position": step / POSITIONS, **value_metrics.figures(part, *options)}
+            {"position": step / POSITIONS, **calibration.figures(part, *options)}
             for step, part in at.items()
         ],
-        "prompt_value": {"correlation": value_metrics.estimate(correlation, *options)},
+        "prompt_value": {"correlation": calibration.estimate(correlation, *options)},
         "reliability": {
-            "tokens": value_metrics.reliability(states),
-            "prompt": value_metrics.reliability(at[0]),
-            "last": value_metrics.reliability(at[POSITIONS]),
+            "tokens": calibration.reliability(states),
+            "prompt": calibration.reliability(at[0]),
+            "last": calibration.reliability(at[POSITIONS]),
         },
     }
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from criticflow.errors import UserError
 from criticflow.logs import open_terminal, progress, terminal_fds
-from criticflow.processes import GRACE, run_owned
+from criticflow.runtime.processes import GRACE, run_owned
 
 _INSIDE = "CRITICFLOW_STAGE"
 
@@ -27,9 +27,10 @@ def run_stage(
 ) -> NoReturn:
     """Run ``work(snakemake)`` and exit; 0 on success, 2 on a :class:`UserError`, else 1.
 
-    The script runs itself a second time as an owned process (:mod:`criticflow.processes`), whose
-    output, and that of all its children, is the rule's log. An error ends up in the log with its
-    traceback and as one line on the terminal. SIGTERM leaves it ``grace`` seconds to end well.
+    The script runs itself a second time as an owned process
+    (:mod:`criticflow.runtime.processes`), whose output, and that of all its children, is the rule's
+    log. An error ends up in the log with its traceback and as one line on the terminal. SIGTERM
+    leaves it ``grace`` seconds to end well.
 
     The log begins anew, unless ``log_in_use`` says that another job may still write to it. Since
     Snakemake deletes the log of a job that it is about to start, running or not, the file has a

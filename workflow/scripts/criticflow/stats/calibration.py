@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from criticflow import metrics
+from criticflow.stats import outcomes
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
@@ -58,7 +58,7 @@ def estimate(
     statistic: Statistic, prompts: int, seed: int, resamples: int, confidence: float
 ) -> dict[str, Any] | None:
     """A figure with its interval; None where it is undefined."""
-    found = metrics.bootstrap_weights(statistic, prompts, seed, resamples, confidence)
+    found = outcomes.bootstrap_weights(statistic, prompts, seed, resamples, confidence)
     return None if np.isnan(found.value) else asdict(found)
 
 

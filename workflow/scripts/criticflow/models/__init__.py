@@ -1,0 +1,1 @@
+"""Model directories, tokenizers, value heads, and responses sampled with vLLM."""

@@ -1,0 +1,1 @@
+"""What a stage runs in: owned processes, locks, Slurm, memory."""

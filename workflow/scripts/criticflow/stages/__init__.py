@@ -1,0 +1,1 @@
+"""What each rule does, one module a stage."""

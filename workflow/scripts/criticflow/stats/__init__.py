@@ -1,0 +1,1 @@
+"""Estimators on arrays and tables. Imports no torch, reads no files."""

@@ -1,0 +1,1 @@
+"""A training job around verl: its overrides, checks, identity, watchdog and records."""
