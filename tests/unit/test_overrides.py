@@ -14,7 +14,7 @@ from criticflow.config import Config, read_config
 from criticflow.config.load import load_config, merge
 from criticflow.errors import UserError
 from criticflow.training.overrides import verl_overrides
-from criticflow.verl_plugin import batched_rollouts, settings
+from criticflow.verl_plugin import BATCHED_ROLLOUTS, settings
 
 PROJECT = Path(__file__).parents[2]
 
@@ -127,7 +127,7 @@ def test_padding_is_removed_only_for_attention_that_knows_packed_sequences(study
 
 def test_the_cpu_has_batched_rollouts_and_a_gpu_verls_own(study):
     agent = verl_config(study, "cold").actor_rollout_ref.rollout.agent
-    assert agent.agent_loop_manager_class == batched_rollouts.MANAGER
+    assert agent.agent_loop_manager_class == BATCHED_ROLLOUTS
     gpu = study.resources.model_copy(update={"gpu": 2})
     agent = verl_config(study.model_copy(update={"resources": gpu}), "cold")
     assert agent.actor_rollout_ref.rollout.agent.agent_loop_manager_class is None

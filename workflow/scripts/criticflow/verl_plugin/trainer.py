@@ -42,7 +42,7 @@ from verl.workers.rollout.replica import RolloutReplicaRegistry
 from verl.workers.utils.padding import response_to_nested
 
 from criticflow.checkpoint.retention import keep_last
-from criticflow.verl_plugin import batched_rollouts, patches, settings
+from criticflow.verl_plugin import BATCHED_ROLLOUTS, batched_rollouts, patches, settings
 from criticflow.verl_plugin.critic_loading import critic_folder, own_checkpoint
 from criticflow.verl_plugin.critic_metrics import critic_metrics
 from criticflow.verl_plugin.random_reward import random_outcomes, with_random_outcomes
@@ -69,7 +69,7 @@ class CriticflowTrainer(PPOTrainerSync):
         self.keep_checkpoints = settings.keep_checkpoints(config)
         self.early_stop = EarlyStop(Path(config.trainer.default_local_dir))
         agent = config.actor_rollout_ref.rollout.agent
-        self.batched_rollouts = agent.agent_loop_manager_class == batched_rollouts.MANAGER
+        self.batched_rollouts = agent.agent_loop_manager_class == BATCHED_ROLLOUTS
         if self.batched_rollouts:
             RolloutReplicaRegistry.register("vllm", batched_rollouts.replica_class)
         super().__init__(config)
