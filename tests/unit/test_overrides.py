@@ -147,7 +147,10 @@ def test_environment_variables_set_the_keys_of_a_training_command(monkeypatch):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("algorithm.reward_mask_ratio=1.5", "not in"),
+        (
+            "algorithm.reward_mask_ratio=1.5",
+            "reward_mask_ratio: .* or equal to 1, not 1.5",
+        ),
         ("algorithm.reward_mask_type=token", "reward_mask_type"),
         ("critic.value_head=deep", "value_head"),
         ("critic.freeze=perhaps", "not a boolean"),
@@ -155,7 +158,7 @@ def test_environment_variables_set_the_keys_of_a_training_command(monkeypatch):
         ("trainer.load_critic_only=perhaps", "not a boolean"),
         ("algorithm.reward_mask_rescale=perhaps", "not a boolean"),
         ("algorithm.reward_mask_ratio=half", "not a number"),
-        ("algorithm.reward_mask_ratio=-0.1", "not in"),
+        ("algorithm.reward_mask_ratio=-0.1", "reward_mask_ratio: .* greater than or equal to 0"),
         ("algorithm.reward_mask_ratio=true", "not a number"),
         ("algorithm.reward_mask_seed=today", "not a whole number"),
         ("algorithm.reward_mask_seed=1.5", "not a whole number"),
@@ -163,7 +166,7 @@ def test_environment_variables_set_the_keys_of_a_training_command(monkeypatch):
         ("trainer.keep_checkpoints=0", "keep at least 1"),
         ("trainer.keep_checkpoints=many", "not a whole number"),
         ("critic.model.path=''", "critic.model.path is empty"),
-        ("algorithm.random_reward=1.5", "not in"),
+        ("algorithm.random_reward=1.5", "random_reward: .* less than or equal to 1"),
         ("algorithm.random_reward=often", "not a number"),
         ("critic.constant=0.5", "critic.freeze=true"),
     ],
@@ -221,7 +224,9 @@ def test_control_arms_reach_verl():
     assert (constant.critic.constant, constant.critic.freeze) == (0.4, True)
     assert verl_config(config, "untrained").critic.allow_untrained is True
     random = verl_config(config, "random")
-    assert settings.RandomRewardSettings.read(random) == settings.RandomRewardSettings(0.4, 3)
+    assert settings.RandomRewardSettings.read(random) == settings.RandomRewardSettings(
+        probability=0.4, seed=3
+    )
     assert settings.RewardMaskSettings.read(random).rescale is True
     for arm in (constant, random):
         settings.check(arm)

@@ -58,6 +58,27 @@ def replacing(target: Path | str) -> Iterator[Path]:
         raise
 
 
+def free_space(path: Path | str) -> int:
+    """Bytes free on the file system of ``path``, which need not exist yet."""
+    folder = Path(path).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def require_space(path: Path | str, needed: int) -> None:
+    """Whether ``needed`` bytes fit on the file system of ``path``.
+
+    Raises:
+        UserError: they do not.
+    """
+    if (free := free_space(path)) < needed:
+        raise UserError(
+            f"{path} needs about {needed / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free on its "
+            "file system: make room and run again"
+        )
+
+
 def write_json(path: Path | str, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically."""
     with replacing(path) as partial:

@@ -18,7 +18,7 @@ from criticflow.checkpoint.layout import StoredTensor, assemble
 from criticflow.checkpoint.reload import check_reload
 from criticflow.checkpoint.shards import Shards, read_shards
 from criticflow.checkpoint.stream import Use
-from criticflow.checkpoint.target import require_free_target, require_space
+from criticflow.checkpoint.target import require_free_target
 from criticflow.checkpoint.transfer import Transfer
 from criticflow.checkpoint.verify import (
     MANIFEST,
@@ -28,7 +28,7 @@ from criticflow.checkpoint.verify import (
 )
 from criticflow.checkpoint.writer import Output, safetensors_files
 from criticflow.errors import UserError
-from criticflow.files import replacing, write_json
+from criticflow.files import replacing, require_space, write_json
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
 _DTYPES = ("float32", "bfloat16", "float16")

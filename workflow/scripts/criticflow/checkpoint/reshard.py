@@ -11,12 +11,13 @@ from torch.distributed.tensor import DeviceMesh, DTensor, Placement, Shard
 from torch.distributed.tensor._dtensor_spec import DTensorSpec, TensorMeta
 
 from criticflow.checkpoint.layout import Box, StoredTensor, assemble, local_box
+from criticflow.checkpoint.rank_files import rank_file_name
 from criticflow.checkpoint.shards import Mesh, read_shards
-from criticflow.checkpoint.target import require_free_target, require_space
+from criticflow.checkpoint.target import require_free_target
 from criticflow.checkpoint.transfer import Transfer
 from criticflow.checkpoint.writer import Output, safetensors_files
 from criticflow.errors import UserError
-from criticflow.files import replacing
+from criticflow.files import replacing, require_space
 
 
 def reshard(
@@ -89,7 +90,7 @@ def reshard(
                     box = local_box(tuple(whole[name].shape), mesh, (placement,), rank)
                     local = _cut(mapped, places[name][1], whole[name], box)
                     parts[name] = _distributed(local, whole[name], device_mesh, placement)
-            _save(parts, partial / f"model_world_size_{world_size}_rank_{rank}.pt")
+            _save(parts, partial / rank_file_name(world_size, rank))
         del whole, mapped
         shutil.rmtree(scratch)
         if (local_dir / "huggingface").is_dir():
