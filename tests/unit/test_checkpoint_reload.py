@@ -107,7 +107,7 @@ def test_a_model_that_does_not_fit_is_not_reloaded_and_that_is_said(tmp_path):
         "from criticflow.checkpoint import convert; from criticflow.commands.convert import main; "
         "fits = convert.fits_in_memory; "
         "convert.fits_in_memory = lambda nbytes: fits(nbytes + (1 << 50)); "
-        f"main('critic', {arguments!r})"
+        f"main({arguments!r}, 'critic')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "note: reload check left out" in done.stderr

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from snake import PROJECT, finish, planned, snakemake
 
+from criticflow.planning.sources import sources
+
 EVERYTHING = Counter(
     prepare_data=1,
     build_base_model=1,
@@ -163,6 +165,14 @@ def test_an_edited_module_reruns_the_rules_that_use_it(copied, module, jobs):
     changed = planned(workdir, project=project)
     file.write_text(before, encoding="utf-8")
     assert set(changed) == jobs
+
+
+def test_the_summary_depends_on_no_engine_and_no_task():
+    """Editing the sampler must not by itself remake the summary: it reads finished evaluations."""
+    modules = {path.rpartition("criticflow/")[2] for path in sources("summarise.py")}
+    assert {"stages/compare.py", "stats/compare.py", "stats/outcomes.py"} <= modules
+    assert not {path for path in modules if path.startswith(("models/", "tasks/", "checkpoint/"))}
+    assert "stages/evaluate.py" not in modules
 
 
 def test_a_newer_date_alone_reruns_nothing(copied):

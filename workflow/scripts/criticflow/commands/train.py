@@ -1,20 +1,33 @@
-"""``python -m criticflow.train OVERRIDES``: verl's PPO training with criticflow's keys.
-
-The same entry point, configuration and overrides as ``python -m verl.trainer.main_ppo``; see
-``--help`` and ``--cfg job``. On a machine without an accelerator set ``VERL_PLATFORM=cpu`` and
-``trainer.device=cpu``.
-
-    REWARD_MASK_RATIO=0.5 FREEZE_CRITIC=true CRITIC_MODEL_PATH=critic_hf \\
-        python -m criticflow.train actor_rollout_ref.model.path=Qwen/Qwen3-0.6B ...
-"""
+"""``criticflow train OVERRIDES``: verl's PPO training with criticflow's keys."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from importlib.resources import files
 
 from criticflow.verl_plugin import PLUGIN
+
+_HELP = """\
+usage: criticflow train [KEY=VALUE ...]
+
+PPO or GRPO on stock verl: the entry point, configuration and overrides of
+python -m verl.trainer.main_ppo, with criticflow's keys besides (README.md lists them).
+
+input:   actor_rollout_ref.model.path (actor and reference policy), critic.model.path (the actor's
+         by default), data.train_files and data.val_files (parquet, as the workflow prepares it);
+         REWARD_MASK_RATIO, FREEZE_CRITIC and CRITIC_MODEL_PATH from the environment
+output:  checkpoints in trainer.default_local_dir, metrics where trainer.logger says
+
+All keys with their values: criticflow train --cfg job. Hydra's own options: --hydra-help.
+Without an accelerator set VERL_PLATFORM=cpu and trainer.device=cpu.
+
+example:
+  REWARD_MASK_RATIO=0.5 FREEZE_CRITIC=true CRITIC_MODEL_PATH=critic_hf \\
+      criticflow train actor_rollout_ref.model.path=Qwen/Qwen3-0.6B \\
+      data.train_files=train.parquet data.val_files=val.parquet
+"""
 
 
 def require_plugin() -> None:
@@ -24,7 +37,13 @@ def require_plugin() -> None:
         os.environ["VERL_USE_EXTERNAL_MODULES"] = ",".join([*modules, PLUGIN])
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train in this process and the workers that it starts; ``arguments`` are Hydra's."""
+    if arguments is not None:
+        sys.argv[1:] = arguments  # where Hydra looks
+    if set(sys.argv[1:]) & {"-h", "--help"}:
+        print(_HELP, end="")
+        return
     require_plugin()
     import hydra  # after the environment is set: importing verl loads the plugin
     from omegaconf import DictConfig
@@ -64,7 +83,3 @@ def main() -> None:
             sys.exit(str(getattr(stopped, "cause", stopped)))
 
     train()
-
-
-if __name__ == "__main__":
-    main()

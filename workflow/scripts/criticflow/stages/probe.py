@@ -19,8 +19,9 @@ from criticflow.files import replacing, write_json
 from criticflow.logs import progress
 from criticflow.models.sampling import Engine
 from criticflow.report.plots import plot_probe
-from criticflow.stages.samples import add_scores, per_prompt, read_problems
+from criticflow.stages.samples import add_scores, read_problems
 from criticflow.stats import outcomes
+from criticflow.stats.outcomes import per_prompt
 
 RESAMPLES = 2000
 TOO_HARD, TOO_EASY = 0.05, 0.95
