@@ -27,7 +27,7 @@ include: "{RULES}/messages.smk"
 rule work:
     output: "results/{{name}}.txt"
     log: "logs/{{name}}.log"
-    benchmark: "benchmarks/{{name}}.tsv"
+    benchmark: "results/benchmarks/{{name}}.tsv"
     script: "work.py"
 """
 SCRIPT = """

@@ -11,7 +11,7 @@ rule convert_checkpoint:
     log:
         "logs/convert_checkpoint/{run}/seed{seed}/{kind}.log",
     benchmark:
-        "benchmarks/convert_checkpoint/{run}/seed{seed}/{kind}.tsv"
+        "results/benchmarks/convert_checkpoint/{run}/seed{seed}/{kind}.tsv"
     wildcard_constraints:
         kind="actor|critic",
     threads: 1

@@ -12,7 +12,7 @@ rule evaluate_base:
     log:
         "logs/evaluate_base/{model}/{task}.log",
     benchmark:
-        "benchmarks/evaluate_base/{model}/{task}.tsv"
+        "results/benchmarks/evaluate_base/{model}/{task}.tsv"
     threads: ENGINE_THREADS
     resources:
         gpu=min(1, CONFIG.resources.gpu),
@@ -44,7 +44,7 @@ use rule evaluate_base as evaluate_run with:
     log:
         "logs/evaluate_run/{run}/seed{seed}.log",
     benchmark:
-        "benchmarks/evaluate_run/{run}/seed{seed}.tsv"
+        "results/benchmarks/evaluate_run/{run}/seed{seed}.tsv"
     params:
         model_path=lambda wildcards, input: input.model,
         model=lambda wildcards: settings(CONFIG.models[CONFIG.runs[wildcards.run].model]),
@@ -70,7 +70,7 @@ rule evaluate_critic:
     log:
         "logs/evaluate_critic/{run}/seed{seed}.log",
     benchmark:
-        "benchmarks/evaluate_critic/{run}/seed{seed}.tsv"
+        "results/benchmarks/evaluate_critic/{run}/seed{seed}.tsv"
     threads: 1
     resources:
         gpu=min(1, CONFIG.resources.gpu),
@@ -98,7 +98,7 @@ rule summarise:
     log:
         "logs/summarise.log",
     benchmark:
-        "benchmarks/summarise.tsv"
+        "results/benchmarks/summarise.tsv"
     threads: 1
     resources:
         mem_mb=2000,

@@ -43,7 +43,7 @@ rule report_parts:
     log:
         "logs/report_parts.log",
     benchmark:
-        "benchmarks/report_parts.tsv"
+        "results/benchmarks/report_parts.tsv"
     threads: 1
     resources:
         mem_mb=2000,
@@ -65,7 +65,7 @@ rule render_report:
     log:
         "logs/render_report.log",
     benchmark:
-        "benchmarks/render_report.tsv"
+        "results/benchmarks/render_report.tsv"
     threads: 1
     resources:
         mem_mb=2000,

@@ -11,7 +11,7 @@ rule train_run:
     log:
         "logs/train_run/{run}/seed{seed}.log",
     benchmark:
-        "benchmarks/train_run/{run}/seed{seed}.tsv"
+        "results/benchmarks/train_run/{run}/seed{seed}.tsv"
     wildcard_constraints:
         run=only([name for name, run in CONFIG.runs.items() if not run.critic.from_run]),
     threads: ENGINE_THREADS
