@@ -55,7 +55,7 @@ def test_a_missing_critic_is_named(model, tmp_path):
 
 
 def test_too_little_disk_is_named(tmp_path):
-    with pytest.raises(UserError, match=f"{tmp_path}/not made yet needs about"):
+    with pytest.raises(UserError, match=f"no space for {tmp_path}/not made yet"):
         require_space(tmp_path / "not made yet", 10**18)
 
 

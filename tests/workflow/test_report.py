@@ -117,7 +117,7 @@ def test_the_results_table_shows_values_and_intervals(tmp_path):
     assert "0.550<br><small>+0.150 [+0.110, +0.190]</small>" in page
     assert page.index("pass@1") < page.index("pass@4") < page.index("mean accuracy")
     assert "cold: entropy 0.005" in page
-    assert "tiny -> cold, seed 0" in page
+    assert "tiny -&gt; cold, seed 0" in page
     assert '<td class="number">+0.150</td><td class="number">+37.5%</td>' in page
 
 

@@ -105,7 +105,7 @@ def train_inputs(wildcards):
         "data": [f"{data_dir(wildcards.run)}/{split}.parquet" for split in ("train", "val")],
         "probe": probe_gate(run),
         "sources": sources("train_run.py", task_module(run), *VERL_PLUGIN),
-        "settings": package_data("verl_plugin/config"),
+        "settings": package_data("verl_plugin/config", "*.yaml"),
     }
 
 

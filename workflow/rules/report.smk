@@ -9,6 +9,7 @@ rule report_parts:
         probes=probe_summaries(),
         provenance=provenance_files(),
         sources=sources("report_parts.py"),
+        templates=package_data("report", "*.jinja"),
     output:
         results=report(
             "results/report/results.html",

@@ -74,8 +74,8 @@ def require_space(path: Path | str, needed: int) -> None:
     """
     if (free := free_space(path)) < needed:
         raise UserError(
-            f"{path} needs about {needed / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free on its "
-            "file system: make room and run again"
+            f"no space for {path}: it needs about {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are "
+            "free on its file system: make room and run again"
         )
 
 

@@ -117,20 +117,17 @@ def main(arguments: Sequence[str] | None = None, kind: Kind | None = None) -> No
     paths, *_ = find_rank_files(options.local_dir)
     with hashing(paths) as source_hashes:
         # Only now, for this imports torch, which takes as long as hashing gigabytes.
-        from criticflow.checkpoint.convert import convert
+        from criticflow.checkpoint.convert import Options, convert
 
-        manifest = convert(
-            options.local_dir,
-            options.target_dir,
-            kind,
+        how = Options(
             trust_remote_code=options.trust_remote_code,
             dtype=options.dtype,
             max_shard_size=options.max_shard_size,
             reload=not options.no_reload,
             overwrite=options.overwrite,
             progress=True,
-            source_hashes=source_hashes,
         )
+        manifest = convert(options.local_dir, options.target_dir, kind, how, source_hashes)
     for note in manifest["notes"]:
         print(f"note: {note}", file=sys.stderr)
     print(

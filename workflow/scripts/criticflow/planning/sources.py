@@ -38,9 +38,9 @@ def sources(*roots: str) -> list[str]:
     return sorted(os.path.relpath(path) for path in found - scripts)
 
 
-def package_data(folder: str) -> list[str]:
-    """Files in a folder of the package that are read, not imported (Hydra's YAML)."""
-    files = (_ROOT / PACKAGE / folder).glob("*.yaml")
+def package_data(folder: str, pattern: str) -> list[str]:
+    """Files in a folder of the package that are read, not imported (Hydra's YAML, templates)."""
+    files = (_ROOT / PACKAGE / folder).glob(pattern)
     return sorted(os.path.relpath(path) for path in files)
 
 

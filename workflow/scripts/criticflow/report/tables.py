@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from html import escape
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
 
 from criticflow.files import read_json
 from criticflow.report import html
@@ -49,7 +50,7 @@ def write_results(summary: Path, out: Path) -> None:
 def write_critics(files: list[Path], out: Path) -> None:
     """One row a critic: figures over all tokens, AUC at both ends of the response."""
     if not files:
-        return html.write_page(out, "Critics", ["<p>No run has a critic.</p>\n"])
+        return html.write_page(out, "Critics", [Markup("<p>No run has a critic.</p>")])
     rows = map(_critic_row, map(read_json, files))
     html.write_page(out, "Critics", [html.table(["run", "seed", *_CRITIC_COLUMNS], rows)])
 
@@ -59,8 +60,8 @@ def write_provenance(files: list[Path], out: Path) -> None:
     records = {"/".join(path.parts[-3:-1]): read_json(path) for path in files}
     rows = {name: dict(_flat(record)) for name, record in records.items()}
     keys = list(dict.fromkeys(key for row in rows.values() for key in row))
-    body = ([escape(key), *(html.value(row.get(key)) for row in rows.values())] for key in keys)
-    html.write_page(out, "Provenance", [html.table(["", *map(escape, rows)], body)])
+    body = ([key, *(html.value(row.get(key)) for row in rows.values())] for key in keys)
+    html.write_page(out, "Provenance", [html.table(["", *rows], body)])
 
 
 def _passes(rows: list[dict[str, Any]]) -> list[str]:
@@ -78,16 +79,16 @@ def _results_keys(rows: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def _results_head(rows: list[dict[str, Any]]) -> list[str]:
-    return ["model or run", "seed", "task", *map(escape, _results_keys(rows).values())]
+    return ["model or run", "seed", "task", *_results_keys(rows).values()]
 
 
 def _results_row(rows: list[dict[str, Any]]) -> Any:
     keys = _results_keys(rows)
 
     def cells(row: dict[str, Any]) -> list[str]:
-        name = f"<b>{escape(row['name'])}</b> <small>{escape(row['kind'])}</small>"
+        name = Markup("<b>{}</b> <small>{}</small>").format(row["name"], row["kind"])
         seed = "" if row.get("seed") is None else str(row["seed"])
-        return [name, seed, escape(row["task"]), *(_figure(row, key) for key in keys)]
+        return [name, seed, row["task"], *(_figure(row, key) for key in keys)]
 
     return cells
 
@@ -98,14 +99,14 @@ def _figure(row: dict[str, Any], key: str) -> str:
     if difference is None:
         return value
     text = f"{difference['value']:+.3f} {html.interval(difference, '+')}".rstrip()
-    return f"{value}<br><small>{text}</small>"
+    return html.below(value, text)
 
 
 def _comparison(row: dict[str, Any]) -> str:
-    head = [f"{escape(row['model'])} -> {escape(row['name'])}, seed {row['seed']}"]
+    head = [f"{row['model']} -> {row['name']}, seed {row['seed']}"]
     body = [
         [
-            escape(figure),
+            figure,
             html.value(found["base"]),
             html.value(found["trained"]),
             f"{found['absolute']:+.3f}",
@@ -119,7 +120,7 @@ def _comparison(row: dict[str, Any]) -> str:
 def _critic_row(summary: dict[str, Any]) -> list[str]:
     tokens, positions = summary["tokens"], summary["positions"]
     return [
-        f"<b>{escape(summary['name'])}</b>",
+        Markup("<b>{}</b>").format(summary["name"]),
         str(summary["seed"]),
         str(summary["n_prompts"]),
         html.value(tokens["mean_return"]),
