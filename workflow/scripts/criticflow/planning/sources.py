@@ -12,6 +12,15 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = "criticflow"
+VLLM_PLUGIN = ("criticflow.verl_plugin.vllm_cpu",)
+"""Modules that vLLM loads by their entry point, so that no import names them."""
+TRAINING = (
+    "criticflow.commands.train",
+    "criticflow.verl_plugin.reward",
+    "criticflow.verl_plugin.plugin",
+    *VLLM_PLUGIN,
+)
+"""The same for a training: what verl runs, and loads by name."""
 _ROOT = Path(__file__).parents[2]
 
 
@@ -36,6 +45,16 @@ def sources(*roots: str) -> list[str]:
             found.add(path)
             waiting += imported_files(path)
     return sorted(os.path.relpath(path) for path in found - scripts)
+
+
+def training_sources(task_kind: str) -> list[str]:
+    """Files of the package that a training can depend on, Hydra's YAML included.
+
+    Args:
+        task_kind: the module of ``criticflow.tasks`` that scores its responses.
+    """
+    task = f"{PACKAGE}.tasks.{task_kind}"
+    return sources("train_run.py", task, *TRAINING) + package_data("verl_plugin/config")
 
 
 def package_data(folder: str) -> list[str]:
