@@ -11,7 +11,7 @@ import pytest
 
 from criticflow.config import Config, load_config
 from criticflow.errors import UserError
-from criticflow.planning.sources import training_sources
+from criticflow.planning.sources import training_files
 from criticflow.training import deciding, identity
 from criticflow.training.identity import NAME, build, claim, differences
 
@@ -88,7 +88,7 @@ def package(tmp_path, monkeypatch) -> Path:
 
 
 def hashes(package: Path) -> dict[str, str]:
-    watched = [Path(path).resolve().relative_to(CODE) for path in training_sources("countdown")]
+    watched = [path.relative_to(CODE) for path in training_files("countdown")]
     return identity.code(package / path for path in watched)
 
 
@@ -130,7 +130,7 @@ def test_comments_in_yaml_are_not(package):
 
 
 def test_the_scorer_of_another_task_has_no_part_in_it():
-    files = [Path(path).name for path in training_sources("countdown")]
+    files = [path.name for path in training_files("countdown")]
     assert "reward_mask.py" in files and "criticflow_trainer.yaml" in files
     assert "countdown.py" in files and "gsm8k.py" not in files
 

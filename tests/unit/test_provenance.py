@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from huggingface_hub import constants
 
 from criticflow.checkpoint.retention import TRACKER
 from criticflow.commands import accept
 from criticflow.config import load_config
 from criticflow.errors import UserError
-from criticflow.planning.sources import training_sources
+from criticflow.planning.sources import link_sources, training_files, training_sources
 from criticflow.training import identity, job, provenance
 from criticflow.verl_plugin.stopping import STOP
 
@@ -65,6 +66,7 @@ class Study:
             pd.DataFrame({"prompt": ["1 + 1"]}).to_parquet(data / f"{split}.parquet")
         (workdir / "model").mkdir()
         (workdir / "model/model.safetensors").write_bytes(b"weights")
+        self.model = str(workdir / "model")
         self.code = workdir / "reward_mask.py"
         self.code.write_text("x = 1\n")
         self.run_dir = workdir / "results/runs/cold/seed0"
@@ -72,7 +74,7 @@ class Study:
 
     def train(self, resources: dict | None = None, **train: object) -> dict:
         raw = {
-            "models": {"tiny": {"path": str(self.workdir / "model")}},
+            "models": {"tiny": {"path": self.model}},
             "tasks": {"c": {"kind": "countdown", "source": {"files": {"train": "a.jsonl"}}}},
             "runs": {"cold": {"model": "tiny", "task": "c", "train": {"steps": STEPS} | train}},
             "resources": resources or {},
@@ -81,7 +83,7 @@ class Study:
             load_config(raw),
             run="cold",
             seed=0,
-            model_dir=str(self.workdir / "model"),
+            model_dir=self.model,
             critic_dir=None,
             data_dir=self.workdir / "data",
             run_dir=self.run_dir,
@@ -189,6 +191,25 @@ def test_another_cache_or_micro_batch_goes_on_and_the_record_says_when_it_change
     ]
 
 
+def test_the_commit_that_a_model_of_the_hub_stood_for_is_part_of_the_run(study, verl, monkeypatch):
+    refs = study.workdir / "models--owner--model" / "refs"
+    refs.mkdir(parents=True)
+    for commit in ("1" * 40, "2" * 40):
+        (folder := refs.parent / "snapshots" / commit).mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"weights")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(study.workdir))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    study.model = "owner/model"
+    (refs / "main").write_text("1" * 40)
+    assert study.train()["revisions"] == {"model": "1" * 40}
+    study.train()
+    assert verl.attempts == 1
+    (refs / "main").write_text("2" * 40)
+    assert study.train()["revisions"] == {"model": "2" * 40}
+    assert verl.attempts == 2
+    assert len(study.asides()) == 1
+
+
 def test_an_attempt_that_was_killed_ends_in_the_record_with_its_last_step(study, verl, monkeypatch):
     monkeypatch.setattr(provenance, "end_attempt", lambda *_: None)  # nobody is left to do it
     verl.until, verl.killed = 2, True
@@ -209,7 +230,7 @@ def test_an_attempt_that_was_killed_ends_in_the_record_with_its_last_step(study,
 
 @pytest.fixture
 def accepting(monkeypatch, study) -> Callable[..., None]:
-    monkeypatch.setattr(accept, "training_sources", lambda kind: [str(study.code)])
+    monkeypatch.setattr(accept, "training_files", lambda kind: [study.code])
 
     def run(*arguments: str) -> None:
         accept.main(["cold", "--directory", str(study.workdir), *arguments])
@@ -279,6 +300,9 @@ def test_a_run_that_does_not_exist_is_an_error_in_one_line(tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_accept_reads_the_same_files_as_the_training_rule():
-    assert accept.training_sources is training_sources
-    assert identity.code(map(Path, training_sources("countdown")))["verl_plugin/reward_mask.py"]
+def test_accept_reads_the_same_files_as_the_training_rule(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    link_sources()
+    watched = identity.code(map(Path, training_sources("countdown")))
+    assert identity.code(training_files("countdown")) == watched
+    assert "verl_plugin/reward_mask.py" in watched

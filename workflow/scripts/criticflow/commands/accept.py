@@ -16,7 +16,7 @@ from pathlib import Path
 
 from criticflow.errors import UserError, run_program
 from criticflow.files import write_json
-from criticflow.planning.sources import training_sources
+from criticflow.planning.sources import training_files
 from criticflow.runtime.run_lock import living_owner, run_lock
 from criticflow.training import identity, provenance
 
@@ -50,7 +50,7 @@ def accept(workdir: Path, run: str, seed: int, restore: str | None = None) -> li
                 identity.move_aside(directory)
             source.rename(directory)
         made_from = stamp["identity"]
-        code = identity.code(map(Path, training_sources(made_from["settings"]["task"]["kind"])))
+        code = identity.code(training_files(made_from["settings"]["task"]["kind"]))
         versions = identity.only_asked(provenance.versions())
         before = {"code": made_from["code"], "versions": stamp["versions"]}
         differs = identity.differences(before, {"code": code, "versions": versions})

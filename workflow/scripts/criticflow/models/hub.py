@@ -7,6 +7,7 @@ the local cache answers, as it does in transformers and vLLM.
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 from criticflow.errors import UserError
@@ -60,12 +61,16 @@ def _snapshot(name: str, revision: str | None, patterns: list[str]) -> Path:
     import httpx  # slow to import, and needed for the hub only
     from huggingface_hub import snapshot_download
 
+    found = partial(snapshot_download, name, revision=revision, allow_patterns=patterns)
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        return Path(found())
     except (OSError, ValueError, httpx.HTTPError) as error:
-        at = f" at revision {revision}" if revision else ""
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"{name}{at}: neither the Hugging Face hub nor the local cache has this model "
-            f"({reason}): check name, revision and connection, or give a directory"
-        ) from error
+        try:  # where a commit is given, the first try asks the hub for its list of files
+            return Path(found(local_files_only=True))
+        except (OSError, ValueError):
+            at = f" at revision {revision}" if revision else ""
+            raise UserError(
+                f"{name}{at}: neither the Hugging Face hub nor the local cache has this model "
+                f"({str(error).strip().splitlines()[0]}): check name, revision and connection, or "
+                "give a directory"
+            ) from error

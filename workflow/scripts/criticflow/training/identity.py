@@ -134,7 +134,8 @@ def _rows_digest(path: Path) -> str:
 def code(files: Iterable[Path]) -> dict[str, str]:
     """SHA-256 of what each file does, by its path in the package: of Python the syntax tree
     without docstrings, of YAML the values."""
-    paths = {Path(os.path.relpath(path, _PACKAGE)).as_posix(): Path(path) for path in files}
+    resolved = (Path(path).resolve() for path in files)
+    paths = {Path(os.path.relpath(path, _PACKAGE.resolve())).as_posix(): path for path in resolved}
     return {name: _hash(_meaning(paths[name])) for name in sorted(paths)}
 
 
