@@ -40,6 +40,14 @@ def test_a_name_stands_for_a_commit_and_its_files(cache, revision, commit):
     assert hub.local_copy("owner/model", revision) == str(cache / "snapshots" / commit)
 
 
+def test_the_commit_of_a_data_set(cache):
+    data = cache.with_name("datasets--owner--problems")
+    cache.rename(data)
+    assert hub.data_commit("owner/problems") == NEW
+    assert hub.data_commit("owner/problems", "v1") == OLD
+    assert hub.data_commit("owner/others") is None
+
+
 def test_a_directory_is_itself(tmp_path):
     assert hub.commit(str(tmp_path)) is None
     assert hub.local_copy(str(tmp_path)) == str(tmp_path)

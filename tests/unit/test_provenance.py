@@ -64,6 +64,8 @@ class Study:
         data.mkdir()
         for split in ("train", "val"):
             pd.DataFrame({"prompt": ["1 + 1"]}).to_parquet(data / f"{split}.parquet")
+        source = {"hub": "owner/problems", "commit": "3" * 40}
+        (data / "manifest.json").write_text(json.dumps({"source": source, "test_source": None}))
         (workdir / "model").mkdir()
         (workdir / "model/model.safetensors").write_bytes(b"weights")
         self.model = str(workdir / "model")
@@ -89,6 +91,7 @@ class Study:
             run_dir=self.run_dir,
             checkpoint_dir=self.checkpoints,
             log=self.workdir / "log",
+            manifest=self.workdir / "data/manifest.json",
             sources=[self.code],
         )
         return json.loads((self.run_dir / "provenance.json").read_text())
@@ -121,6 +124,7 @@ def test_a_record_says_who_trained_when_where_with_what_and_how_long(study):
     assert attempt["versions"]["verl"] == "0.9.1"
     assert attempt["machine"]["cores"] >= 1
     assert record["settings"]["run"] == "cold"
+    assert record["settings"]["problems"]["source"]["commit"] == "3" * 40
     assert record["wall_time_seconds"] == attempt["wall_time_seconds"]
     assert len(record["inputs"]["model/model.safetensors"]) == 64
     assert (study.checkpoints / "provenance.json").read_text() == (

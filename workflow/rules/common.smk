@@ -83,6 +83,7 @@ def train_inputs(wildcards):
     return {
         "model": built_model(run.model),
         "data": [f"{data_dir(wildcards.run)}/{split}.parquet" for split in ("train", "val")],
+        "manifest": f"results/data/{run.task}/manifest.json",
         "probe": probe_gate(run),
         "sources": training_sources(CONFIG.tasks[run.task].kind),
     }

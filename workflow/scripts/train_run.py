@@ -20,6 +20,7 @@ def main(snakemake) -> None:
         run_dir=Path(snakemake.output.metrics).parent,
         checkpoint_dir=Path(snakemake.params.checkpoints),
         log=Path(snakemake.log[0]),
+        manifest=Path(snakemake.input.manifest),
         sources=map(Path, snakemake.input.sources),
     )
 

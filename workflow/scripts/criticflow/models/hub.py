@@ -57,11 +57,21 @@ def local_copy(path: str, revision: str | None = None) -> str:
     return str(folder)
 
 
-def _snapshot(name: str, revision: str | None, patterns: list[str]) -> Path:
+def data_commit(name: str, revision: str | None = None) -> str | None:
+    """The commit that a data set's name stands for; None: neither hub nor cache can tell."""
+    try:
+        return _snapshot(name, revision, ["README.md"], "dataset").name
+    except UserError:
+        return None
+
+
+def _snapshot(name: str, revision: str | None, patterns: list[str], kind: str = "model") -> Path:
     import httpx  # slow to import, and needed for the hub only
     from huggingface_hub import snapshot_download
 
-    found = partial(snapshot_download, name, revision=revision, allow_patterns=patterns)
+    found = partial(
+        snapshot_download, name, repo_type=kind, revision=revision, allow_patterns=patterns
+    )
     try:
         return Path(found())
     except (OSError, ValueError, httpx.HTTPError) as error:

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from criticflow.checkpoint.retention import last_step, mend_tracker
 from criticflow.config import Config, Resources
 from criticflow.errors import UserError
-from criticflow.files import replacing, write_json
+from criticflow.files import read_json, replacing, write_json
 from criticflow.logs import progress, terminal_fds
 from criticflow.models import hub
 from criticflow.runtime.processes import run_owned
@@ -41,6 +41,7 @@ def train_run(
     run_dir: Path,
     checkpoint_dir: Path,
     log: Path,
+    manifest: Path,
     sources: Iterable[Path],
 ) -> None:
     """Train, or go on where an earlier attempt stopped, and write the run's results.
@@ -58,6 +59,7 @@ def train_run(
         checkpoint_dir: verl's checkpoints; kept for a retry of the same run, moved aside for
             another.
         log: the trainer's output is appended here.
+        manifest: where the problems come from, for the record.
         sources: files of this package that can change the weights.
 
     Raises:
@@ -78,6 +80,7 @@ def train_run(
         "settings": settings.model_dump(mode="json", by_alias=True),
         "model": model.model_dump(mode="json"),
         "task": config.tasks[settings.task].model_dump(mode="json"),
+        "problems": {key: read_json(manifest)[key] for key in ("source", "test_source")},
     }
     execution = deciding.execution(config, run)
     accept = f"{identity.ACCEPT} {run} --seed {seed}"
