@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +14,7 @@ from omegaconf import OmegaConf
 from criticflow.checkpoint.retention import last_step, mend_tracker
 from criticflow.config import Config, Resources
 from criticflow.errors import UserError
-from criticflow.files import read_json, replacing, write_json
+from criticflow.files import free_space, read_json, replacing, write_json
 from criticflow.logs import progress, terminal_fds
 from criticflow.models import hub
 from criticflow.runtime.processes import run_owned
@@ -51,7 +50,7 @@ def train_run(
 
     Args:
         config: the study's configuration.
-        run, seed: which arm, and its seed.
+        run, seed: which run, and its seed.
         model_dir: base model: directory or hub name.
         critic_dir: trained critic; None: the run's ``critic.path``, else the base model.
         data_dir: train.parquet and val.parquet.
@@ -145,16 +144,16 @@ def _write_results(checkpoint_dir: Path, run_dir: Path, steps: int) -> None:
     """Everything but the models, from what the training left beside its checkpoints."""
     run_dir.mkdir(parents=True, exist_ok=True)
     table = metrics_table(checkpoint_dir / "metrics", steps)
-    with replacing(run_dir / "metrics.parquet") as aside:
-        table.to_parquet(aside, index=False)
+    with replacing(run_dir / "metrics.parquet") as partial:
+        table.to_parquet(partial, index=False)
     record = provenance.read(checkpoint_dir)
     verl_config = OmegaConf.load(checkpoint_dir / "hydra" / ".hydra" / "config.yaml")
-    with replacing(run_dir / "config.yaml") as aside:
+    with replacing(run_dir / "config.yaml") as partial:
         resolved = record["settings"] | {
             "execution": record["attempts"][-1]["execution"],
             "verl": OmegaConf.to_container(verl_config, resolve=True),
         }
-        aside.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+        partial.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
     write_json(run_dir / provenance.NAME, record)
 
 
@@ -221,7 +220,7 @@ def ending(checkpoint_dir: Path, steps: int, code: int) -> str | None:
 
 def full_disk(checkpoint_dir: Path, needed: int) -> str | None:
     """How a training ended if no checkpoint of ``needed`` bytes fits any more; None: it does."""
-    free = shutil.disk_usage(checkpoint_dir).free
+    free = free_space(checkpoint_dir)
     if free >= needed:
         return None
     return (
