@@ -62,9 +62,14 @@ def training_sources(task_kind: str) -> list[str]:
 
 
 def training_files(task_kind: str) -> list[Path]:
-    """Where the files of :func:`training_sources` are."""
-    data = (_ROOT / PACKAGE / "verl_plugin" / "config").glob("*.yaml")
-    return sorted([*_reached("train_run.py", f"{PACKAGE}.tasks.{task_kind}", *TRAINING), *data])
+    """Where the files of :func:`training_sources` are.
+
+    Less the statistics: the trainer logs them, and no weight follows from what is logged.
+    """
+    folder = _ROOT / PACKAGE
+    data = (folder / "verl_plugin" / "config").glob("*.yaml")
+    code = _reached("train_run.py", f"{PACKAGE}.tasks.{task_kind}", *TRAINING)
+    return sorted([*(path for path in code if folder / "stats" not in path.parents), *data])
 
 
 def _named(files: Iterable[Path]) -> list[str]:
