@@ -13,7 +13,7 @@ _HELP = """\
 usage: criticflow train [KEY=VALUE ...]
 
 PPO or GRPO on stock verl: the entry point, configuration and overrides of
-python -m verl.trainer.main_ppo, with criticflow's keys besides (README.md lists them).
+python -m verl.trainer.main_ppo, with criticflow's keys besides (below).
 
 input:   actor_rollout_ref.model.path (actor and reference policy), critic.model.path (the actor's
          by default), data.train_files and data.val_files (parquet, as the workflow prepares it);
@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments is not None:
         sys.argv[1:] = arguments  # where Hydra looks
     if set(sys.argv[1:]) & {"-h", "--help"}:
-        print(_HELP, end="")
+        keys = files("criticflow.verl_plugin.config") / "criticflow_trainer.yaml"
+        print(_HELP, keys.read_text(encoding="utf-8"), sep="\n", end="")
         return
     require_plugin()
     import hydra  # after the environment is set: importing verl loads the plugin

@@ -11,6 +11,7 @@ from snakemake.workflow import Workflow
 from criticflow.config import Config, load_config
 from criticflow.errors import UserError
 from criticflow.planning.snakemake_patch import plan_past_ancient_inputs
+from criticflow.planning.sources import link_sources
 from criticflow.planning.workdir import claim_workdir
 
 
@@ -27,6 +28,7 @@ def start(workflow: Workflow, raw: Mapping[str, Any]) -> Config:
     plan_past_ancient_inputs()
     if not workflow.remote_exec:  # a job in Slurm may outlive its Snakemake: see run_lock
         claim_workdir()
+    link_sources()
     try:
         config = load_config(raw)
     except UserError as error:

@@ -1,8 +1,7 @@
-"""Results, critics and provenance as tables."""
+"""Results and critics as tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -53,15 +52,6 @@ def write_critics(files: list[Path], out: Path) -> None:
         return html.write_page(out, "Critics", [Markup("<p>No run has a critic.</p>")])
     rows = map(_critic_row, map(read_json, files))
     html.write_page(out, "Critics", [html.table(["run", "seed", *_CRITIC_COLUMNS], rows)])
-
-
-def write_provenance(files: list[Path], out: Path) -> None:
-    """One table: what differs between runs in rows, one column a run and seed."""
-    records = {"/".join(path.parts[-3:-1]): read_json(path) for path in files}
-    rows = {name: dict(_flat(record)) for name, record in records.items()}
-    keys = list(dict.fromkeys(key for row in rows.values() for key in row))
-    body = ([key, *(html.value(row.get(key)) for row in rows.values())] for key in keys)
-    html.write_page(out, "Provenance", [html.table(["", *rows], body)])
 
 
 def _passes(rows: list[dict[str, Any]]) -> list[str]:
@@ -132,12 +122,3 @@ def _critic_row(summary: dict[str, Any]) -> list[str]:
         html.estimate(positions[-1]["auc"]),
         html.estimate(summary["prompt_value"]["correlation"]),
     ]
-
-
-def _flat(record: Any, where: str = "") -> Iterable[tuple[str, Any]]:
-    """``a.b.c`` and value of everything in nested dictionaries."""
-    if isinstance(record, dict) and record:
-        for key, value in record.items():
-            yield from _flat(value, f"{where}.{key}".lstrip("."))
-    else:
-        yield where, record

@@ -106,15 +106,6 @@ def owner(directory: Path) -> Owner | None:
         return _read(stream, path)
 
 
-def may_be_owned(directory: Path) -> bool:
-    """Whether somebody may be working in ``directory``: also where that cannot be told."""
-    try:
-        other = owner(directory)
-    except UserError:
-        return True  # perhaps it is being written
-    return other is not None and other.lives() is not False
-
-
 def living_owner(directory: Path) -> Owner | None:
     """Who works in ``directory`` now, as far as can be told."""
     try:
