@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import markov_chain as chain
 import numpy as np
 import pytest
 
+import markov_chain as chain
 from criticflow.stats import staleness
 
 
