@@ -219,6 +219,10 @@ def environment(resources: Resources, metrics: Path) -> dict[str, str]:
             "VLLM_CPU_KVCACHE_SPACE": str(resources.kv_cache_gb),
             # With the engine in the server's own process vLLM starts one process less a rank.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "CRITICFLOW_FORK": "1",
+            # A process with one thread can be forked (``runtime.template``).
+            "OPENBLAS_NUM_THREADS": "1",
+            "JE_ARROW_MALLOC_CONF": "background_thread:false",
             "OMP_NUM_THREADS": "1",
             # vLLM's attention starts a second thread all the same, which waits for its turn in a
             # loop while the other ranks want the core.

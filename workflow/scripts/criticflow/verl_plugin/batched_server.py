@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import os
 from typing import Any
 
 import ray
@@ -12,6 +14,11 @@ from vllm.sampling_params import RequestOutputKind
 
 
 class BatchedServer(vLLMHttpServer):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if interpreter := os.environ.get("CRITICFLOW_PYTHON"):
+            multiprocessing.set_executable(interpreter)  # vLLM's engine is a process of its own
+
     async def generate_batch(
         self, requests: list[tuple[list[int], dict[str, Any], str]]
     ) -> list[TokenOutput]:
