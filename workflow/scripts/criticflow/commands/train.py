@@ -19,11 +19,7 @@ from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
-PLUGIN = "criticflow.verl_plugin.plugin"
-INTERPRETER = "CRITICFLOW_PYTHON"
-"""Environment variable: what starts a process as such a fork, in place of the interpreter."""
-FORK = "CRITICFLOW_FORK"
-"""Environment variable: if set, verl's processes are forks of one that has imported everything."""
+from criticflow.verl_plugin import FORK, INTERPRETER, PLUGIN
 
 
 def require_plugin() -> None:
