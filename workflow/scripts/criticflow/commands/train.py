@@ -11,10 +11,15 @@ The same entry point, configuration and overrides as ``python -m verl.trainer.ma
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
+from pathlib import Path
 
-from criticflow.verl_plugin import PLUGIN
+from criticflow.verl_plugin import FORK, INTERPRETER, PLUGIN
 
 
 def require_plugin() -> None:
@@ -24,10 +29,41 @@ def require_plugin() -> None:
         os.environ["VERL_USE_EXTERNAL_MODULES"] = ",".join([*modules, PLUGIN])
 
 
+@contextmanager
+def quick_start() -> Iterator[str | None]:
+    """Import once what all of verl's processes import, and yield what Ray starts them with.
+
+    None where :data:`FORK` is not set, or where a library has started a thread: Ray then starts
+    ordinary Python processes.
+    """
+    if not os.environ.get(FORK):
+        yield None
+        return
+    import criticflow.verl_plugin.preload  # noqa: F401
+    from criticflow.runtime import template
+
+    if "ray" in sys.modules or not template.single_threaded():
+        print("quick start: off, since a library has started a thread or imported Ray")
+        yield None
+        return
+    folder = Path(tempfile.mkdtemp(prefix="cf-"))
+    interpreter = str(template.start_template(folder))
+    os.environ[INTERPRETER] = interpreter
+    try:
+        yield interpreter
+    finally:
+        shutil.rmtree(folder)
+
+
 def main() -> None:
     require_plugin()
+    with quick_start() as interpreter:
+        _train(interpreter)
+
+
+def _train(interpreter: str | None) -> None:
     import hydra  # after the environment is set: importing verl loads the plugin
-    from omegaconf import DictConfig
+    from omegaconf import DictConfig, open_dict
     from verl.trainer.main_ppo import run_ppo
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
@@ -58,6 +94,9 @@ def main() -> None:
             use_reference_policy=need_reference_policy(config),
             use_critic=need_critic(config),
         )
+        if interpreter is not None:
+            with open_dict(config):
+                config.ray_kwargs.ray_init.runtime_env = {"py_executable": interpreter}
         try:
             run_ppo(config, task_runner_class=TaskRunner)
         except StoppedEarly as stopped:  # as Ray hands it on: with a traceback for its text
