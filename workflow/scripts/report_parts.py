@@ -20,4 +20,5 @@ def main(snakemake) -> None:
     write_provenance(paths("provenance"), Path(snakemake.output.provenance))
 
 
-run_stage(snakemake, main)
+if __name__ == "__main__":
+    run_stage(snakemake, main)

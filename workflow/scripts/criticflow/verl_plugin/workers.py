@@ -41,4 +41,10 @@ class CriticWorker(TrainingWorker):
         finally:
             manager.checkpoint_load_contents = contents
         shard = f"model_world_size_{manager.world_size}_rank_{manager.rank}.pt"
-        return sorted(torch.load(Path(local_path) / shard, weights_only=False, mmap=True))
+        return shard_names(Path(local_path) / shard)
+
+
+def shard_names(file: Path) -> list[str]:
+    """Names of the tensors in a shard, sorted; none of them is read, nor taken to the device that
+    it was saved from."""
+    return sorted(torch.load(file, weights_only=False, mmap=True, map_location="meta"))
