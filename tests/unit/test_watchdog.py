@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from criticflow.errors import UserError
-from criticflow.training.watchdog import Watchdog, essential_processes, repeat_traceback
+from criticflow.training.watchdog import Watchdog, essential_processes, own_error, repeat_traceback
 
 LOG = """\
 (EngineServer pid=12) Traceback (most recent call last):
@@ -36,6 +36,16 @@ def test_the_last_lines_are_the_reason_and_the_workers_own_traceback(tmp_path):
         '(WorkerDict pid=34)   File "engine.py", line 7, in step\n'
         "(WorkerDict pid=34) ValueError: out of cache\n"
     )
+
+
+def test_a_trainings_own_error_is_that_of_its_newest_attempt(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("error: of yesterday\n", encoding="utf-8")
+    start = log.stat().st_size
+    assert own_error(log, start) is None
+    with open(log, "a", encoding="utf-8") as stream:
+        stream.write("(WorkerDict pid=34) error: a worker's\nerror: 3 of 8 were lost\nRay: bye\n")
+    assert own_error(log, start) == "3 of 8 were lost"
 
 
 def test_without_a_traceback_there_is_the_reason_alone(tmp_path):

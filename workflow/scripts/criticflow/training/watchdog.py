@@ -24,7 +24,9 @@ ESSENTIAL = (
     "ray::vLLMHttpServer",
     "ray::BatchedServer",
     "ray::AgentLoopWorker",
+    "ray::TellingAgentLoopWorker",
     "ray::BatchedAgentLoopWorker",
+    "ray::RewardLoopWorker",
     "ray::TransferQueueController",
     "ray::SimpleStorageUnit",
     "VLLM::",
@@ -94,6 +96,15 @@ def essential_processes() -> dict[psutil.Process, str]:
             found[process] = title
     titles = {process.pid: title for process, title in found.items()}
     return {one: title for one, title in found.items() if titles.get(parents[one]) != title}
+
+
+def own_error(log: Path, start: int) -> str | None:
+    """What a training said of its end in a line of its own, after byte ``start`` of the log."""
+    with open(log, "rb") as stream:
+        stream.seek(start)
+        lines = stream.read().decode("utf-8", errors="replace").splitlines()
+    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return said[-1] if said else None
 
 
 def repeat_traceback(log: Path, reason: str) -> None:

@@ -12,6 +12,7 @@ from verl.trainer.ppo.utils import need_critic
 from criticflow.errors import UserError
 from criticflow.verl_plugin.critic_loading import check_warm_start
 from criticflow.verl_plugin.frozen_critic import check_trained
+from criticflow.verl_plugin.lost_trajectories import Tolerance
 
 _WORDS = {
     "true": True, "yes": True, "on": True, "1": True,
@@ -134,6 +135,19 @@ def keep_checkpoints(config: DictConfig) -> int | None:
     return number
 
 
+def lost_trajectories(config: DictConfig) -> Tolerance:
+    """``trainer.lost_trajectories``, with the responses to each prompt.
+
+    Raises:
+        UserError: the share is not in [0, 1).
+    """
+    key, rollout = "trainer.lost_trajectories", config.actor_rollout_ref.rollout
+    share = _number(key, config.trainer.lost_trajectories)
+    if not 0.0 <= share < 1.0:
+        raise UserError(f"{key}={share}: a share of a step's trajectories, in [0, 1)")
+    return Tolerance(share, {"train": rollout.n, "val": rollout.val_kwargs.n})
+
+
 def check(config: DictConfig) -> None:
     """Refuse impossible values of criticflow's keys before anything is started.
 
@@ -143,6 +157,7 @@ def check(config: DictConfig) -> None:
     RewardMaskSettings.read(config)
     RandomRewardSettings.read(config)
     keep_checkpoints(config)
+    lost_trajectories(config)
     _integer("critic.model.head_seed", config.critic.model.head_seed)
     if not config.critic.model.path:
         raise UserError("critic.model.path is empty: give a model, or unset CRITIC_MODEL_PATH")
@@ -159,7 +174,18 @@ def check(config: DictConfig) -> None:
             f"critic.value_head={config.critic.value_head!r}: "
             f"choose one of {', '.join(VALUE_HEADS)}"
         )
+    if need_critic(config):
+        _refuse_lora(config.critic.model)
     may_be_untrained = untrained or config.critic.constant is not None
     if freeze and not may_be_untrained and need_critic(config):
         model = config.critic.model
         check_trained(model.path, trust_remote_code=model.trust_remote_code)
+
+
+def _refuse_lora(model: DictConfig) -> None:
+    """verl 0.9.1 builds a causal LM's adapter, whatever the model: the value head would be lost."""
+    if model.lora_rank or model.lora.get("rank") or model.lora_adapter_path:
+        raise UserError(
+            "critic.model.lora_rank: verl's adapters have no value head, so a critic cannot learn "
+            "with one: leave lora out of critic.model (the actor may have it)"
+        )

@@ -10,7 +10,8 @@ For every batch verl computes, and this trainer leaves as it is,
 2. V may be frozen: no update of the critic (``frozen_critic``); and constant (``constant_critic``).
 3. V may come from another run's checkpoint while everything else is fresh (``critic_loading``).
 4. Prompts are named by step and content rather than at random, so that a trajectory has the same
-   identity in every run, and batches are in the order of these names (``replay``).
+   identity in every run, and batches are in the order of these names (``replay``). A step that
+   lacks trajectories ends the training (``lost_trajectories``).
 5. Between two steps it can stop with a checkpoint (``stopping``), and older checkpoints go only
    when a newer one is complete (``checkpoint.retention``).
 
@@ -24,6 +25,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,7 @@ from verl.workers.rollout.replica import RolloutReplicaRegistry
 from verl.workers.utils.padding import response_to_nested
 
 from criticflow.checkpoint.retention import keep_last
+from criticflow.errors import UserError
 from criticflow.verl_plugin import batched_rollouts, patches, settings
 from criticflow.verl_plugin.critic_loading import critic_folder, own_checkpoint
 from criticflow.verl_plugin.critic_metrics import critic_metrics
@@ -81,8 +84,18 @@ class CriticflowTrainer(PPOTrainerSync):
         return manager.get_client(batched_rollouts.BatchedClient, servers=manager.server_handles)
 
     def _build_replay_buffer(self) -> Any:
-        with patches.replay_buffer(OrderedReplayBuffer):
+        tolerance = settings.lost_trajectories(self.config)
+        with patches.replay_buffer(partial(OrderedReplayBuffer, tolerance=tolerance)):
             return super()._build_replay_buffer()
+
+    def _init_dataloader(self) -> None:
+        super()._init_dataloader()
+        problems, batch = len(self.train_dataset), self.config.data.train_batch_size
+        if batch > problems:
+            raise UserError(
+                f"data.train_batch_size={batch}: {problems} prompts are left to train on, without "
+                "those that are too long: lower train.batch_size, or take more problems"
+            )
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
