@@ -45,30 +45,34 @@ WORKER = re.compile(r"\(\w+ pid=\d+\)")
 class Watchdog:
     """Raises when the job below this process has lost a process or makes no progress.
 
+    Time is that of a clock which stands still while the machine is suspended.
+
     Args:
-        newest: when the job last made progress, seconds since the epoch; None: not yet.
+        newest: something that is another when the job has made progress.
         stall: seconds without progress after which it is given up.
 
     Raises:
         UserError: from the call, with what is wrong.
     """
 
-    def __init__(self, newest: Callable[[], float | None], stall: float) -> None:
+    def __init__(self, newest: Callable[[], object], stall: float) -> None:
         self.newest, self.stall = newest, stall
-        self.started = time.time()
-        self.looked = 0.0
+        self.seen, self.progressed = newest(), time.monotonic()
+        self.looked = -LOOK
         self.known: dict[psutil.Process, str] = {}
         self.lost: tuple[float, str] | None = None
 
     def __call__(self) -> None:
-        now = time.time()
+        now = time.monotonic()
         if now - self.looked < LOOK:
             return
         self.looked = now
         self._look(now)
         if self.lost and now - self.lost[0] > GRACE:
             raise UserError(f"{self.lost[1]} has ended, and training waits for it in vain")
-        if now - (self.newest() or self.started) > self.stall:
+        if (newest := self.newest()) != self.seen:
+            self.seen, self.progressed = newest, now
+        if now - self.progressed > self.stall:
             minutes = self.stall / 60
             raise UserError(f"no step ended in {minutes:g} minutes (resources.stall_minutes)")
 
