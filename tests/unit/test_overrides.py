@@ -197,6 +197,22 @@ def test_a_critic_with_an_adapter_that_has_no_value_head_is_refused(lora):
         settings.check(config)
 
 
+@pytest.mark.parametrize(("gpus", "needed"), [(1, 12), (8, 33)])
+def test_too_few_cpus_for_the_actors_are_refused(study, gpus, needed):
+    resources = study.resources.model_copy(update={"gpu": gpus})
+    config = verl_config(study.model_copy(update={"resources": resources}), "cold")
+    settings.check_cpus(config, float(needed))
+    with pytest.raises(UserError, match=rf"Ray has {needed - 1} CPUs, .* claims {needed}"):
+        settings.check_cpus(config, needed - 1.0)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_on_the_cpu_there_are_always_enough(study, ranks):
+    resources = study.resources.model_copy(update={"cpu_ranks": ranks})
+    config = verl_config(study.model_copy(update={"resources": resources}), "cold")
+    settings.check_cpus(config, config.ray_kwargs.ray_init.num_cpus)
+
+
 def with_train(study: Config, run: str, **train) -> Config:
     raw = study.model_dump(mode="json", by_alias=True)
     return load_config(merge(raw, {"runs": {run: {"train": train}}}))

@@ -95,6 +95,7 @@ def train_run(
                 checkpoint_dir=checkpoint_dir.resolve(),
             )
             overrides.append(f"hydra.run.dir={checkpoint_dir / 'hydra'}")
+            overrides.append(f"trainer.checkpoint_bytes={checkpoint_bytes(model_dir, critic)}")
             done = last_step(checkpoint_dir)
             progress(f"starting verl from step {done} of {steps}")
             argv = [sys.executable, "-m", "criticflow.train", *overrides]

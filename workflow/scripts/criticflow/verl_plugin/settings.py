@@ -20,6 +20,8 @@ _WORDS = {
 }  # fmt: skip
 VALUE_HEADS = ("linear", "mlp")
 MASK_TYPES = ("bernoulli", "fixed_ratio")
+CPUS_PER_RANK = 3
+"""CPUs in a bundle of verl's placement group, beside the GPU."""
 
 
 def as_bool(key: str, value: Any) -> bool:
@@ -146,6 +148,27 @@ def lost_trajectories(config: DictConfig) -> Tolerance:
     if not 0.0 <= share < 1.0:
         raise UserError(f"{key}={share}: a share of a step's trajectories, in [0, 1)")
     return Tolerance(share, {"train": rollout.n, "val": rollout.val_kwargs.n})
+
+
+def check_cpus(config: DictConfig, cpus: float) -> None:
+    """Whether Ray can place verl's actors; it would wait for a CPU without end, without a word.
+
+    Args:
+        config: verl's whole configuration.
+        cpus: logical CPUs of all nodes, as Ray counts them.
+
+    Raises:
+        UserError: there are fewer than the actors claim.
+    """
+    ranks = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    queue = 1 + config.transfer_queue.backend.SimpleStorage.num_data_storage_units
+    needed = queue + CPUS_PER_RANK * ranks
+    if cpus < needed:
+        raise UserError(
+            f"Ray has {cpus:g} CPUs, training with {ranks} ranks claims {needed} ({queue} for the "
+            f"queue between processes, {CPUS_PER_RANK} for each rank): give the job more, or let "
+            f"them share cores with train.verl: {{ray_kwargs.ray_init.num_cpus: {needed}}}"
+        )
 
 
 def check(config: DictConfig) -> None:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -70,7 +71,8 @@ class CriticflowTrainer(PPOTrainerSync):
         self.random_reward = settings.RandomRewardSettings.read(config)
         self.freeze_critic = settings.as_bool("critic.freeze", config.critic.freeze)
         self.keep_checkpoints = settings.keep_checkpoints(config)
-        self.early_stop = EarlyStop(Path(config.trainer.default_local_dir))
+        directory = Path(config.trainer.default_local_dir)
+        self.early_stop = EarlyStop(directory, config.trainer.checkpoint_bytes)
         agent = config.actor_rollout_ref.rollout.agent
         self.batched_rollouts = agent.agent_loop_manager_class == batched_rollouts.MANAGER
         if self.batched_rollouts:
@@ -121,9 +123,12 @@ class CriticflowTrainer(PPOTrainerSync):
         raise StoppedEarly(f"stopped after step {self.global_steps}, {reason}")
 
     def _save_checkpoint(self) -> None:
+        directory, started = Path(self.config.trainer.default_local_dir), time.monotonic()
         super()._save_checkpoint()
+        seconds = time.monotonic() - started
+        self.early_stop.saved(directory / f"global_step_{self.global_steps}", seconds)
         if self.keep_checkpoints is not None:
-            keep_last(Path(self.config.trainer.default_local_dir), self.keep_checkpoints)
+            keep_last(directory, self.keep_checkpoints)
 
     # --- critic -----------------------------------------------------------------------------
 
