@@ -13,7 +13,8 @@ def main(snakemake) -> None:
     def paths(name: str) -> list[Path]:
         return [Path(path) for path in snakemake.input.get(name)]
 
-    write_results(Path(snakemake.input.summary), Path(snakemake.output.results))
+    summary = Path(snakemake.input.summary)
+    write_results(summary, paths("metrics"), Path(snakemake.output.results))
     plot_curves(paths("metrics"), Path(snakemake.output.curves))
     write_critics(paths("critics"), Path(snakemake.output.critics))
     write_probe(paths("probes"), Path(snakemake.output.probe))
