@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shutil
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -184,6 +186,49 @@ def test_the_curve_of_explained_variance_is_that_of_true_returns():
     assert step[metric] == pytest.approx(1 - 0.01 / 0.25)
     caption = (PROJECT / "workflow/report/curves.rst").read_text(encoding="utf-8")
     assert metric in caption and "critic/vf_explained_var" in caption
+
+
+WIDTH = "<script>document.title = `width ${document.documentElement.scrollWidth}`</script>"
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+def width_of(page: Path, window: int) -> int:
+    """How wide a browser lays a page out, pixels."""
+    measured = page.with_suffix(".measured.html")
+    measured.write_text(page.read_text().replace("</body>", f"{WIDTH}</body>"))
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]
+    command += ["--no-first-run", "--disable-background-networking", "--disable-sync"]
+    command += ["--disable-component-update", f"--user-data-dir={page.parent / 'browser'}"]
+    command += [f"--window-size={window},900", "--dump-dom", measured.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    return int(re.search(r"<title>width (\d+)", done.stdout)[1])
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+def test_nothing_scrolls_sideways_at_1280_pixels(tmp_path):
+    write_inputs(tmp_path)
+    beside_the_navigation = 1280 * 3 // 4  # where the report shows a page
+    keys = [*COMMON, "pass@1", "pass@4", "truncation_rate"]
+    figures = {key: 0.5 for key in keys if key not in ("task", "n_prompts")}
+    difference = {key: {"value": -0.1234, "low": -0.2345, "high": -0.0123} for key in figures}
+    names = ["warm-frozen-m50", "warm-learning-rescaled-lam095", "a.run.without_a-place_to.break"]
+    rows = [{"name": "tiny", "kind": "base", "seed": None, **COMMON, **figures}]
+    rows += [
+        {"name": name, "kind": "run", "seed": 3, **COMMON, **figures, "difference": difference}
+        for name in names
+    ]
+    (tmp_path / "results/summary.json").write_text(json.dumps(rows), encoding="utf-8")
+    page = tmp_path / "page.html"
+    write_results(tmp_path / "results/summary.json", metrics(tmp_path), page)
+    assert width_of(page, beside_the_navigation) <= beside_the_navigation
+    runs = [tmp_path / f"results/eval/critics/{run}/seed0/summary.json" for run in RUNS]
+    write_critics(runs, page)
+    assert width_of(page, beside_the_navigation) <= beside_the_navigation
+    folder = tmp_path / "results/runs"
+    for seed in range(1, 9):
+        shutil.copytree(folder / "cold/seed0", folder / f"cold/seed{seed}")
+    write_provenance(sorted(folder.glob("*/*/provenance.json")), page)
+    assert width_of(page, beside_the_navigation) <= beside_the_navigation
 
 
 def test_the_critics_table_shows_figures_and_intervals(tmp_path):

@@ -45,8 +45,10 @@ class TellsErrors:
 
 
 class TellingAgentLoopWorker(TellsErrors, AgentLoopWorkerTQ.__ray_actor_class__):
-    async def _run_prompt(self, *args: Any, **kwargs: Any) -> None:
-        await super()._run_prompt(*args, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Ray sends an actor's inherited methods by value; verl's would look for a class that is
+        # no longer this one's base.
+        super().__init__(*args, **kwargs)
 
 
 class TellingAgentLoopManager(AgentLoopManagerTQ):
