@@ -28,7 +28,7 @@ def render(snakefile: Path, config: Mapping[str, Any], targets: Sequence[str], o
     Raises:
         UserError: Snakemake refused; its words are in the log.
     """
-    with tempfile.TemporaryDirectory() as folder, replacing(out) as aside:
+    with tempfile.TemporaryDirectory() as folder, replacing(out) as partial:
         settings = Path(folder) / "config.yaml"
         given = {key: value for key, value in config.items() if key != DESCRIPTION}
         settings.write_text(yaml.safe_dump(given, sort_keys=False), encoding="utf-8")
@@ -39,4 +39,4 @@ def render(snakefile: Path, config: Mapping[str, Any], targets: Sequence[str], o
         code = subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode
         if code:
             raise UserError(f"snakemake --report ended with exit code {code}: see this rule's log")
-        shutil.move(page, aside)
+        shutil.move(page, partial)
