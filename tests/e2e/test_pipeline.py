@@ -84,7 +84,7 @@ def test_the_summary_has_a_row_per_model_with_differences_to_base(study):
     ]
     for row in rows:
         assert row["n_prompts"] == 48
-        assert 0 <= row["pass@1"] <= row["mean_accuracy"] <= 1
+        assert 0 <= row["pass@1"] <= row["mean_score"] <= 1
     for row in rows[1:]:
         difference = row["difference"]["pass@1"]
         assert difference["low"] <= difference["value"] <= difference["high"]

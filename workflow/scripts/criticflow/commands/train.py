@@ -71,6 +71,7 @@ def _train(interpreter: str | None) -> None:
 
     from criticflow.errors import UserError
     from criticflow.verl_plugin import settings
+    from criticflow.verl_plugin.critic_model import check_models
     from criticflow.verl_plugin.stopping import StoppedEarly
     from criticflow.verl_plugin.task_runner import TaskRunner
 
@@ -82,6 +83,7 @@ def _train(interpreter: str | None) -> None:
     def train(config: DictConfig) -> None:
         try:
             settings.check(config)
+            check_models(config)
         except UserError as error:
             sys.exit(f"error: {error}")
         agent = config.actor_rollout_ref.rollout.agent
@@ -99,8 +101,11 @@ def _train(interpreter: str | None) -> None:
                 config.ray_kwargs.ray_init.runtime_env = {"py_executable": interpreter}
         try:
             run_ppo(config, task_runner_class=TaskRunner)
-        except StoppedEarly as stopped:  # as Ray hands it on: with a traceback for its text
+        # Ray hands these on with a traceback for their text.
+        except StoppedEarly as stopped:
             sys.exit(str(getattr(stopped, "cause", stopped)))
+        except UserError as error:
+            sys.exit(f"error: {getattr(error, 'cause', error)}")
 
     train()
 

@@ -166,7 +166,7 @@ def value_model_loader(load: Callable[..., Any]) -> Iterator[None]:
 
 
 @contextmanager
-def replay_buffer(kind: type) -> Iterator[None]:
+def replay_buffer(kind: Callable[..., Any]) -> Iterator[None]:
     """verl 0.9.1 takes a replay buffer from the configuration, but hands such a one none of its
     settings for filtering groups."""
     import verl.trainer.ppo.v1.trainer_base as trainer_base
