@@ -12,7 +12,20 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from criticflow.verl_plugin.job_directory import (
+    JOB,
+    check_temporary_folder,
+    job_directory,
+    token_file,
+)
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 PLUGIN = "criticflow.verl_plugin.plugin"
 
@@ -24,10 +37,29 @@ def require_plugin() -> None:
         os.environ["VERL_USE_EXTERNAL_MODULES"] = ",".join([*modules, PLUGIN])
 
 
+def separate(config: DictConfig, job: Path) -> None:
+    """Keep a training apart from all others on its machines: its own Ray unless a cluster is named,
+    its own token there, its own sockets everywhere.
+
+    Args:
+        config: verl's whole configuration; ``ray_kwargs.ray_init`` is completed.
+        job: the job's directory (:mod:`criticflow.verl_plugin.job_directory`).
+    """
+    from omegaconf import OmegaConf
+
+    init = "ray_kwargs.ray_init"
+    address = OmegaConf.select(config, f"{init}.address") or "local"
+    OmegaConf.update(config, f"{init}.address", address, force_add=True)
+    if address == "local" and "RAY_AUTH_TOKEN" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token_file(job)))
+    os.environ[JOB] = str(job)
+    OmegaConf.update(config, f"{init}.runtime_env.env_vars.{JOB}", str(job), force_add=True)
+
+
 def main() -> None:
     require_plugin()
     import hydra  # after the environment is set: importing verl loads the plugin
-    from omegaconf import DictConfig
+    import ray
     from verl.trainer.main_ppo import run_ppo
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
@@ -46,6 +78,7 @@ def main() -> None:
     def train(config: DictConfig) -> None:
         try:
             settings.check(config)
+            check_temporary_folder()
         except UserError as error:
             sys.exit(f"error: {error}")
         agent = config.actor_rollout_ref.rollout.agent
@@ -59,7 +92,10 @@ def main() -> None:
             use_critic=need_critic(config),
         )
         try:
-            run_ppo(config, task_runner_class=TaskRunner)
+            with job_directory() as job, ExitStack() as at_end:
+                at_end.callback(ray.shutdown)
+                separate(config, job)
+                run_ppo(config, task_runner_class=TaskRunner)
         except StoppedEarly as stopped:  # as Ray hands it on: with a traceback for its text
             sys.exit(str(getattr(stopped, "cause", stopped)))
 
