@@ -27,7 +27,7 @@ from criticflow.verl_plugin.job_directory import (
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-PLUGIN = "criticflow.verl_plugin.plugin"
+from criticflow.verl_plugin import PLUGIN
 
 
 def require_plugin() -> None:
