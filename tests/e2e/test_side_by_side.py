@@ -36,7 +36,7 @@ def weights(study: Study, seed: int) -> dict[str, list[torch.Tensor]]:
 def test_three_studies_at_once_end_as_each_does_alone(tmp_path_factory):
     """With a base model in common, and a seed, a directory and a Ray each."""
     first = Study(tmp_path_factory.mktemp("base"), ONE_RANK)
-    first.finish("results/probe/tiny/countdown-mini/summary.json")
+    first.finish("results/probe/tiny/countdown-mini/summary.json", 3 * START)
 
     def copy(seed: int, name: str) -> Study:
         folder: Path = tmp_path_factory.mktemp(name) / "study"
@@ -48,11 +48,11 @@ def test_three_studies_at_once_end_as_each_does_alone(tmp_path_factory):
 
     alone = {seed: copy(seed, "alone") for seed in SEEDS}
     for seed, study in alone.items():
-        study.finish(target(seed))
+        study.finish(target(seed), 3 * START)
     together = {seed: copy(seed, "together") for seed in SEEDS}
     jobs = {seed: study.start(target(seed)) for seed, study in together.items()}
     for seed, job in jobs.items():
-        assert job.wait(timeout=3 * START) == 0, together[seed].terminal()
+        assert job.wait(timeout=5 * START) == 0, together[seed].terminal()
 
     for seed in SEEDS:
         a, b = alone[seed], together[seed]

@@ -67,8 +67,8 @@ class Study:
             start_new_session=True,  # signals to the group do not reach the tests
         )
 
-    def finish(self, target: str = METRICS) -> str:
-        assert self.start(target).wait(timeout=START + 60) == 0, self.terminal()
+    def finish(self, target: str = METRICS, seconds: float = START + 60) -> str:
+        assert self.start(target).wait(timeout=seconds) == 0, self.terminal()
         return self.terminal()
 
     def terminal(self) -> str:
