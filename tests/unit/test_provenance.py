@@ -104,6 +104,7 @@ def verl(monkeypatch) -> Verl:
     trainer = Verl()
     monkeypatch.setattr(job, "_train", trainer)
     monkeypatch.setattr(job, "check_training", lambda *_: None)
+    monkeypatch.setattr(job, "check_batch", lambda *_: None)
     return trainer
 
 
@@ -227,6 +228,7 @@ def test_an_attempt_that_was_killed_ends_in_the_record_with_its_last_step(study,
     monkeypatch.undo()
     monkeypatch.setattr(job, "_train", verl)
     monkeypatch.setattr(job, "check_training", lambda *_: None)
+    monkeypatch.setattr(job, "check_batch", lambda *_: None)
     verl.until, verl.killed = STEPS, False
     killed, last = study.train()["attempts"]
     assert killed["result"] == "killed"

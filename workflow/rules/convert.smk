@@ -20,6 +20,8 @@ rule convert_checkpoint:
         runtime=60,
     params:
         checkpoints="results/checkpoints/{run}/seed{seed}",
+        # A function of the output as well: so Snakemake converts nothing again when it changes.
+        freed=lambda wildcards, output: CONFIG.resources.free_converted,
     message:
         "Convert the {wildcards.kind} of {wildcards.run}, seed {wildcards.seed}"
     script:

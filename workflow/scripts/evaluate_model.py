@@ -24,4 +24,5 @@ def main(snakemake) -> None:
     evaluate.evaluate_model(job, subject, Path(snakemake.output.summary).parent)
 
 
-run_stage(snakemake, main)
+if __name__ == "__main__":
+    run_stage(snakemake, main)

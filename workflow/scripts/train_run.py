@@ -23,7 +23,8 @@ def main(snakemake) -> None:
     )
 
 
-# The params are what a training is run again for; it reads the whole configuration.
-# A minute more than training itself has to save.
-save_minutes = load_config(snakemake.config).resources.save_minutes
-run_stage(snakemake, main, grace=60 * (save_minutes + 1))
+if __name__ == "__main__":
+    # The params are what a training is run again for; it reads the whole configuration.
+    # A minute more than training itself has to save.
+    save_minutes = load_config(snakemake.config).resources.save_minutes
+    run_stage(snakemake, main, grace=60 * (save_minutes + 1))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from criticflow.files import replacing
 
@@ -74,9 +74,10 @@ def estimate(figure: dict[str, Any] | None) -> str:
     return "n/a" if figure is None else below(value(figure["value"]), interval(figure))
 
 
-def below(upper: str, lower: str) -> Markup:
-    """A cell of two lines, the lower one in small print."""
-    return Markup("{}<br><small>{}</small>").format(upper, lower)
+def below(content: str, *lines: str) -> Markup:
+    """A cell with further lines in small print; an empty line is none."""
+    small = [Markup("<br><small>{}</small>").format(line) for line in lines if line]
+    return Markup("").join([escape(content), *small])
 
 
 def _is_hash(text: str) -> bool:

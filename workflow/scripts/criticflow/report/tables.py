@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
+from pyarrow import parquet
 
 from criticflow.files import read_json
 from criticflow.report import html
 
+LOST = "criticflow/lost_trajectories"
+"""Metric of a training step."""
+
 _COLUMNS = {
-    "n_prompts": "problems",
     "pass@1": "pass@1",
-    "mean_accuracy": "mean accuracy",
+    "mean_score": "mean score",
     "avg_entropy": "entropy (nats)",
     "format_rate": "format",
     "response_length": "length (tokens)",
@@ -34,16 +37,35 @@ _CRITIC_COLUMNS = [
 ]
 
 
-def write_results(summary: Path, out: Path) -> None:
+def write_results(summary: Path, metrics: list[Path], out: Path) -> None:
     """The rows of ``summary.json``, base models first, differences to base under the values.
 
-    Below it, each run beside its base: ``Base -> Trained``, absolute and relative.
+    Below it what looks ill, and each run beside its base: ``Base -> Trained``, absolute and
+    relative.
+
+    Args:
+        metrics: ``.../{run}/seed{seed}/metrics.parquet`` of every run and seed.
     """
     rows = sorted(read_json(summary), key=lambda row: row["kind"] != "base")
     warnings = [f"{row['name']}: {text}" for row in rows for text in row.get("warnings", [])]
+    warnings += [text for path in metrics if (text := lost_trajectories(path))]
     comparisons = [_comparison(row) for row in rows if row.get("comparison")]
     table = html.table(_results_head(rows), map(_results_row(rows), rows))
     html.write_page(out, "Results", [table, html.bullets(warnings), *comparisons])
+
+
+def lost_trajectories(metrics: Path) -> str | None:
+    """What a run lost to errors in rollouts (``train.lost_trajectories``); None: nothing."""
+    if LOST not in parquet.read_schema(metrics).names:
+        return None
+    lost = parquet.read_table(metrics, columns=[LOST])[LOST].to_pandas().fillna(0)
+    if not lost.any():
+        return None
+    run, seed = metrics.parts[-3], metrics.parts[-2].removeprefix("seed")
+    return (
+        f"{run}, seed {seed}: {lost.sum():.0f} trajectories were lost to errors in rollouts, in "
+        f"{(lost > 0).sum()} of {len(lost)} steps: see the run's log"
+    )
 
 
 def write_critics(files: list[Path], out: Path) -> None:
@@ -69,16 +91,17 @@ def _results_keys(rows: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def _results_head(rows: list[dict[str, Any]]) -> list[str]:
-    return ["model or run", "seed", "task", *_results_keys(rows).values()]
+    return ["model or run", *_results_keys(rows).values()]
 
 
 def _results_row(rows: list[dict[str, Any]]) -> Any:
     keys = _results_keys(rows)
 
     def cells(row: dict[str, Any]) -> list[str]:
-        name = Markup("<b>{}</b> <small>{}</small>").format(row["name"], row["kind"])
-        seed = "" if row.get("seed") is None else str(row["seed"])
-        return [name, seed, row["task"], *(_figure(row, key) for key in keys)]
+        seed = "" if row.get("seed") is None else f", seed {row['seed']}"
+        what = f"{row['kind']}{seed}, {row['n_prompts']} problems of {row['task']}"
+        name = html.below(Markup("<b>{}</b>").format(row["name"]), what)
+        return [name, *(_figure(row, key) for key in keys)]
 
     return cells
 
@@ -88,8 +111,7 @@ def _figure(row: dict[str, Any], key: str) -> str:
     difference = (row.get("difference") or {}).get(key)
     if difference is None:
         return value
-    text = f"{difference['value']:+.3f} {html.interval(difference, '+')}".rstrip()
-    return html.below(value, text)
+    return html.below(value, f"{difference['value']:+.3f}", html.interval(difference, "+"))
 
 
 def _comparison(row: dict[str, Any]) -> str:

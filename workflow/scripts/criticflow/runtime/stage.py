@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from criticflow.errors import UserError
 from criticflow.logs import open_terminal, progress, terminal_fds
+from criticflow.runtime.devices import take
 from criticflow.runtime.processes import STOP_SECONDS, run_owned
 
 _INSIDE = "CRITICFLOW_STAGE"
@@ -24,7 +25,8 @@ def run_stage(snakemake: Any, work: Callable[[Any], None], grace: float = STOP_S
     The script runs itself a second time as an owned process
     (:mod:`criticflow.runtime.processes`), whose output, and that of all its children, is the rule's
     log; it begins anew with each attempt. An error ends up in the log with its traceback and as one
-    line on the terminal. SIGTERM leaves the work ``grace`` seconds to end well.
+    line on the terminal. SIGTERM leaves the work ``grace`` seconds to end well. The rule's resource
+    ``gpu`` says how many GPUs it holds meanwhile (:mod:`criticflow.runtime.devices`).
     """
     if os.environ.pop(_INSIDE, None):
         sys.exit(_work(snakemake, work))
@@ -33,12 +35,27 @@ def run_stage(snakemake: Any, work: Callable[[Any], None], grace: float = STOP_S
     log.unlink(missing_ok=True)  # not emptied: another job may still write to what has this name
     stage = " ".join([snakemake.rule, *map(str, snakemake.wildcards)])
     env = open_terminal(stage) | {_INSIDE: "1"}
-    argv = [sys.executable, *sys.argv]
-    code = run_owned(argv, env, log, grace=grace, pass_fds=terminal_fds())
+    try:
+        with take(snakemake.resources.get("gpu", 0), tell=_tell(stage)) as gpus:
+            code = run_owned(
+                [sys.executable, *sys.argv],
+                env | gpus.environment,
+                log,
+                grace=grace,
+                pass_fds=[*terminal_fds(), *gpus.fds],
+            )
+    except UserError as error:
+        _tell(stage)(f"error: {error}")
+        sys.exit(2)
     if code > 128:
         why = ", perhaps for want of memory" if code == 128 + signal.SIGKILL else ""
         print(f"[{stage}] ended by signal {code - 128}{why}: see {log}", file=sys.stderr)
     sys.exit(code)
+
+
+def _tell(stage: str) -> Callable[[str], None]:
+    """Writes lines of a stage that has no process of its own yet to the terminal."""
+    return lambda text: print(f"[{stage}] {text}", file=sys.stderr, flush=True)
 
 
 def _work(snakemake: Any, work: Callable[[Any], None]) -> int:

@@ -74,8 +74,7 @@ def evaluate_model(job: Evaluation, subject: Subject, out_dir: Path | str) -> di
         samples.to_parquet(partial, index=False)
     write_json(out / "summary.json", summary)
     progress(
-        f"{subject.name}: pass@1 {summary['pass@1']:.3f}, "
-        f"mean accuracy {summary['mean_accuracy']:.3f}, "
+        f"{subject.name}: pass@1 {summary['pass@1']:.3f}, mean score {summary['mean_score']:.3f}, "
         f"greedy {summary['greedy']['pass@1']:.3f}, entropy {summary['avg_entropy']:.3f}"
     )
     return summary
@@ -123,7 +122,7 @@ def model_figures(samples: pd.DataFrame, evaluate: config.Evaluate) -> dict[str,
         "confidence": evaluate.confidence,
         "intervals": intervals,
         "greedy": {
-            "mean_accuracy": float(greedy["score"].mean()),
+            "mean_score": float(greedy["score"].mean()),
             "pass@1": float(greedy["correct"].mean()),
             "format_rate": float(greedy["format_ok"].mean()),
             "response_length": float(greedy["n_tokens"].mean()),

@@ -33,7 +33,7 @@ def prompt_values(sampled: pd.DataFrame, ks: Sequence[int]) -> pd.DataFrame:
     sampled = sampled.sort_values(["prompt_index", "sample_index"])
     correct = outcomes.per_prompt(sampled, "correct")
     counts = correct.sum(axis=1).astype(np.int64)
-    columns = {"mean_accuracy": outcomes.per_prompt(sampled, "score").mean(axis=1)}
+    columns = {"mean_score": outcomes.per_prompt(sampled, "score").mean(axis=1)}
     for k in sorted({1, *ks}):
         columns[f"pass@{k}"] = outcomes.pass_at_k(counts, correct.shape[1], k)
     columns |= {
@@ -117,7 +117,7 @@ def comparison(base: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str,
     """Per figure ``base``, ``trained``, ``absolute`` and ``relative`` change (None: base is 0)."""
     ks = sorted((key for key in base if key.startswith("pass@")), key=lambda key: int(key[5:]))
     found = {}
-    for figure in ("mean_accuracy", *ks, "avg_entropy", "format_rate", "response_length"):
+    for figure in ("mean_score", *ks, "avg_entropy", "format_rate", "response_length"):
         before, after = base[figure], trained[figure]
         found[figure] = {
             "base": before,
