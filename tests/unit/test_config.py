@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,10 @@ from typing import Any, get_args
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import BaseModel
+from snakemake.utils import update_config
 
 from criticflow.config import Config, load_config, read_config
 from criticflow.config.load import merge
@@ -182,3 +186,19 @@ def test_a_file_that_is_no_yaml_is_named(tmp_path, text):
     path.write_text(text)
     with pytest.raises(UserError, match=re.escape(str(path))):
         read_config(path)
+
+
+VALUES = st.sampled_from([None, 1, "text", [1, 2]])
+KEYS = st.sampled_from("abc")
+TREES = st.dictionaries(
+    KEYS, st.recursive(VALUES, lambda inner: st.dictionaries(KEYS, inner, min_size=1), max_leaves=4)
+)
+"""Without empty sections: Snakemake leaves what an empty section stands over as it was."""
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(TREES, TREES)
+def test_runs_inherit_as_snakemake_merges_files(base, over):
+    expected = copy.deepcopy(base)
+    update_config(expected, copy.deepcopy(over))
+    assert merge(base, over) == expected
