@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import BaseModel
 from criticflow.config import Config, load_config, read_config
 from criticflow.config.load import merge
 from criticflow.errors import UserError
+from criticflow.planning.tokenizers import check_critics_tokenizers
 
 CONFIGS = Path(__file__).parents[2] / "config"
 DEFAULT = CONFIGS / "config.yaml"
@@ -182,3 +184,23 @@ def test_a_file_that_is_no_yaml_is_named(tmp_path, text):
     path.write_text(text)
     with pytest.raises(UserError, match=re.escape(str(path))):
         read_config(path)
+
+
+def test_directories_whose_tokenizers_differ_share_no_critic(tmp_path):
+    for name, tokens in (("one", "ab"), ("same", "ab"), ("other", "ba")):
+        vocabulary = {token: number for number, token in enumerate(tokens)}
+        tokenizer = {"model": {"vocab": vocabulary}, "added_tokens": []}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tokenizer.json").write_text(json.dumps(tokenizer))
+    models = {name: {"path": str(tmp_path / name)} for name in ("one", "same", "other")}
+    models |= {"tiny": None, "hub": {"path": "owner/name"}}
+
+    def check(warm: str) -> None:
+        runs = {"cold": {"model": "one"}, "warm-frozen-m50": {"model": warm}}
+        config = load_config(raw(models=models, runs=runs))
+        check_critics_tokenizers(config)
+
+    check("same")
+    check("hub")  # nothing is known of it here
+    with pytest.raises(UserError, match=r"warm-frozen-m50\.critic\.from: .*tokenizers differ"):
+        check("other")
