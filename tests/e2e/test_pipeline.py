@@ -30,7 +30,7 @@ def make(workdir: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def study(tmp_path_factory) -> tuple[Path, str]:
     """The working directory of a finished study, and what the terminal showed."""
-    workdir = tmp_path_factory.mktemp("study")
+    workdir = tmp_path_factory.mktemp("größere Studie, it's")  # any path will do
     done = make(workdir)
     logs = "".join(
         f"\n--- {path}\n{path.read_text(errors='replace')[-4000:]}"

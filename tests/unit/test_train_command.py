@@ -63,6 +63,7 @@ def test_the_job_is_shown_with_our_keys_and_a_shells_values(done):
     assert job["critic"]["freeze"] == "false"
     assert job["critic"]["value_head"] == "linear"
     assert job["trainer"]["load_critic_only"] is False
+    assert job["ray_kwargs"]["ray_init"]["address"] == "local"
     assert job["algorithm"]["gamma"] == 1.0  # and verl's own
 
 

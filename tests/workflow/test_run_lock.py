@@ -49,7 +49,8 @@ def main(snakemake):
         time.sleep(600)
 
 log = ["logs/train_run/cold/seed0.log"]
-run_stage(SimpleNamespace(rule="train_run", wildcards=["cold", "0"], log=log), main)
+job = SimpleNamespace(rule="train_run", wildcards=["cold", "0"], log=log, resources={})
+run_stage(job, main)
 """
 
 

@@ -23,7 +23,7 @@ from types import SimpleNamespace
 from criticflow.planning.workdir import claim_workdir
 
 claim_workdir()
-CONFIG = SimpleNamespace(runs=["r"], seeds=[0], resources=SimpleNamespace(device="cpu"))
+CONFIG = SimpleNamespace(runs=["r"], seeds=[0], resources=SimpleNamespace(device="cpu", gpu=0))
 
 include: "{RULES}/messages.smk"
 

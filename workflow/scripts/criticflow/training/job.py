@@ -25,6 +25,7 @@ from criticflow.training.overrides import verl_overrides
 from criticflow.training.preflight import check_batch, check_training, checkpoint_bytes
 from criticflow.training.provenance import collect
 from criticflow.training.watchdog import Watchdog, own_error, repeat_traceback
+from criticflow.verl_plugin import FORK
 from criticflow.verl_plugin.stopping import STOP
 
 logger = logging.getLogger(__name__)
@@ -223,6 +224,10 @@ def environment(resources: Resources, metrics: Path) -> dict[str, str]:
             "VLLM_CPU_KVCACHE_SPACE": str(resources.kv_cache_gb),
             # With the engine in the server's own process vLLM starts one process less a rank.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            FORK: "1",
+            # A process with one thread can be forked (``runtime.template``).
+            "OPENBLAS_NUM_THREADS": "1",
+            "JE_ARROW_MALLOC_CONF": "background_thread:false",
             "OMP_NUM_THREADS": "1",
             # vLLM's attention starts a second thread all the same, which waits for its turn in a
             # loop while the other ranks want the core.
