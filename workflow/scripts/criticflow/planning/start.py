@@ -12,6 +12,7 @@ from criticflow.errors import UserError
 from criticflow.planning.gpus import limit_gpus
 from criticflow.planning.snakemake_patch import plan_past_ancient_inputs
 from criticflow.planning.sources import link_sources
+from criticflow.planning.tokenizers import check_critics_tokenizers
 from criticflow.planning.verl_keys import check_verl_keys
 from criticflow.planning.workdir import check_interpreter, claim_workdir
 from criticflow.report.description import DESCRIPTION, describe_runs
@@ -38,6 +39,7 @@ def start(workflow: Workflow, raw: dict[str, Any]) -> Config:
         limit_gpus(workflow, config.resources.gpu)
         if workflow.is_main_process:
             check_verl_keys(config)
+            check_critics_tokenizers(config)
     except UserError as error:
         raise WorkflowError(str(error)) from None
     raw[DESCRIPTION] = describe_runs(config)
