@@ -153,23 +153,23 @@ def probe_plots():
     return [f"results/probe/{model}/{task}/probe.png" for model, task in base_pairs()]
 
 
+def per_training(folder, file):
+    """One file of every training of the study: each run with each of its seeds."""
+    return [f"{folder}/{run}/seed{seed}/{file}" for run, seed in CONFIG.run_seeds()]
+
+
 def trained_runs():
-    return expand(
-        "results/runs/{run}/seed{seed}/metrics.parquet", run=CONFIG.runs, seed=CONFIG.seeds
-    )
+    return per_training("results/runs", "metrics.parquet")
 
 
 def provenance_files():
-    return expand(
-        "results/runs/{run}/seed{seed}/provenance.json", run=CONFIG.runs, seed=CONFIG.seeds
-    )
+    return per_training("results/runs", "provenance.json")
 
 
 def converted_models():
     return [
         f"results/runs/{run}/seed{seed}/{kind}"
-        for run in CONFIG.runs
-        for seed in CONFIG.seeds
+        for run, seed in CONFIG.run_seeds()
         for kind in kinds(run)
     ]
 
@@ -179,18 +179,16 @@ def base_evaluations():
 
 
 def run_evaluations():
-    return expand(
-        "results/eval/runs/{run}/seed{seed}/summary.json", run=CONFIG.runs, seed=CONFIG.seeds
-    )
+    return per_training("results/eval/runs", "summary.json")
 
 
 def critic_evaluations(file):
     """One file of every critic's evaluation; a run without a critic has none."""
-    return expand(
-        f"results/eval/critics/{{run}}/seed{{seed}}/{file}",
-        run=list(filter(has_critic, CONFIG.runs)),
-        seed=CONFIG.seeds,
-    )
+    return [
+        f"results/eval/critics/{run}/seed{seed}/{file}"
+        for run, seed in CONFIG.run_seeds()
+        if has_critic(run)
+    ]
 
 
 def captions():

@@ -9,16 +9,14 @@ from __future__ import annotations
 import importlib.util
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from criticflow.config.contrasts import Contrast, check_contrasts
+from criticflow.config.names import Name, RunName, Strict
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 def _exactly_one(section: Strict, *keys: str) -> None:
@@ -177,7 +175,7 @@ class RewardMask(Strict):
 class Critic(Strict):
     """Where the critic comes from, and whether it learns."""
 
-    from_run: Name | None = Field(
+    from_run: RunName | None = Field(
         None, alias="from", description="take the trained critic of this run (same seed)"
     )
     path: str | None = Field(None, description="or a directory or hub name; null: the base model")
@@ -231,6 +229,13 @@ class Run(Strict):
         None, description="probability of random outcomes in place of the scores"
     )
     train: Train = Train()
+    # Neither has a part in what one training does: no copy of the settings holds them.
+    seeds: list[int] | None = Field(
+        None, min_length=1, exclude=True, description="seeds of this run; null: those of the study"
+    )
+    factors: dict[Name, Name] = Field(
+        {}, exclude=True, description="levels of the grid's factors that made this run"
+    )
 
 
 class Resources(Strict):
@@ -266,11 +271,20 @@ class Config(Strict):
 
     models: dict[Name, Model]
     tasks: dict[Name, Task]
-    runs: dict[Name, Run]
-    seeds: list[int] = Field([0], min_length=1)
+    runs: dict[RunName, Run]
+    seeds: list[int] = Field([0], min_length=1, description="seeds of every run without its own")
+    contrasts: list[Contrast] = Field([], description="which arms are compared; the primary first")
     probe: Probe = Probe()
     evaluate: Evaluate = Evaluate()
     resources: Resources = Resources()
+
+    def seeds_of(self, run: str) -> list[int]:
+        """Seeds that ``run`` is trained with."""
+        return self.runs[run].seeds or self.seeds
+
+    def run_seeds(self) -> list[tuple[str, int]]:
+        """Every training of the study: each run with each of its seeds."""
+        return [(run, seed) for run in self.runs for seed in self.seeds_of(run)]
 
     @model_validator(mode="after")
     def _names_exist(self) -> Config:
@@ -302,6 +316,32 @@ class Config(Strict):
                         f"runs.{seen[-1]}.critic.from: {source} is grpo, without critic"
                     )
                 seen.append(source)
+        return self
+
+    @model_validator(mode="after")
+    def _critics_have_the_seeds(self) -> Config:
+        for name, run in self.runs.items():
+            origin = run.critic.from_run
+            if origin and (lacking := set(self.seeds_of(name)) - set(self.seeds_of(origin))):
+                raise ValueError(
+                    f"runs.{name}.seeds: its critic comes from {origin}, which has no seed "
+                    f"{', '.join(map(str, sorted(lacking)))}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> Config:
+        for where, seeds in [
+            ("seeds", self.seeds),
+            *((f"runs.{name}.seeds", run.seeds or []) for name, run in self.runs.items()),
+        ]:
+            if len(set(seeds)) < len(seeds):
+                raise ValueError(f"{where}: a seed stands there twice")
+        return self
+
+    @model_validator(mode="after")
+    def _contrasts_hold(self) -> Config:
+        check_contrasts(self.contrasts, self)
         return self
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from criticflow.config.names import run_and_seed
 from criticflow.files import read_json
 from criticflow.report import html
 
@@ -56,7 +57,7 @@ def write_critics(files: list[Path], out: Path) -> None:
 
 def write_provenance(files: list[Path], out: Path) -> None:
     """One table: what differs between runs in rows, one column a run and seed."""
-    records = {"/".join(path.parts[-3:-1]): read_json(path) for path in files}
+    records = {"{}/seed{}".format(*run_and_seed(path)): read_json(path) for path in files}
     rows = {name: dict(_flat(record)) for name, record in records.items()}
     keys = list(dict.fromkeys(key for row in rows.values() for key in row))
     body = ([escape(key), *(html.value(row.get(key)) for row in rows.values())] for key in keys)
