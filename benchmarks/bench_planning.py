@@ -56,7 +56,9 @@ def main() -> None:
                 finish(Path(folder), settings)
             jobs, cpu, wall = plan(Path(folder), settings)
         a_job = f"{1000 * cpu / jobs:8.1f}" if jobs else "        "
-        print(f"{arms:4}  {arguments.seeds:5}  {jobs:5}  {cpu:6.1f}  {wall:6.1f}  {a_job}", flush=True)
+        print(
+            f"{arms:4}  {arguments.seeds:5}  {jobs:5}  {cpu:6.1f}  {wall:6.1f}  {a_job}", flush=True
+        )
 
 
 def plan(folder: Path, settings: Path) -> tuple[int, float, float]:

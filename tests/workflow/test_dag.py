@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from snake import PROJECT, finish, planned, snakemake
 
+from criticflow.config.merging import merge
+
 EVERYTHING = Counter(
     prepare_data=1,
     build_base_model=1,
@@ -59,6 +61,90 @@ def test_a_run_per_seed_and_critics_only_where_there_are_any(tmp_path):
     assert jobs["train_run_warm"] == 3
     assert jobs["convert_checkpoint"] == 3 * (2 + 2 + 1)
     assert jobs["evaluate_critic"] == 3 * (1 + 1)
+
+
+GRID = {
+    "runs": {"warm-frozen-m50": None},
+    "contrasts": [],
+    "grid": {
+        "study": {
+            "like": "cold",
+            "factors": {
+                "critic": {
+                    "constant": {"critic": {"constant": 0.0, "freeze": True}},
+                    "warm-frozen": {"critic": {"from": "cold", "freeze": True}},
+                },
+                "mask": {"m0": {}, "m0.5": {"reward_mask": {"ratio": 0.5}}},
+            },
+        }
+    },
+}
+ARM = Counter(convert_checkpoint=2, evaluate_run=1, evaluate_critic=1)
+
+
+def test_a_grid_is_planned_arm_by_arm_and_shares_what_is_shared(tmp_path):
+    jobs = planned(tmp_path, overlay=GRID)
+    shared = ("prepare_data", "build_base_model", "probe_signal", "evaluate_base")
+    assert jobs == Counter({name: 1 for name in shared}) + TABLES + Counter(
+        train_run=3,  # cold, and a constant at each mask
+        train_run_warm=2,
+        convert_checkpoint=2 * 5,
+        evaluate_run=5,
+        evaluate_critic=5,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished_grid(tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("grid")
+    finish(workdir, overlay=GRID)
+    return workdir
+
+
+@pytest.mark.parametrize(
+    ("overlay", "jobs"),
+    [
+        ({}, Counter()),
+        (
+            {"grid": {"study": {"factors": {"mask": {"m0.9": {"reward_mask": {"ratio": 0.9}}}}}}},
+            Counter(train_run=1, train_run_warm=1) + ARM + ARM,
+        ),
+        (
+            {"grid": {"study": {"exclude": [{"critic": "constant", "mask": "m0"}]}}},
+            Counter(),
+        ),
+        (
+            {"seeds": [0, 1]},
+            Counter(train_run=3, train_run_warm=2)
+            + Counter({rule: 5 * count for rule, count in ARM.items()}),
+        ),
+        (
+            {
+                "grid": {
+                    "study": {
+                        "override": [
+                            {"where": {"critic": "constant"}, "settings": {"seeds": [0, 1]}}
+                        ]
+                    }
+                }
+            },
+            Counter(train_run=2) + ARM + ARM,
+        ),
+        (
+            {
+                "contrasts": [
+                    {"name": "worth", "a": "warm-frozen/m0.5", "b": "constant/m0.5"},
+                ]
+            },
+            Counter(),
+        ),
+    ],
+    ids=["nothing", "an arm", "an arm less", "a seed", "a seed of some arms", "a contrast"],
+)
+def test_a_further_arm_or_seed_plans_just_that(finished_grid, overlay, jobs):
+    changed = planned(finished_grid, overlay=merge(GRID, overlay))
+    same = overlay.keys() <= {"contrasts"}
+    assert changed == (jobs if same else jobs + TABLES)
 
 
 def test_a_named_model_is_not_built(tmp_path):
@@ -159,10 +245,20 @@ def test_an_edited_module_reruns_the_rules_that_use_it(copied, module, jobs):
     project, workdir = copied
     file = project / "workflow" / "scripts" / "criticflow" / module
     before = file.read_text(encoding="utf-8")
-    file.write_text(before + "\n# edited\n", encoding="utf-8")
+    file.write_text(before + "\nEDITED = True\n", encoding="utf-8")
     changed = planned(workdir, project=project)
     file.write_text(before, encoding="utf-8")
     assert set(changed) == jobs
+
+
+def test_a_comment_or_a_docstring_reruns_nothing(copied):
+    project, workdir = copied
+    file = project / "workflow" / "scripts" / "criticflow" / "models" / "sampling.py"
+    before = file.read_text(encoding="utf-8")
+    file.write_text(before.replace('"""', '"""Edited. ', 1) + "\n# edited\n", encoding="utf-8")
+    changed = planned(workdir, project=project)
+    file.write_text(before, encoding="utf-8")
+    assert changed == Counter()
 
 
 def test_a_newer_date_alone_reruns_nothing(copied):

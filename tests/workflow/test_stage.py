@@ -20,7 +20,9 @@ from types import SimpleNamespace
 from criticflow.planning.workdir import claim_workdir
 
 claim_workdir()
-CONFIG = SimpleNamespace(runs=["r"], seeds=[0], resources=SimpleNamespace(device="cpu"))
+CONFIG = SimpleNamespace(
+    runs=["r"], run_seeds=lambda: [("r", 0)], resources=SimpleNamespace(device="cpu")
+)
 
 include: "{RULES}/messages.smk"
 

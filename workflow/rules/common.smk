@@ -1,9 +1,10 @@
 """Input functions: which files a rule needs, given the configuration. No rules here."""
 
+import functools
 import os
 import re
 
-from criticflow.planning.sources import package_data, sources
+from criticflow.planning.code import code
 
 # Files of the package that no import names: vLLM and verl load the plugin by entry points.
 VLLM_PLUGIN = ["criticflow.verl_plugin.vllm_cpu"]
@@ -78,6 +79,12 @@ def job_resources():
     return CONFIG.resources.model_dump(mode="json", exclude={"free_converted"})
 
 
+@functools.cache
+def _whole():
+    return CONFIG.model_dump(mode="json", by_alias=True)
+
+
+@functools.cache
 def run_settings(run):
     """The configuration less all that does not concern one run.
 
@@ -90,10 +97,9 @@ def run_settings(run):
     models = {CONFIG.runs[name].model for name in runs}
     tasks = {CONFIG.runs[name].task for name in runs}
     tasks |= {build.task for name in models if (build := CONFIG.models[name].build)}
-    whole = CONFIG.model_dump(mode="json", by_alias=True)
     part = {"resources": job_resources()}
     for section, names in (("runs", runs), ("models", models), ("tasks", tasks)):
-        part[section] = {name: whole[section][name] for name in sorted(names)}
+        part[section] = {name: _whole()[section][name] for name in sorted(names)}
     return part
 
 
@@ -104,9 +110,13 @@ def train_inputs(wildcards):
         "model": built_model(run.model),
         "data": [f"{data_dir(wildcards.run)}/{split}.parquet" for split in ("train", "val")],
         "probe": probe_gate(run),
-        "sources": sources("train_run.py", task_module(run), *VERL_PLUGIN),
-        "settings": package_data("verl_plugin/config"),
     }
+
+
+def train_code(run):
+    """What a training does: modules, and the YAML that Hydra reads."""
+    task = task_module(CONFIG.runs[run])
+    return code("train_run.py", task, *VERL_PLUGIN, data="verl_plugin/config")
 
 
 def probe_gate(run):

@@ -20,6 +20,7 @@ rule train_run:
         mem_mb=12000,
         runtime=1440,
     params:
+        code=lambda wildcards: train_code(wildcards.run),
         config=lambda wildcards: run_settings(wildcards.run),
         model_path=lambda wildcards: model_path(CONFIG.runs[wildcards.run].model),
         data_dir=lambda wildcards: data_dir(wildcards.run),
