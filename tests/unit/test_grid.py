@@ -235,7 +235,7 @@ def test_updates_of_the_actor_are_counted_without_the_critics_warm_up():
 
 def test_contrasts_that_answer_a_question_are_taken():
     contrasts = [
-        contrast("warm-frozen/m0.5", "constant/m0.5", kind="primary", smallest_effect=0.05),
+        contrast("warm-frozen/m0.5", "constant/m0.5", kind="primary"),
         {**contrast("constant/m0.5", "constant/m0", metric="pass@4"), "name": "mask"},
         {**contrast("warm-frozen/m0", "cold/m0", kind="bundle"), "name": "all"},
     ]

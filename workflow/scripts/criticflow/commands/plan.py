@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -21,7 +23,13 @@ from criticflow.config import Config
 from criticflow.config.contrasts import Contrast, actor_updates, differs_in, settings_difference
 from criticflow.errors import run_program
 from criticflow.planning.costs import Stage, Took, planned, stages
+from criticflow.planning.detect import assumed, common_seeds, problems, smallest_difference
 from criticflow.planning.study import SNAKEFILE, read_study
+from criticflow.stages.seed_scores import seed_scores
+from criticflow.stats.crossed import components, paired
+
+FEWEST_SEEDS = 3
+"""Fewer seeds than this do not say how much seeds vary."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -57,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
     console = Console()
     console.print(arms_table(config, arguments.directory, took))
     if config.contrasts:
-        console.print(contrasts_text(config), highlight=False)
+        console.print(contrasts_text(config, arguments.directory), highlight=False)
     console.print(stages_table(found))
     console.print(total(found), highlight=False)
 
@@ -93,14 +101,16 @@ def critic(config: Config, name: str) -> str:
     return f"{origin}, {'frozen' if run.critic.freeze else 'learning'}"
 
 
-def contrasts_text(config: Config) -> str:
+def contrasts_text(config: Config, directory: Path) -> str:
     """What is compared: factors in which the arms differ, and each setting in ``a`` and ``b``."""
     lines = ["[bold]Contrasts[/bold]"]
     for contrast in config.contrasts:
         a, b = config.runs[contrast.a], config.runs[contrast.b]
+        seeds = len(common_seeds(config, contrast))
         lines += [
             f"  [bold]{contrast.name}[/bold], {contrast.kind}: {contrast.a} minus {contrast.b} by "
-            f"{contrast.metric}, {len(common_seeds(config, contrast))} seeds",
+            f"{contrast.metric}, {seeds} {'seed' if seeds == 1 else 'seeds'}",
+            f"    {detection(config, contrast, directory)}",
             f"    differs in {', '.join(differs_in(a, b))}",
         ]
         for key, (first, second) in settings_difference(a, b).items():
@@ -108,14 +118,41 @@ def contrasts_text(config: Config) -> str:
     return "\n".join(lines)
 
 
+def detection(config: Config, contrast: Contrast, directory: Path) -> str:
+    """The smallest difference that this contrast can detect, and by which variances."""
+    scores = measured(config, contrast, directory)
+    count = problems(config, contrast) if scores is None else scores.shape[1]
+    if count is None:
+        return "detects: not known before its data is prepared (split.test is null)"
+    known = scores is not None and len(scores) >= FEWEST_SEEDS
+    variances = (components(scores) if known else None) or assumed(config, contrast)
+    found = smallest_difference(config, contrast, variances, count)
+    if found is None:
+        return "detects nothing: two seeds at least are needed"
+    source = f"variances of {len(scores)} seeds" if known else "assumed variances"
+    small = config.smallest_effect
+    short = f": more than the smallest of interest, {small:g}" if small and found > small else ""
+    return f"detects {found:.3f} at 80 % power on {count} problems ({source}){short}"
+
+
+def measured(config: Config, contrast: Contrast, directory: Path) -> NDArray[np.float64] | None:
+    """Differences of the two arms by seed and problem, of the seeds that are evaluated."""
+    files = [
+        {
+            seed: path
+            for seed in common_seeds(config, contrast)
+            if (path := directory / f"results/eval/runs/{arm}/seed{seed}/samples.parquet").exists()
+        }
+        for arm in (contrast.a, contrast.b)
+    ]
+    if not files[0].keys() & files[1].keys():
+        return None
+    arms = (seed_scores(samples, contrast.metric) for samples in files)
+    return paired(*arms, contrast.metric)[0]
+
+
 def _said(value: object) -> str:
     return "none" if value is None else str(value)
-
-
-def common_seeds(config: Config, contrast: Contrast) -> list[int]:
-    """Seeds that both arms are trained with: a contrast is paired on them."""
-    second = set(config.seeds_of(contrast.b))
-    return [seed for seed in config.seeds_of(contrast.a) if seed in second]
 
 
 def stages_table(found: Iterable[Stage]) -> Table:

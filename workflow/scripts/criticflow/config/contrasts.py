@@ -71,9 +71,6 @@ class Contrast(Strict):
         description="figure of the test split: greedy.pass@1, greedy.mean_score, pass@k or "
         "mean_score (sampled)",
     )
-    smallest_effect: float | None = Field(
-        None, gt=0, description="smallest difference of interest, fixed before the study is run"
-    )
 
 
 def settings_difference(a: Run, b: Run) -> dict[str, tuple[Any, Any]]:

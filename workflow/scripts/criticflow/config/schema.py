@@ -280,6 +280,12 @@ class Config(Strict):
     runs: dict[RunName, Run]
     seeds: list[int] = Field([0], min_length=1, description="seeds of every run without its own")
     contrasts: list[Contrast] = Field([], description="which arms are compared; the primary first")
+    smallest_effect: float | None = Field(
+        None,
+        gt=0,
+        description="smallest difference of interest, in units of the contrasts' metric; fixed "
+        "before the study is run",
+    )
     probe: Probe = Probe()
     evaluate: Evaluate = Evaluate()
     resources: Resources = Resources()
