@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from snake import finish
@@ -12,6 +14,7 @@ from snake import finish
 from criticflow.commands import plan
 from criticflow.errors import UserError
 from criticflow.planning.costs import Took
+from criticflow.planning.study import read_study
 
 STUDY = {
     "runs": {"cold": {"train": {"critic_warmup": 0}}, "warm-frozen-m50": None},
@@ -78,14 +81,15 @@ def test_contrasts_are_shown_with_the_settings_that_differ(tmp_path, capsys):
 
 
 def test_what_is_done_is_not_to_do(tmp_path, capsys):
-    settings = written(tmp_path)
-    finish(tmp_path, overlay=STUDY)
+    settings = tmp_path / "study.yaml"
+    study = STUDY | {"contrasts": []}  # its evaluations are empty files
+    settings.write_text(yaml.safe_dump(study), encoding="utf-8")
+    finish(tmp_path, overlay=study)
     text = said(capsys, "--directory", tmp_path, "--configfile", settings)
     assert "Nothing is to be done." in text
     trained = {line.split()[0]: line.split()[-3] for line in text.splitlines() if "/m0.5" in line}
     assert trained["constant/m0.5"] == "2"
-    study = yaml.safe_load(settings.read_text(encoding="utf-8")) | {"seeds": [0, 1, 2]}
-    settings.write_text(yaml.safe_dump(study), encoding="utf-8")
+    settings.write_text(yaml.safe_dump(study | {"seeds": [0, 1, 2]}), encoding="utf-8")
     text = said(capsys, "--directory", tmp_path, "--configfile", settings)
     assert re.search(r"train_run +6 +4 +2 ", text)
     assert re.search(r"train_run_warm +3 +2 +1 ", text)
@@ -96,3 +100,50 @@ def test_what_cannot_be_measured_or_planned_is_said(tmp_path):
     assert Took(tmp_path).training("cold") is None
     with pytest.raises(UserError, match=r"cannot read .*nowhere\.yaml"):
         plan.main(["--configfile", str(tmp_path / "nowhere.yaml")])
+
+
+def test_a_difference_that_can_be_detected_follows_from_seeds_problems_and_samples(tmp_path):
+    study = STUDY | {"smallest_effect": 0.1, "evaluate": {"n": 4}}
+    found = []
+    for change in (
+        {},
+        {"seeds": [0, 1, 2, 3, 4]},
+        {"seeds": [0, 1, 2, 3, 4], "tasks": {"countdown-mini": {"split": {"test": 2048}}}},
+        {
+            "seeds": [0, 1, 2, 3, 4],
+            "contrasts": [STUDY["contrasts"][0] | {"metric": "pass@1"}],  # four samples a problem
+        },
+    ):
+        path = tmp_path / "study.yaml"
+        path.write_text(yaml.safe_dump(study | change), encoding="utf-8")
+        text = plan.contrasts_text(read_study([path]), tmp_path / "new")
+        found.append(float(re.search(r"detects (\d\.\d+) at 80 %", text)[1]))
+        assert ("more than the smallest of interest, 0.1" in text) == (found[-1] > 0.1)
+    two, five, more_problems, sampled = found
+    assert two > 0.1 > five > more_problems
+    assert five > sampled
+
+
+def test_one_seed_detects_nothing(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(STUDY | {"seeds": [0]}), encoding="utf-8")
+    text = plan.contrasts_text(read_study([path]), tmp_path)
+    assert "detects nothing: two seeds at least" in text
+
+
+def test_variances_of_finished_seeds_replace_the_assumed_ones(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(STUDY | {"seeds": [0, 1, 2, 3]}), encoding="utf-8")
+    draw = np.random.default_rng(0)
+    for arm, better in (("warm-frozen/m0.5", 0.2), ("constant/m0.5", 0.0)):
+        for seed in (0, 1, 2):
+            folder = tmp_path / f"results/eval/runs/{arm}/seed{seed}"
+            folder.mkdir(parents=True)
+            right = draw.random(200) < 0.4 + better
+            samples = {"prompt_index": range(200), "sample_index": 0, "mode": "greedy"}
+            samples |= {"key": [str(n) for n in range(200)], "score": right.astype(float)}
+            pd.DataFrame(samples | {"correct": right}).to_parquet(folder / "samples.parquet")
+    text = plan.contrasts_text(read_study([path]), tmp_path)
+    found = re.search(r"detects (\d\.\d+) at 80 % power on 200 problems \(variances of 3", text)
+    # Seeds do not differ but for the draws: about (1.96 + 0.84) sqrt(0.48 / 800), t's tails apart.
+    assert 0.06 < float(found[1]) < 0.15

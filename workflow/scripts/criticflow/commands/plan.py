@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
     console = Console()
     console.print(arms_table(config, arguments.directory, took))
     if config.contrasts:
-        console.print(contrasts_text(config, arguments.directory), highlight=False)
+        console.print(contrasts_text(config, arguments.directory), highlight=False, soft_wrap=True)
     console.print(stages_table(found))
     console.print(total(found), highlight=False)
 
