@@ -24,7 +24,8 @@ PARTS = {
 
 def main(root: Path) -> None:
     metrics = sorted(root.glob("results/runs/*/seed*/metrics.parquet"))
-    machine = json.loads(metrics[0].with_name("provenance.json").read_text())["machine"]
+    record = json.loads(metrics[0].with_name("provenance.json").read_text())
+    machine = record["attempts"][0]["machine"]
     print(f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gib']} GiB, no GPU.\n")
 
     table = [stage(root, path) for path in sorted((root / "benchmarks").rglob("*.tsv"))]

@@ -13,8 +13,9 @@ from snake import RUNS, finish, planned, snakemake
 
 from criticflow.report.curves import plot_curves
 from criticflow.report.probe_page import write_probe
-from criticflow.report.tables import write_critics, write_provenance, write_results
-from criticflow.training.provenance import collect
+from criticflow.report.provenance_page import notes, write_provenance
+from criticflow.report.tables import write_critics, write_results
+from criticflow.training import provenance
 
 ROWS = [
     {"name": "tiny", "kind": "base", "seed": None, "pass@1": 0.4, "pass@4": 0.7},
@@ -95,8 +96,11 @@ def write_inputs(workdir: Path) -> None:
                 "critic/vf_explained_var": 0.6 - 0.7 / steps,
             }
         ).to_parquet(folder / "metrics.parquet")
-        record = collect({"run": run}, [folder / "metrics.parquet"], {"run": 0}, started=0.0)
-        (folder / "provenance.json").write_text(json.dumps(record), encoding="utf-8")
+        made_from = {"inputs": {"data/train.parquet": "0" * 64}, "revisions": {}, "environment": {}}
+        code = {"code": {"verl_plugin/reward_mask.py": "1" * 64}}
+        (folder / provenance.NAME).unlink(missing_ok=True)
+        provenance.begin_attempt(folder, {"run": run}, made_from | code, {"train": {}}, 0)
+        provenance.end_attempt(folder, "finished")
         critic = workdir / "results/eval/critics" / run / "seed0"
         critic.mkdir(parents=True, exist_ok=True)
         (critic / "summary.json").write_text(json.dumps(CRITIC | {"name": run}), encoding="utf-8")
@@ -151,8 +155,38 @@ def test_provenance_shows_one_column_a_run(tmp_path):
     write_provenance(files, tmp_path / "provenance.html")
     page = (tmp_path / "provenance.html").read_text()
     assert "<th>cold/seed0</th>" in page
-    assert "versions.verl" in page
-    assert "machine.memory_gib" in page
+    assert "attempts.1.versions.verl" in page
+    assert "attempts.1.machine.memory_gib" in page
+    assert "versions differ" not in page
+
+
+def test_provenance_says_first_what_differs(tmp_path):
+    write_inputs(tmp_path)
+    files = {run: tmp_path / f"results/runs/{run}/seed0/provenance.json" for run in RUNS}
+    records = {run: json.loads(path.read_text()) for run, path in files.items()}
+    installed = records["cold"]["attempts"][0]["versions"]
+    for record in records.values():
+        record["attempts"][0]["git"]["dirty"] = False
+    assert notes(records, installed) == []
+    newer = installed | {"torch": "99.0"}
+    (first, second) = notes(records, newer)
+    assert f"cold: versions differ: made with torch {installed['torch']}" in first
+    assert first.endswith("99.0") and second.startswith("warm-frozen-m50: versions differ")
+    cold = records["cold"]
+    again = cold["attempts"][0] | {"changed": ["resources kv_cache_gb: 1 -> 2"]}
+    cold["attempts"].append(again | {"steps": {"from": 20, "to": 40}})
+    cold["code"] = {"verl_plugin/reward_mask.py": "2" * 64}
+    differs = ["code verl_plugin/reward_mask.py differs"]
+    cold["accepted"] = [{"who": "ada", "when": "2026-11-21", "differs": differs}]
+    files["cold"].write_text(json.dumps(cold))
+    found = "".join(notes(records, installed))
+    assert "cold: from step 20 on, resources kv_cache_gb: 1 -> 2" in found
+    assert "accepted by ada, 2026-11-21, although code verl_plugin/reward_mask.py differs" in found
+    assert "not made by the same code: verl_plugin/reward_mask.py" in found
+    write_provenance(list(files.values()), tmp_path / "provenance.html")
+    page = (tmp_path / "provenance.html").read_text()
+    assert "<td>code.verl_plugin/reward_mask.py</td>" in page
+    assert "<td>attempts.2.steps.from</td>" in page
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,11 @@
 """Input functions: which files a rule needs, given the configuration. No rules here."""
 
-import functools
 import os
 import re
 
-from criticflow.planning.code import code
-
-# Files of the package that no import names: vLLM and verl load the plugin by entry points.
-VLLM_PLUGIN = ["criticflow.verl_plugin.vllm_cpu"]
-VERL_PLUGIN = [
-    "criticflow.commands.train",
-    "criticflow.verl_plugin.reward",
-    "criticflow.verl_plugin.plugin",
-    *VLLM_PLUGIN,
-]
+from criticflow.planning.code import code, training_code
+from criticflow.planning.sources import VLLM_PLUGIN
+from criticflow.training.deciding import deciding
 
 # An engine (vLLM, Ray) on the CPU claims every core, so that no two share a machine's memory;
 # with GPUs the resource `gpu` keeps jobs apart.
@@ -74,33 +66,16 @@ def settings(part):
     return part.model_dump(mode="json", by_alias=True)
 
 
-def job_resources():
-    """What a job may use; what is kept of a run afterwards is no job's concern."""
-    return CONFIG.resources.model_dump(mode="json", exclude={"free_converted"})
-
-
-@functools.cache
-def _whole():
-    return CONFIG.model_dump(mode="json", by_alias=True)
-
-
-@functools.cache
 def run_settings(run):
-    """The configuration less all that does not concern one run.
+    """The settings that a run's weights follow from, as params; all others it reads when it runs.
 
-    What remains: the run, the runs that its critic descends from, their models and tasks, and the
-    resources. A change to any other run, to the probe or to the evaluation does not rerun it.
+    A change to any other run, to the probe or to the evaluation does not rerun it, nor one to what
+    only concerns how it is carried out (`training.deciding`).
     """
-    runs = [run]
-    while (origin := CONFIG.runs[runs[-1]].critic.from_run) is not None:
-        runs.append(origin)
-    models = {CONFIG.runs[name].model for name in runs}
-    tasks = {CONFIG.runs[name].task for name in runs}
-    tasks |= {build.task for name in models if (build := CONFIG.models[name].build)}
-    part = {"resources": job_resources()}
-    for section, names in (("runs", runs), ("models", models), ("tasks", tasks)):
-        part[section] = {name: _whole()[section][name] for name in sorted(names)}
-    return part
+    critic = CONFIG.runs[run].critic
+    model = CONFIG.models[CONFIG.runs[run].model]
+    origins = {"critic": [critic.path, critic.revision], "model": [model.path, model.revision]}
+    return deciding(CONFIG, run) | {"origins": origins}
 
 
 def train_inputs(wildcards):
@@ -109,14 +84,9 @@ def train_inputs(wildcards):
     return {
         "model": built_model(run.model),
         "data": [f"{data_dir(wildcards.run)}/{split}.parquet" for split in ("train", "val")],
+        "manifest": f"results/data/{run.task}/manifest.json",
         "probe": probe_gate(run),
     }
-
-
-def train_code(run):
-    """What a training does: modules, and the YAML that Hydra reads."""
-    task = task_module(CONFIG.runs[run])
-    return code("train_run.py", task, *VERL_PLUGIN, data="verl_plugin/config")
 
 
 def probe_gate(run):

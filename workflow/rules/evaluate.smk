@@ -24,7 +24,8 @@ rule evaluate_base:
         task=lambda wildcards: settings(CONFIG.tasks[wildcards.task]),
         who=lambda wildcards: base_identity(wildcards.model, wildcards.task),
         evaluate=settings(CONFIG.evaluate),
-        resources=job_resources(),
+        # Of the resources no other changes what comes out.
+        device=CONFIG.resources.device,
     message:
         "Evaluate {wildcards.model} on {wildcards.task}"
     script:
@@ -80,7 +81,8 @@ rule evaluate_critic:
         model=lambda wildcards: settings(CONFIG.models[CONFIG.runs[wildcards.run].model]),
         gamma=lambda wildcards: CONFIG.runs[wildcards.run].train.gamma,
         evaluate=settings(CONFIG.evaluate),
-        resources=job_resources(),
+        # Of the resources no other changes what comes out.
+        device=CONFIG.resources.device,
     message:
         "Evaluate the critic of {wildcards.run}, seed {wildcards.seed}"
     script:

@@ -30,7 +30,8 @@ rule probe_signal:
         model=lambda wildcards: settings(CONFIG.models[wildcards.model]),
         task=lambda wildcards: settings(CONFIG.tasks[wildcards.task]),
         probe=settings(CONFIG.probe),
-        resources=job_resources(),
+        # Of the resources no other changes what comes out.
+        device=CONFIG.resources.device,
     message:
         "Probe {wildcards.model} on {wildcards.task}: is there something to learn?"
     script:

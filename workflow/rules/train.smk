@@ -20,8 +20,8 @@ rule train_run:
         mem_mb=12000,
         runtime=1440,
     params:
-        code=lambda wildcards: train_code(wildcards.run),
-        config=lambda wildcards: run_settings(wildcards.run),
+        code=lambda wildcards: training_code(CONFIG.tasks[CONFIG.runs[wildcards.run].task].kind),
+        settings=lambda wildcards: run_settings(wildcards.run),
         model_path=lambda wildcards: model_path(CONFIG.runs[wildcards.run].model),
         data_dir=lambda wildcards: data_dir(wildcards.run),
         # Not an output: a retry resumes from it.

@@ -18,7 +18,7 @@ def main(snakemake) -> None:
         task.max_prompt_length,
         task.max_response_length,
         config.Evaluate.model_validate(params.evaluate),
-        config.Resources.model_validate(params.resources),
+        config.load_config(snakemake.config).resources,
         Path(snakemake.output.summary).parent,
         **params.who,
     )

@@ -8,7 +8,8 @@ from criticflow.runtime.stage import run_stage
 def main(snakemake) -> None:
     from criticflow.report.curves import plot_curves
     from criticflow.report.probe_page import write_probe
-    from criticflow.report.tables import write_critics, write_provenance, write_results
+    from criticflow.report.provenance_page import write_provenance
+    from criticflow.report.tables import write_critics, write_results
 
     def paths(name: str) -> list[Path]:
         return [Path(path) for path in snakemake.input.get(name)]

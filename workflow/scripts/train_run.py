@@ -2,17 +2,19 @@
 
 from pathlib import Path
 
+from criticflow.config import load_config
 from criticflow.runtime.run_lock import may_be_owned
 from criticflow.runtime.stage import run_stage
 
 
 def main(snakemake) -> None:
-    from criticflow.config import Config
+    from criticflow.planning.sources import training_files
     from criticflow.training.job import train_run
 
+    config, run = load_config(snakemake.config), snakemake.wildcards.run
     train_run(
-        Config.model_validate(snakemake.params.config),
-        run=snakemake.wildcards.run,
+        config,
+        run=run,
         seed=int(snakemake.wildcards.seed),
         model_dir=snakemake.params.model_path,
         critic_dir=snakemake.input.get("critic"),
@@ -20,11 +22,14 @@ def main(snakemake) -> None:
         run_dir=Path(snakemake.output.metrics).parent,
         checkpoint_dir=Path(snakemake.params.checkpoints),
         log=Path(snakemake.log[0]),
+        manifest=Path(snakemake.input.manifest),
+        sources=training_files(config.tasks[config.runs[run].task].kind),
     )
 
 
+# The params are what a training is run again for; it reads the whole configuration.
 # A minute more than training itself has to save.
-save_minutes = snakemake.params.config["resources"]["save_minutes"]
+save_minutes = load_config(snakemake.config).resources.save_minutes
 run_stage(
     snakemake,
     main,

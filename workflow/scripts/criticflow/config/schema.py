@@ -54,7 +54,10 @@ class Build(Strict):
 class Model(Strict):
     """A base model: a directory or hub name, or one that the workflow builds."""
 
-    path: str | None = None
+    path: str | None = Field(None, description="directory, or name on the Hugging Face hub")
+    revision: str | None = Field(
+        None, description="branch, tag or commit of a hub model; null: what its main branch is now"
+    )
     build: Build | None = None
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="precision of sampling")
     attn_implementation: str | None = Field(
@@ -65,6 +68,8 @@ class Model(Strict):
     @model_validator(mode="after")
     def _one_origin(self) -> Model:
         _exactly_one(self, "path", "build")
+        if self.build and self.revision:
+            raise ValueError("revision belongs to a model on the hub: give path, or leave it out")
         return self
 
 
@@ -185,6 +190,7 @@ class Critic(Strict):
         None, alias="from", description="take the trained critic of this run (same seed)"
     )
     path: str | None = Field(None, description="or a directory or hub name; null: the base model")
+    revision: str | None = Field(None, description="branch, tag or commit of a hub name")
     freeze: bool = False
     value_head: Literal["linear", "mlp"] = "linear"
     allow_untrained: bool = Field(False, description="permit freezing a critic never trained")

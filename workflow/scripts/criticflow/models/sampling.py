@@ -17,6 +17,7 @@ from criticflow import config
 from criticflow.errors import UserError
 from criticflow.logs import progress
 from criticflow.models.directory import check_model_directory
+from criticflow.models.hub import local_copy
 
 Messages = Sequence[dict[str, str]]
 """A chat: ``[{"role": ..., "content": ...}, ...]``."""
@@ -61,6 +62,7 @@ class Engine:
         max_model_len: int,
         resources: config.Resources,
     ) -> None:
+        model_path = local_copy(str(model_path), model.revision)
         settings = check_model_directory(model_path)
         positions = (settings or {}).get("max_position_embeddings")
         if positions is not None and positions < max_model_len:
@@ -69,7 +71,7 @@ class Engine:
                 f"{max_model_len} tokens: lower max_prompt_length or max_response_length"
             )
         self.max_model_len = max_model_len
-        self._llm = _start(str(model_path), model, max_model_len, resources)
+        self._llm = _start(model_path, model, max_model_len, resources)
         self.tokenizer = self._llm.get_tokenizer()
 
     def __enter__(self) -> Engine:

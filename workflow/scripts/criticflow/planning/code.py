@@ -7,55 +7,30 @@ took three times as long to plan.
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import json
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-import yaml
+from criticflow.code import code_digest
+from criticflow.planning.sources import ROOT, source_files, training_files
 
-from criticflow.planning.sources import package_data, sources
-
-_ROOT = Path(__file__).resolve().parents[2]
-
-
-@cache
-def code(*roots: str, data: str | None = None) -> str:
-    """SHA-256 of what the files do that ``roots`` need.
-
-    Comments, docstrings and layout are no part of it, nor is where the files lie: a fresh checkout
-    gives the same digest.
-
-    Args:
-        roots: modules and scripts, as for :func:`criticflow.planning.sources.sources`.
-        data: a folder of the package whose YAML is read besides.
-    """
-    files = [*sources(*roots), *(package_data(data) if data else [])]
-    paths = {Path(file).resolve().relative_to(_ROOT).as_posix(): Path(file) for file in files}
-    digest = hashlib.sha256()
-    for name in sorted(paths):
-        digest.update(f"{name}\n{_meaning(paths[name].resolve())}\n".encode())
-    return digest.hexdigest()
+_digest = cache(code_digest)  # of each file once in a process
 
 
 @cache
-def _meaning(path: Path) -> str:
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".yaml":
-        return json.dumps(yaml.safe_load(text), sort_keys=True)
-    tree = ast.parse(text, filename=str(path))
-    for node in ast.walk(tree):
-        if isinstance(body := getattr(node, "body", None), list):
-            node.body = [one for one in body if not _is_text(one)]  # type: ignore[attr-defined]
-    # Python 3.12 writes a field more, which is empty in code for 3.11.
-    return ast.dump(tree).replace(", type_params=[]", "")
+def code(*roots: str) -> str:
+    """SHA-256 of what the files do that ``roots`` need (:func:`source_files`)."""
+    return _together(source_files(*roots))
 
 
-def _is_text(node: ast.AST) -> bool:
-    """A string that stands by itself: a docstring, of whatever is above it."""
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
+@cache
+def training_code(task_kind: str) -> str:
+    """The same for a training on a kind of task."""
+    return _together(training_files(task_kind))
+
+
+def _together(files: Iterable[Path]) -> str:
+    """Names count below the package's folder, so a checkout elsewhere gives the same digest."""
+    lines = sorted(f"{path.relative_to(ROOT).as_posix()} {_digest(path)}" for path in files)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

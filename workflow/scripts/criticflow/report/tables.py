@@ -1,13 +1,11 @@
-"""Results, critics and provenance as tables."""
+"""Results and critics as tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from criticflow.config.names import run_and_seed
 from criticflow.files import read_json
 from criticflow.report import html
 
@@ -53,15 +51,6 @@ def write_critics(files: list[Path], out: Path) -> None:
         return html.write_page(out, "Critics", ["<p>No run has a critic.</p>\n"])
     rows = map(_critic_row, map(read_json, files))
     html.write_page(out, "Critics", [html.table(["run", "seed", *_CRITIC_COLUMNS], rows)])
-
-
-def write_provenance(files: list[Path], out: Path) -> None:
-    """One table: what differs between runs in rows, one column a run and seed."""
-    records = {"{}/seed{}".format(*run_and_seed(path)): read_json(path) for path in files}
-    rows = {name: dict(_flat(record)) for name, record in records.items()}
-    keys = list(dict.fromkeys(key for row in rows.values() for key in row))
-    body = ([escape(key), *(html.value(row.get(key)) for row in rows.values())] for key in keys)
-    html.write_page(out, "Provenance", [html.table(["", *map(escape, rows)], body)])
 
 
 def _passes(rows: list[dict[str, Any]]) -> list[str]:
@@ -132,12 +121,3 @@ def _critic_row(summary: dict[str, Any]) -> list[str]:
         html.estimate(positions[-1]["auc"]),
         html.estimate(summary["prompt_value"]["correlation"]),
     ]
-
-
-def _flat(record: Any, where: str = "") -> Iterable[tuple[str, Any]]:
-    """``a.b.c`` and value of everything in nested dictionaries."""
-    if isinstance(record, dict) and record:
-        for key, value in record.items():
-            yield from _flat(value, f"{where}.{key}".lstrip("."))
-    else:
-        yield where, record

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from criticflow import config
 from criticflow.errors import UserError
 from criticflow.files import replacing, sha256, write_json
+from criticflow.models.hub import data_commit
 from criticflow.tasks import chat, get_task
 from criticflow.tasks._base import Dropped, Problem
 from criticflow.tasks._rows import splits
@@ -212,8 +213,10 @@ def _text(ground_truth: Any) -> str:
 
 
 def _described(source: config.Source) -> dict[str, Any]:
-    """The source's settings; of local files, their contents' hashes too."""
+    """The source's settings; of local files their contents' hashes too, of the hub the commit."""
     description = source.model_dump(exclude_none=True)
+    if source.hub is not None:
+        description["commit"] = data_commit(source.hub, source.revision)
     if source.files is not None:
         description["sha256"] = {split: sha256(path) for split, path in source.files.items()}
     return description
