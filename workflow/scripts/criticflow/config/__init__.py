@@ -17,6 +17,7 @@ from criticflow.config.schema import (
     Split,
     Task,
     Train,
+    Truth,
 )
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Split",
     "Task",
     "Train",
+    "Truth",
     "load_config",
     "read_config",
 ]

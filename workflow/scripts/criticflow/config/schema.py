@@ -166,6 +166,35 @@ class Evaluate(Strict):
         return self
 
 
+class Truth(Strict):
+    """The truth about values: Monte-Carlo estimates from states of held-out responses."""
+
+    actors: Literal["all"] | list[Name] = Field(
+        "all", description="base models and runs to measure, by name; all; or [] for none"
+    )
+    problems: Positive = Field(64, description="problems of the test split, its first ones")
+    positions: list[Fraction] = Field(
+        [0.0, 0.2, 0.4, 0.6, 0.8, 1.0],
+        min_length=1,
+        description="states of a response, as shares of its way from the prompt to its last token",
+    )
+    continuations: Annotated[int, Field(ge=2)] = Field(32, description="samples from each state")
+    lines_above: Positive | None = Field(
+        256, description="a response of more tokens has its states at line ends; null: none has"
+    )
+    temperature: float = Field(
+        1.0, gt=0, description="of a base model; a run's actor has that of its own rollouts"
+    )
+    seed: int = Field(0, description="of responses and continuations")
+
+    @field_validator("positions")
+    @classmethod
+    def _rising(cls, positions: list[float]) -> list[float]:
+        if positions != sorted(set(positions)):
+            raise ValueError(f"positions {positions} are not rising")
+        return positions
+
+
 class RewardMask(Strict):
     """Which trajectories lose their reward (see ``criticflow.verl_plugin.reward_mask``)."""
 
@@ -270,6 +299,7 @@ class Config(Strict):
     seeds: list[int] = Field([0], min_length=1)
     probe: Probe = Probe()
     evaluate: Evaluate = Evaluate()
+    truth: Truth = Truth()
     resources: Resources = Resources()
 
     @model_validator(mode="after")
@@ -282,6 +312,9 @@ class Config(Strict):
             _known(run.task, self.tasks, f"runs.{name}.task", "task")
             if run.critic.from_run:
                 _known(run.critic.from_run, self.runs, f"runs.{name}.critic.from", "run")
+        if self.truth.actors != "all":
+            for name in self.truth.actors:
+                _known(name, {**self.models, **self.runs}, "truth.actors", "model or run")
         return self
 
     @model_validator(mode="after")
