@@ -85,14 +85,18 @@ def run_settings(run):
     resources. A change to any other run, to the probe or to the evaluation does not rerun it.
     """
     runs = [run]
-    while (origin := CONFIG.runs[runs[-1]].critic.from_run) is not None:
+    while (origin := CONFIG.before(runs[-1])) is not None:
         runs.append(origin)
+    critics = {CONFIG.runs[name].critic.pretrained for name in runs} - {None}
     models = {CONFIG.runs[name].model for name in runs}
     tasks = {CONFIG.runs[name].task for name in runs}
     tasks |= {build.task for name in models if (build := CONFIG.models[name].build)}
     whole = CONFIG.model_dump(mode="json", by_alias=True)
     part = {"resources": job_resources()}
-    for section, names in (("runs", runs), ("models", models), ("tasks", tasks)):
+    models |= {CONFIG.critics[name].model for name in critics}
+    tasks |= {CONFIG.critics[name].task for name in critics}
+    named = {"runs": runs, "models": models, "tasks": tasks, "critics": critics}
+    for section, names in named.items():
         part[section] = {name: whole[section][name] for name in sorted(names)}
     return part
 
@@ -131,8 +135,9 @@ def run_identity(run, seed):
 
 def used_tasks():
     """Tasks that a run or a built model needs; others are configured but cost nothing."""
-    builds = [CONFIG.models[run.model].build for run in CONFIG.runs.values()]
-    tasks = {run.task for run in CONFIG.runs.values()}
+    users = [*CONFIG.runs.values(), *CONFIG.critics.values()]
+    builds = [CONFIG.models[user.model].build for user in users]
+    tasks = {user.task for user in users}
     return sorted(tasks | {build.task for build in builds if build})
 
 

@@ -93,27 +93,41 @@ def split_critic(critic):
 def critic_dir(critic):
     """Where a critic is."""
     name, seed, step = split_critic(critic)
+    if name in CONFIG.critics:
+        return f"results/critics/{name}/seed{seed}"
     return step_dir(name, seed, step or CONFIG.runs[name].train.steps, "critic")
 
 
+def critic_settings(critic):
+    """What the configuration says of a critic: of its run, or of itself if it is pretrained."""
+    name = split_critic(critic)[0]
+    return CONFIG.critics[name] if name in CONFIG.critics else CONFIG.runs[name]
+
+
 def critic_model(critic):
-    return CONFIG.models[CONFIG.runs[split_critic(critic)[0]].model]
+    return CONFIG.models[critic_settings(critic).model]
 
 
 def critic_identity(critic):
     """Who a critic is, for rows."""
     name, seed, step = split_critic(critic)
+    if name in CONFIG.critics:
+        return {"critic": name, "kind": "pretrained", "critic_seed": seed, "critic_step": None}
     steps = CONFIG.runs[name].train.steps
     return {"critic": name, "kind": "run", "critic_seed": seed, "critic_step": step or steps}
 
 
 def critic_gamma(critic):
-    return CONFIG.runs[split_critic(critic)[0]].train.gamma
+    critic = critic_settings(critic)
+    return getattr(critic, "train", critic).gamma
 
 
 def masked_share(critic):
     """Share of the rewards that was 0 while a critic learned, unrescaled."""
-    run = CONFIG.runs[split_critic(critic)[0]]
+    name = split_critic(critic)[0]
+    if name in CONFIG.critics:
+        return 0.0
+    run = CONFIG.runs[name]
     learned = not run.critic.freeze
     return run.reward_mask.ratio if learned and not run.reward_mask.rescale else 0.0
 
@@ -123,16 +137,56 @@ def judged_on(critic):
 
     Another model's critic need not know the actor's tokens.
     """
-    name, seed, _ = split_critic(critic)
-    run = CONFIG.runs[name]
+    seed, part = split_critic(critic)[1], critic_settings(critic)
     return [
         truth_dir(*actor)
         for actor in actors()
-        if actor[3:] == (run.task, run.model) and actor[1] in (None, seed)
+        if actor[3:] == (part.task, part.model) and actor[1] in (None, seed)
     ]
 
 
 def judged_critics():
     """Every critic that has an actor to be judged on."""
     named = [f"{run}/seed{seed}" for run, seed in trainings() if has_critic(run)]
+    named += [f"{name}/seed{seed}" for name in CONFIG.critics for seed in CONFIG.seeds]
     return [critic for critic in named if judged_on(critic)]
+
+
+def sampled_actor(critic, seed):
+    """Where the actor is whose returns a critic is fitted to."""
+    critic = CONFIG.critics[critic]
+    if critic.actor is None:
+        return model_path(critic.model)
+    return f"results/runs/{critic.actor}/seed{seed}/actor"
+
+
+def sampling_settings(critic):
+    """The part of a pretrained critic that its samples depend on, the rest as by default."""
+    part = {"model", "task", "actor", "samples", "problems", "held_out", "temperature"}
+    return CONFIG.critics[critic].model_dump(mode="json", include=part)
+
+
+def returns_inputs(wildcards):
+    """Training problems, the actor, and the probe's samples where they fit."""
+    critic, probe = CONFIG.critics[wildcards.critic], CONFIG.probe
+    inputs = {"train": f"results/data/{critic.task}/train.parquet"}
+    if critic.actor is not None:
+        inputs["model"] = sampled_actor(wildcards.critic, wildcards.seed)
+        return inputs
+    inputs["model"] = built_model(critic.model)
+    fits = probe.n >= critic.samples and probe.temperature == critic.temperature
+    if fits and (critic.model, critic.task) in base_pairs():
+        inputs["probe"] = f"results/probe/{critic.model}/{critic.task}/samples.parquet"
+    return inputs
+
+
+def origin_dir(run, seed):
+    """Where the critic is that a run starts from; None: it has no origin in this study."""
+    critic = CONFIG.runs[run].critic
+    seed = seed if critic.from_seed is None else critic.from_seed
+    if critic.pretrained is not None:
+        return f"results/critics/{critic.pretrained}/seed{seed}"
+    if critic.from_run is not None:
+        steps = CONFIG.runs[critic.from_run].train.steps
+        return step_dir(critic.from_run, seed, critic.from_step or steps, "critic")
+    return None

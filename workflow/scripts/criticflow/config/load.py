@@ -19,15 +19,15 @@ def load_config(raw: Mapping[str, Any]) -> Config:
 
     ``raw`` is what Snakemake (or YAML) read: plain dictionaries with two keys more than
     :class:`Config` has, ``train`` (defaults merged under every run) and ``runs.*.like`` (the run
-    whose settings this one inherits). A model, task or run that is null is left out: so an overlay
-    takes away what the file below it defines.
+    whose settings this one inherits). A model, task, run or pretrained critic that is null is left
+    out: so an overlay takes away what the file below it defines.
 
     Raises:
         UserError: every mistake found, each with the key it stands under.
     """
     resolved = copy.deepcopy(dict(raw))
     defaults = resolved.pop("train", None) or {}
-    for section in ("models", "tasks", "runs"):
+    for section in ("models", "tasks", "runs", "critics"):
         if isinstance(named := resolved.get(section), dict):
             resolved[section] = {name: value for name, value in named.items() if value is not None}
     runs = resolved.get("runs")
