@@ -20,12 +20,23 @@ EVERYTHING = Counter(
     evaluate_run=2,
     evaluate_critic=2,
     summarise=1,
+    truth_of_base=1,
+    truth_of_run=2,
+    judge_critic=2,
+    critics_table=1,
     report_parts=1,
     render_report=1,
 )
+TRUTHS = {"truth_of_base", "truth_of_run", "judge_critic", "critics_table"}
+# What one run's own part of the critics' table is made of.
+JUDGED = Counter(truth_of_run=1, judge_critic=1, critics_table=1)
 TABLES = Counter(summarise=1, report_parts=1, render_report=1)
 EVALUATIONS = {"evaluate_base", "evaluate_run", "evaluate_critic", *TABLES}
-WARM = Counter(train_run_warm=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1) + TABLES
+WARM = (
+    Counter(train_run_warm=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1)
+    + JUDGED
+    + TABLES
+)
 
 
 def test_everything_is_planned_once(tmp_path):
@@ -97,11 +108,15 @@ def test_what_is_finished_is_not_run_again(finished):
         ({"runs": {"warm-frozen-m50": {"reward_mask": {"ratio": 0.3}}}}, WARM),
         (
             {"runs": {"cold": {"train": {"steps": 41}}}},
-            WARM + Counter(train_run=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1),
+            WARM
+            + Counter(train_run=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1)
+            + Counter(truth_of_run=1, judge_critic=1),
         ),
         (
             {"runs": {"plain": {"like": "cold", "train": {"lam": 0.95}}}},
-            Counter(train_run=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1) + TABLES,
+            Counter(train_run=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1)
+            + JUDGED
+            + TABLES,
         ),
         ({"probe": {"n": 4}}, Counter(probe_signal=1, report_parts=1, render_report=1)),
         (
@@ -148,7 +163,7 @@ def copied(tmp_path_factory) -> tuple[Path, Path]:
     [
         ("report/curves.py", {"report_parts", "render_report"}),
         ("stats/calibration.py", {"evaluate_critic", "report_parts", "render_report"}),
-        ("models/sampling.py", EVALUATIONS | {"probe_signal"}),
+        ("models/sampling.py", EVALUATIONS | TRUTHS | {"probe_signal"}),
         ("stages/evaluate.py", EVALUATIONS),
         ("stages/base_model.py", set(EVERYTHING) - {"prepare_data"}),
         ("verl_plugin/trainer.py", set(WARM) | {"train_run"}),

@@ -9,7 +9,7 @@ import itertools
 
 def truth_settings():
     """What an actor's truth depends on; which actors have one is not its concern."""
-    return CONFIG.truth.model_dump(mode="json", exclude={"actors", "temperature"})
+    return CONFIG.truth.model_dump(mode="json", exclude={"actors", "across", "temperature"})
 
 
 def truth_cost():
@@ -133,15 +133,21 @@ def masked_share(critic):
 
 
 def judged_on(critic):
-    """Truths that a critic is compared with: actors on its task, from its base model, of its seed.
+    """Truths that a critic is compared with.
 
-    Another model's critic need not know the actor's tokens.
+    Those of the base model and of the critic's own actor (a pretrained one's: the actor it learned
+    from, and those that started with it); with `truth.across` all on its task, from its base
+    model, of its seed. Another model's critic need not know the actor's tokens.
     """
-    seed, part = split_critic(critic)[1], critic_settings(critic)
+    name, seed, _ = split_critic(critic)
+    part = critic_settings(critic)
+    own = {name, getattr(part, "actor", None)}
+    own |= {run for run in CONFIG.runs if CONFIG.runs[run].critic.pretrained == name}
     return [
         truth_dir(*actor)
         for actor in actors()
-        if actor[3:] == (part.task, part.model) and actor[1] in (None, seed)
+        if actor[3:] == (part.task, part.model)
+        and (actor[1] is None or (actor[1] == seed and (CONFIG.truth.across or actor[0] in own)))
     ]
 
 

@@ -172,6 +172,9 @@ class Truth(Strict):
     actors: Literal["all"] | list[Name] = Field(
         "all", description="base models and runs to measure, by name; all; or [] for none"
     )
+    across: bool = Field(
+        False, description="compare every critic with every actor, not with its own alone"
+    )
     problems: Positive = Field(64, description="problems of the test split, its first ones")
     positions: list[Fraction] = Field(
         [0.0, 0.2, 0.4, 0.6, 0.8, 1.0],

@@ -20,8 +20,8 @@ from criticflow.errors import UserError
 from criticflow.files import replacing, write_json
 from criticflow.logs import progress
 from criticflow.models.directory import check_model_directory
+from criticflow.models.token_values import token_values
 from criticflow.models.value_head import load_value_model
-from criticflow.stages.critics import token_values
 from criticflow.stages.truth_files import ACTOR, read_truth, vocabulary_hash
 from criticflow.stats import truth_table, value_rows, value_truth
 
