@@ -143,7 +143,7 @@ def test_settings_of_single_arms_and_their_own_seeds():
         ({"factors": {"critic": {"w": {"critic": {"from": "{x}"}}}}}, "critic.from"),
         (
             {"override": [{"where": {"critic": "warm"}, "settings": {"seeds": [0, 4]}}]},
-            "runs.warm/m0.seeds: its critic comes from cold/m0, which has no seed 4",
+            "runs.warm/m0: its critic comes from cold/m0, which has no seed 4",
         ),
         (
             {"override": [{"where": {"critic": "warm"}, "settings": {"seeds": [0, 0]}}]},

@@ -22,12 +22,23 @@ EVERYTHING = Counter(
     evaluate_run=2,
     evaluate_critic=2,
     summarise=1,
+    truth_of_base=1,
+    truth_of_run=2,
+    judge_critic=2,
+    critics_table=1,
     report_parts=1,
     render_report=1,
 )
+TRUTHS = {"truth_of_base", "truth_of_run", "judge_critic", "critics_table"}
+# What one run's own part of the critics' table is made of.
+JUDGED = Counter(truth_of_run=1, judge_critic=1, critics_table=1)
 TABLES = Counter(summarise=1, report_parts=1, render_report=1)
 EVALUATIONS = {"evaluate_base", "evaluate_run", "evaluate_critic", *TABLES}
-WARM = Counter(train_run_warm=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1) + TABLES
+WARM = (
+    Counter(train_run_warm=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1)
+    + JUDGED
+    + TABLES
+)
 
 
 def test_everything_is_planned_once(tmp_path):
@@ -79,19 +90,19 @@ GRID = {
         }
     },
 }
-ARM = Counter(convert_checkpoint=2, evaluate_run=1, evaluate_critic=1)
+ARM = Counter(
+    convert_checkpoint=2, evaluate_run=1, evaluate_critic=1, truth_of_run=1, judge_critic=1
+)
+ALL_TABLES = TABLES + Counter(critics_table=1)
 
 
 def test_a_grid_is_planned_arm_by_arm_and_shares_what_is_shared(tmp_path):
     jobs = planned(tmp_path, overlay=GRID)
-    shared = ("prepare_data", "build_base_model", "probe_signal", "evaluate_base")
-    assert jobs == Counter({name: 1 for name in shared}) + TABLES + Counter(
-        train_run=3,  # cold, and a constant at each mask
-        train_run_warm=2,
-        convert_checkpoint=2 * 5,
-        evaluate_run=5,
-        evaluate_critic=5,
-    )
+    shared = ("prepare_data", "build_base_model", "probe_signal", "evaluate_base", "truth_of_base")
+    arms = Counter({rule: 5 * count for rule, count in ARM.items()})
+    # Cold, and a constant at each mask; the warm ones at each mask.
+    trainings = Counter(train_run=3, train_run_warm=2)
+    assert jobs == Counter(dict.fromkeys(shared, 1)) + trainings + arms + ALL_TABLES
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +155,7 @@ def finished_grid(tmp_path_factory) -> Path:
 def test_a_further_arm_or_seed_plans_just_that(finished_grid, overlay, jobs):
     changed = planned(finished_grid, overlay=merge(GRID, overlay))
     same = overlay.keys() <= {"contrasts"}
-    assert changed == (jobs if same else jobs + TABLES)
+    assert changed == (jobs if same else jobs + ALL_TABLES)
 
 
 def test_a_named_model_is_not_built(tmp_path):
@@ -183,11 +194,15 @@ def test_what_is_finished_is_not_run_again(finished):
         ({"runs": {"warm-frozen-m50": {"reward_mask": {"ratio": 0.3}}}}, WARM),
         (
             {"runs": {"cold": {"train": {"steps": 41}}}},
-            WARM + Counter(train_run=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1),
+            WARM
+            + Counter(train_run=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1)
+            + Counter(truth_of_run=1, judge_critic=1),
         ),
         (
             {"runs": {"plain": {"like": "cold", "train": {"lam": 0.95}}}},
-            Counter(train_run=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1) + TABLES,
+            Counter(train_run=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1)
+            + JUDGED
+            + TABLES,
         ),
         ({"probe": {"n": 4}}, Counter(probe_signal=1, report_parts=1, render_report=1)),
         (
@@ -206,7 +221,7 @@ def test_what_is_finished_is_not_run_again(finished):
         ({"train": {"verl": {"critic.fsdp.optimizer_offload": True}}}, Counter()),
         (
             {"train": {"verl": {"actor_rollout_ref.actor.clip_ratio": 0.1}}},
-            WARM + Counter(train_run=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1),
+            WARM + Counter(train_run=1) + ARM,
         ),
     ],
     ids=[
@@ -247,7 +262,7 @@ def copied(tmp_path_factory) -> tuple[Path, Path]:
     [
         ("report/curves.py", {"report_parts", "render_report"}),
         ("stats/calibration.py", {"evaluate_critic", "report_parts", "render_report"}),
-        ("models/sampling.py", EVALUATIONS | {"probe_signal"}),
+        ("models/sampling.py", EVALUATIONS | TRUTHS | {"probe_signal"}),
         ("stages/evaluate.py", EVALUATIONS),
         ("stages/base_model.py", set(EVERYTHING) - {"prepare_data"}),
         ("verl_plugin/trainer.py", set(WARM) | {"train_run"}),

@@ -111,8 +111,9 @@ def run_identity(run, seed):
 
 def used_tasks():
     """Tasks that a run or a built model needs; others are configured but cost nothing."""
-    builds = [CONFIG.models[run.model].build for run in CONFIG.runs.values()]
-    tasks = {run.task for run in CONFIG.runs.values()}
+    users = [*CONFIG.runs.values(), *CONFIG.critics.values()]
+    builds = [CONFIG.models[user.model].build for user in users]
+    tasks = {user.task for user in users}
     return sorted(tasks | {build.task for build in builds if build})
 
 

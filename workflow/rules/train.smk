@@ -13,7 +13,7 @@ rule train_run:
     benchmark:
         "benchmarks/train_run/{run}/seed{seed}.tsv"
     wildcard_constraints:
-        run=only([name for name, run in CONFIG.runs.items() if not run.critic.from_run]),
+        run=only([name for name in CONFIG.runs if origin_dir(name, 0) is None]),
     threads: ENGINE_THREADS
     resources:
         gpu=CONFIG.resources.gpu,
@@ -35,8 +35,6 @@ rule train_run:
 use rule train_run as train_run_warm with:
     input:
         unpack(train_inputs),
-        critic=lambda wildcards: (
-            f"results/runs/{CONFIG.runs[wildcards.run].critic.from_run}/seed{wildcards.seed}/critic"
-        ),
+        critic=lambda wildcards: origin_dir(wildcards.run, wildcards.seed),
     wildcard_constraints:
-        run=only([name for name, run in CONFIG.runs.items() if run.critic.from_run]),
+        run=only([name for name in CONFIG.runs if origin_dir(name, 0) is not None]),

@@ -21,9 +21,9 @@ def load_config(raw: Mapping[str, Any]) -> Config:
 
     ``raw`` is what Snakemake (or YAML) read: plain dictionaries with three keys more than
     :class:`Config` has, ``train`` (defaults merged under every run), ``grid`` (runs as combinations
-    of factors) and ``runs.*.like`` (the run whose settings this one inherits). A model, task or
-    run that is null is left out: so an overlay takes away what the file below it defines. A null
-    run also takes away the arm of that name from a grid.
+    of factors) and ``runs.*.like`` (the run whose settings this one inherits). A model, task, run
+    or pretrained critic that is null is left out: so an overlay takes away what the file below it
+    defines. A null run also takes away the arm of that name from a grid.
 
     Raises:
         UserError: every mistake found, each with the key it stands under.
@@ -34,7 +34,7 @@ def load_config(raw: Mapping[str, Any]) -> Config:
         if (grid := resolved.pop("grid", None)) is not None:
             arms = Grids.model_validate({"grid": grid}).runs()
             resolved["runs"] = _beside(resolved.get("runs", {}), arms)
-        for section in ("models", "tasks", "runs"):
+        for section in ("models", "tasks", "runs", "critics"):
             if section in resolved:
                 resolved[section] = without_null(resolved[section])
         runs = resolved.get("runs")

@@ -17,7 +17,8 @@ TRAINING = (
     *VLLM_PLUGIN,
 )
 """The same for a training: what verl runs, and loads by name."""
-ROOT = Path(__file__).parents[2]
+PLANNING = Path(__file__).parent
+ROOT = PLANNING.parents[1]
 
 
 def source_files(*roots: str) -> list[Path]:
@@ -27,13 +28,15 @@ def source_files(*roots: str) -> list[Path]:
         roots: module names (``criticflow.stages.probe``), or names of scripts beside the package
             (``probe_signal.py``), which are read but not listed: Snakemake watches a rule's script
             itself.
+
+    How files are found decides nothing that a rule makes: this folder is left out.
     """
     found: set[Path] = set()
     scripts = {ROOT / root for root in roots if root.endswith(".py")}
     waiting = [*scripts, *(_file_of(root) for root in roots if not root.endswith(".py"))]
     while waiting:
         path = waiting.pop()
-        if path not in found:
+        if path not in found and path.parent != PLANNING:
             found.add(path)
             waiting += imported_files(path)
     return sorted(found - scripts)

@@ -1,0 +1,18 @@
+"""Gather the figures of all critics, and of the references that need none, in one table."""
+
+from pathlib import Path
+
+from criticflow.runtime.stage import run_stage
+
+
+def main(snakemake) -> None:
+    from criticflow.stages import critics_table
+
+    critics_table.write(
+        [Path(path) for path in snakemake.input.rows],
+        [Path(folder) for folder in snakemake.params.folders],
+        Path(snakemake.output.table),
+    )
+
+
+run_stage(snakemake, main)
