@@ -213,6 +213,12 @@ def test_the_commit_that_a_model_of_the_hub_stood_for_is_part_of_the_run(study, 
     assert len(study.asides()) == 1
 
 
+def test_a_model_that_is_not_there_is_named(study):
+    study.model = str(study.workdir / "nowhere")
+    with pytest.raises(UserError, match=r"nowhere: there is no such file or model directory"):
+        study.train()
+
+
 def test_an_attempt_that_was_killed_ends_in_the_record_with_its_last_step(study, verl, monkeypatch):
     monkeypatch.setattr(provenance, "end_attempt", lambda *_: None)  # nobody is left to do it
     verl.until, verl.killed = 2, True

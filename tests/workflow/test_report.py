@@ -152,7 +152,7 @@ def test_the_probe_page_shows_what_the_model_wrote(tmp_path):
 def test_provenance_shows_one_column_a_run(tmp_path):
     write_inputs(tmp_path)
     files = [tmp_path / f"results/runs/{run}/seed0/provenance.json" for run in RUNS]
-    write_provenance(files, tmp_path / "provenance.html")
+    write_provenance(files, provenance.versions(), tmp_path / "provenance.html")
     page = (tmp_path / "provenance.html").read_text()
     assert "<th>cold/seed0</th>" in page
     assert "attempts.1.versions.verl" in page
@@ -183,7 +183,7 @@ def test_provenance_says_first_what_differs(tmp_path):
     assert "cold: from step 20 on, resources kv_cache_gb: 1 -> 2" in found
     assert "accepted by ada, 2026-11-21, although code verl_plugin/reward_mask.py differs" in found
     assert "not made by the same code: verl_plugin/reward_mask.py" in found
-    write_provenance(list(files.values()), tmp_path / "provenance.html")
+    write_provenance(list(files.values()), installed, tmp_path / "provenance.html")
     page = (tmp_path / "provenance.html").read_text()
     assert "<td>code.verl_plugin/reward_mask.py</td>" in page
     assert "<td>attempts.2.steps.from</td>" in page

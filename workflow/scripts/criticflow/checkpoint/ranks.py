@@ -40,15 +40,15 @@ def fit_ranks(directory: Path, ranks: int) -> int | None:
     before = {kind: len(find_rank_files(kind)[0]) for kind in kinds}
     if all(count == ranks for count in before.values()):
         return None
-    with replacing(folder) as aside:
-        aside.mkdir()
+    with replacing(folder) as partial:
+        partial.mkdir()
         for path in folder.iterdir():
             if path.is_file():
-                shutil.copy2(path, aside / path.name)
+                shutil.copy2(path, partial / path.name)
         for kind, count in before.items():
-            reshard(kind, aside / kind.name, ranks)
-            _reshard_optimizer(kind, aside / kind.name, count, ranks)
-            _copy_extra_state(kind, aside / kind.name, count, ranks)
+            reshard(kind, partial / kind.name, ranks)
+            _reshard_optimizer(kind, partial / kind.name, count, ranks)
+            _copy_extra_state(kind, partial / kind.name, count, ranks)
     return max(before.values())
 
 

@@ -1,9 +1,4 @@
-"""``criticflow accept RUN``: keep a training although code or libraries have changed since.
-
-For changes that cannot have changed its weights, as a renamed variable, or that one does not mind.
-What is accepted, by whom and when, stands in the run's provenance.json. With ``--restore`` a
-training that was moved aside takes its place back first; what is there now is moved aside instead.
-"""
+"""``criticflow accept RUN``: keep a training although code or libraries have changed since."""
 
 from __future__ import annotations
 
@@ -12,6 +7,7 @@ import getpass
 import os
 import re
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 from criticflow.errors import UserError, run_program
@@ -20,6 +16,16 @@ from criticflow.planning.sources import training_files
 from criticflow.runtime.run_lock import living_owner, run_lock
 from criticflow.training import identity, provenance
 
+_DESCRIPTION = """\
+Keep a training although code of this project, or versions of libraries, have changed since it was
+made: for changes that cannot have changed its weights, as a renamed variable, or that you do not
+mind. Reads and writes results/checkpoints/RUN/seedN. What is accepted, by whom and when, stands in
+provenance.json and in the report. With --restore a training that was moved aside takes its place
+back first; what is there now is moved aside instead."""
+_EXAMPLE = """\
+example:
+  criticflow accept cold
+  criticflow accept cold --seed 0 --restore seed0.replaced-2026-11-21T17-30-00"""
 _SEED = re.compile(r"seed(-?\d+)")
 
 
@@ -75,7 +81,12 @@ def accept(workdir: Path, run: str, seed: int, restore: str | None = None) -> li
 
 def parser() -> argparse.ArgumentParser:
     """Arguments of ``criticflow accept``."""
-    result = argparse.ArgumentParser(prog=identity.ACCEPT, description=__doc__)
+    result = argparse.ArgumentParser(
+        prog=identity.ACCEPT,
+        description=_DESCRIPTION,
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     result.add_argument("run", help="name of the run")
     result.add_argument("--seed", type=int, help="one seed (default: all that are trained)")
     result.add_argument(
@@ -87,8 +98,12 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The program."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Accept one seed of a run, or all.
+
+    Raises:
+        UserError: see :func:`accept`.
+    """
     options = parser().parse_args(arguments)
     run = options.directory / "results" / "checkpoints" / options.run
     names = os.listdir(run) if run.is_dir() else []

@@ -43,13 +43,17 @@ def source_files(*roots: str) -> list[Path]:
 
 
 def training_files(task_kind: str) -> list[Path]:
-    """The same for a training, Hydra's YAML included.
+    """The same for a training, Hydra's YAML included, less the statistics.
+
+    The trainer logs those, and no weight follows from what is logged.
 
     Args:
         task_kind: the module of ``criticflow.tasks`` that scores its responses.
     """
-    data = (ROOT / PACKAGE / "verl_plugin" / "config").glob("*.yaml")
-    return sorted([*source_files("train_run.py", f"{PACKAGE}.tasks.{task_kind}", *TRAINING), *data])
+    folder = ROOT / PACKAGE
+    data = (folder / "verl_plugin" / "config").glob("*.yaml")
+    code = source_files("train_run.py", f"{PACKAGE}.tasks.{task_kind}", *TRAINING)
+    return sorted([*(path for path in code if folder / "stats" not in path.parents), *data])
 
 
 @cache

@@ -12,14 +12,17 @@ from typing import Any
 from criticflow.config.names import run_and_seed
 from criticflow.files import read_json
 from criticflow.report import html
-from criticflow.training.provenance import versions
 
 
-def write_provenance(files: list[Path], out: Path) -> None:
+def write_provenance(files: list[Path], installed: Mapping[str, str], out: Path) -> None:
     """What a reader has to know first, then one table: a row a fact, a column a run and seed.
 
     Of the code there is one checksum over all files, and further rows for files in which runs
     differ.
+
+    Args:
+        files: each run's ``provenance.json``.
+        installed: versions of libraries now.
     """
     records = {"{}/seed{}".format(*run_and_seed(path)): read_json(path) for path in files}
     rows = {name: dict(_flat(_shown(record))) for name, record in records.items()}
@@ -29,7 +32,7 @@ def write_provenance(files: list[Path], out: Path) -> None:
     keys = list(dict.fromkeys(key for row in rows.values() for key in row))
     body = ([escape(key), *(html.value(row.get(key)) for row in rows.values())] for key in keys)
     table = html.table(["", *map(escape, rows)], body)
-    html.write_page(out, "Provenance", [html.bullets(notes(records, versions())), table])
+    html.write_page(out, "Provenance", [html.bullets(notes(records, installed)), table])
 
 
 def notes(records: Mapping[str, dict[str, Any]], installed: Mapping[str, str]) -> list[str]:

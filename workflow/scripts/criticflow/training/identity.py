@@ -94,8 +94,16 @@ def build(
 
 def content(path: Path) -> dict[str, str]:
     """SHA-256 by file name: of one file, or of a model directory's weights, configuration and
-    tokenizer. Records beside a model (``conversion.json``) do not count, nor do the versions in
-    its configuration; of a parquet file count the rows."""
+    tokenizer.
+
+    Records beside a model (``conversion.json``) do not count, nor do the versions in its
+    configuration; of a parquet file count the rows.
+
+    Raises:
+        UserError: there is no such file or directory.
+    """
+    if not path.exists():
+        raise UserError(f"{path}: there is no such file or model directory")
     if path.is_dir():
         files = sorted(
             file

@@ -144,16 +144,16 @@ def _write_results(checkpoint_dir: Path, run_dir: Path, steps: int) -> None:
     """Everything but the models, from what the training left beside its checkpoints."""
     run_dir.mkdir(parents=True, exist_ok=True)
     table = metrics_table(checkpoint_dir / "metrics", steps)
-    with replacing(run_dir / "metrics.parquet") as aside:
-        table.to_parquet(aside, index=False)
+    with replacing(run_dir / "metrics.parquet") as partial:
+        table.to_parquet(partial, index=False)
     record = provenance.read(checkpoint_dir)
     verl_config = OmegaConf.load(checkpoint_dir / "hydra" / ".hydra" / "config.yaml")
-    with replacing(run_dir / "config.yaml") as aside:
+    with replacing(run_dir / "config.yaml") as partial:
         resolved = record["settings"] | {
             "execution": record["attempts"][-1]["execution"],
             "verl": OmegaConf.to_container(verl_config, resolve=True),
         }
-        aside.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+        partial.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
     write_json(run_dir / provenance.NAME, record)
 
 
