@@ -68,11 +68,11 @@ def main(out: Path) -> None:
         except UserError as error:
             (out / "too_long.txt").write_text(str(error))
         problems = read_problems(out / "data/test.parquet")
-        most = int(sample["all"]["prompt_tokens"].map(len).max()) - 1
-        fitting, left_out = engine.fitting(problems, most, "test.parquet")
+        longest = int(sample["all"]["prompt_tokens"].map(len).max()) - 1
+        fitting, left_out = engine.fitting(problems, longest, "test.parquet")
         write_json(
             out / "fitting.json",
-            {"most": most, "left_out": left_out, "prompts": engine.render(fitting["prompt"])},
+            {"longest": longest, "left_out": left_out, "prompts": engine.render(fitting["prompt"])},
         )
         try:
             engine.fitting(problems, 1, "test.parquet")
@@ -81,13 +81,17 @@ def main(out: Path) -> None:
     for name, frame in sample.items():
         frame.to_parquet(out / f"{name}.parquet")
     test = out / "data/test.parquet"
-    probe.run(model, MODEL, out / "data/train.parquet", TASK, PROBE, RESOURCES, out / "probe")
+    probe.probe_signal(
+        model, MODEL, out / "data/train.parquet", TASK, PROBE, RESOURCES, out / "probe"
+    )
     actor = {"actor": "tiny", "actor_seed": None, "actor_step": None, "task": "mini"}
     lengths = (TASK.max_prompt_length, TASK.max_response_length)
-    value_truth.run(model, MODEL, test, *lengths, TRUTH, 1.0, 1.0, RESOURCES, out / "truth", actor)
+    value_truth.measure_truth(
+        model, MODEL, test, *lengths, TRUTH, 1.0, 1.0, RESOURCES, out / "truth", actor
+    )
     who = {"model_name": "tiny", "task_name": "mini"}
     for name, kind in (("base", "base"), ("same", "run")):
-        evaluate.run(
+        evaluate.evaluate_model(
             model,
             MODEL,
             test,

@@ -104,10 +104,10 @@ def test_a_model_that_does_not_fit_is_not_reloaded_and_that_is_said(tmp_path):
     source = write_checkpoint(tmp_path / "in", tiny_critic(), 2)
     arguments = ["--local_dir", str(source), "--target_dir", str(tmp_path / "out")]
     code = (
-        "from criticflow.checkpoint import convert; from criticflow.commands.convert import run; "
+        "from criticflow.checkpoint import convert; from criticflow.commands.convert import main; "
         "fits = convert.fits_in_memory; "
         "convert.fits_in_memory = lambda nbytes: fits(nbytes + (1 << 50)); "
-        f"run('critic', {arguments!r})"
+        f"main('critic', {arguments!r})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "note: reload check left out" in done.stderr

@@ -143,7 +143,7 @@ def test_the_converter_needs_no_verl(tmp_path):
     source = write_checkpoint(tmp_path / "in", tiny_critic(), 2)
     arguments = ["--local_dir", str(source), "--target_dir", str(tmp_path / "out")]
     code = (
-        f"import sys; from criticflow.commands.convert import run; run('critic', {arguments!r}); "
+        f"import sys; from criticflow.commands.convert import main; main('critic', {arguments!r}); "
         "print([m for m in ('verl', 'ray', 'pydantic', 'vllm') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

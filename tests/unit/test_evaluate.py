@@ -43,7 +43,7 @@ def write(directory, frame, name="base", kind="base", seed=None):
     directory.mkdir()
     frame.to_parquet(directory / "samples.parquet")
     who = {"name": name, "kind": kind, "seed": seed, "model": "tiny", "task": "mini"}
-    write_json(directory / "summary.json", who | evaluate.figures(frame, SETTINGS))
+    write_json(directory / "summary.json", who | evaluate.model_figures(frame, SETTINGS))
     return directory
 
 
@@ -52,7 +52,7 @@ STRONG = [[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1]] * 10
 
 
 def test_figures_of_known_outcomes():
-    found = evaluate.figures(samples(WEAK), SETTINGS)
+    found = evaluate.model_figures(samples(WEAK), SETTINGS)
     assert found["pass@1"] == pytest.approx(6 / 16)
     assert found["pass@4"] == pytest.approx(3 / 4)
     assert found["mean_accuracy"] == pytest.approx(0.2 + 0.8 * 6 / 16)

@@ -14,7 +14,7 @@ from criticflow.config import Config, read_config
 from criticflow.config.load import load_config, merge
 from criticflow.errors import UserError
 from criticflow.training.overrides import verl_overrides
-from criticflow.verl_plugin import batched_rollouts, settings
+from criticflow.verl_plugin import BATCHED_ROLLOUTS, settings
 
 PROJECT = Path(__file__).parents[2]
 
@@ -127,7 +127,7 @@ def test_padding_is_removed_only_for_attention_that_knows_packed_sequences(study
 
 def test_the_cpu_has_batched_rollouts_and_a_gpu_verls_own(study):
     agent = verl_config(study, "cold").actor_rollout_ref.rollout.agent
-    assert agent.agent_loop_manager_class == batched_rollouts.MANAGER
+    assert agent.agent_loop_manager_class == BATCHED_ROLLOUTS
     gpu = study.resources.model_copy(update={"gpu": 2})
     agent = verl_config(study.model_copy(update={"resources": gpu}), "cold")
     assert agent.actor_rollout_ref.rollout.agent.agent_loop_manager_class is None
@@ -147,7 +147,10 @@ def test_environment_variables_set_the_keys_of_a_training_command(monkeypatch):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("algorithm.reward_mask_ratio=1.5", "not in"),
+        (
+            "algorithm.reward_mask_ratio=1.5",
+            "reward_mask_ratio: .* or equal to 1, not 1.5",
+        ),
         ("algorithm.reward_mask_type=token", "reward_mask_type"),
         ("critic.value_head=deep", "value_head"),
         ("critic.freeze=perhaps", "not a boolean"),
@@ -155,7 +158,7 @@ def test_environment_variables_set_the_keys_of_a_training_command(monkeypatch):
         ("trainer.load_critic_only=perhaps", "not a boolean"),
         ("algorithm.reward_mask_rescale=perhaps", "not a boolean"),
         ("algorithm.reward_mask_ratio=half", "not a number"),
-        ("algorithm.reward_mask_ratio=-0.1", "not in"),
+        ("algorithm.reward_mask_ratio=-0.1", "reward_mask_ratio: .* greater than or equal to 0"),
         ("algorithm.reward_mask_ratio=true", "not a number"),
         ("algorithm.reward_mask_seed=today", "not a whole number"),
         ("algorithm.reward_mask_seed=1.5", "not a whole number"),
@@ -163,7 +166,7 @@ def test_environment_variables_set_the_keys_of_a_training_command(monkeypatch):
         ("trainer.keep_checkpoints=0", "keep at least 1"),
         ("trainer.keep_checkpoints=many", "not a whole number"),
         ("critic.model.path=''", "critic.model.path is empty"),
-        ("algorithm.random_reward=1.5", "not in"),
+        ("algorithm.random_reward=1.5", "random_reward: .* less than or equal to 1"),
         ("algorithm.random_reward=often", "not a number"),
         ("critic.constant=0.5", "critic.freeze=true"),
     ],
@@ -221,7 +224,9 @@ def test_control_arms_reach_verl():
     assert (constant.critic.constant, constant.critic.freeze) == (0.4, True)
     assert verl_config(config, "untrained").critic.allow_untrained is True
     random = verl_config(config, "random")
-    assert settings.RandomRewardSettings.read(random) == settings.RandomRewardSettings(0.4, 3)
+    assert settings.RandomRewardSettings.read(random) == settings.RandomRewardSettings(
+        probability=0.4, seed=3
+    )
     assert settings.RewardMaskSettings.read(random).rescale is True
     for arm in (constant, random):
         settings.check(arm)

@@ -8,7 +8,7 @@ import pytest
 
 from criticflow import config
 from criticflow.errors import UserError
-from criticflow.report.figures import plot_probe
+from criticflow.report.plots import plot_probe
 from criticflow.stages import probe
 
 
@@ -39,7 +39,7 @@ HALF = [[0, 0, 0, 0], [1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]
 
 
 def test_figures_of_known_outcomes():
-    found = probe.figures(samples(HALF), config.Probe(n=4))
+    found = probe.signal_figures(samples(HALF), config.Probe(n=4))
     value = {name: figure["value"] for name, figure in found.items()}
     assert value["accuracy"] == 0.5
     assert value["mean_reward"] == pytest.approx(0.6)
@@ -55,7 +55,7 @@ def test_figures_of_known_outcomes():
 
 def judged(outcomes, settings=None, **columns):
     settings = settings or config.Probe(n=4)
-    return probe.verdict(probe.figures(samples(outcomes, **columns), settings), settings)
+    return probe.verdict(probe.signal_figures(samples(outcomes, **columns), settings), settings)
 
 
 def test_a_good_signal_needs_no_advice():
@@ -85,7 +85,7 @@ def test_verdict_and_advice(outcomes, columns, criterion, advice):
 
 
 def test_the_gate_ignores_warns_or_stops(capsys):
-    bad = probe.figures(samples([[0, 0, 0, 0]] * 8), config.Probe(n=4))
+    bad = probe.signal_figures(samples([[0, 0, 0, 0]] * 8), config.Probe(n=4))
     summary = {"figures": bad, "verdict": probe.verdict(bad, config.Probe(n=4))}
     probe._report(summary, "off")
     assert "warning" not in capsys.readouterr().out

@@ -166,7 +166,7 @@ def test_prefix_and_continuation_are_scored_as_one_response(out):
 def test_prompts_that_are_too_long_are_left_out_and_counted(out):
     found = read_json(out / "fitting.json")
     prompts = read(out, "greedy")
-    fits = prompts["prompt_tokens"].map(len) <= found["most"]
+    fits = prompts["prompt_tokens"].map(len) <= found["longest"]
     assert found["prompts"] == list(prompts["prompt"][fits])
     assert found["left_out"] == (~fits).sum() > 0
     assert (

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from criticflow.config import Resources
 from criticflow.errors import UserError
+from criticflow.files import require_space
 from criticflow.training import preflight
 from criticflow.training.provenance import collect
 
@@ -54,8 +55,8 @@ def test_a_missing_critic_is_named(model, tmp_path):
 
 
 def test_too_little_disk_is_named(tmp_path):
-    with pytest.raises(UserError, match=f"{tmp_path} needs about"):
-        preflight.check_disk(tmp_path, 10**18)
+    with pytest.raises(UserError, match=f"{tmp_path}/not made yet needs about"):
+        require_space(tmp_path / "not made yet", 10**18)
 
 
 def test_an_address_without_ports_is_named():

@@ -10,7 +10,7 @@ def main(snakemake) -> None:
     from criticflow.stages import critics
 
     params = snakemake.params
-    critics.run(
+    critics.evaluate_critic(
         snakemake.input.critic,
         config.Model.model_validate(params.model),
         snakemake.input.samples,

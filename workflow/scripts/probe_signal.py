@@ -10,7 +10,7 @@ def main(snakemake) -> None:
     from criticflow.stages import probe
 
     params = snakemake.params
-    probe.run(
+    probe.probe_signal(
         params.model_path,
         config.Model.model_validate(params.model),
         snakemake.input.train,

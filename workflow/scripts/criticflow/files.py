@@ -35,33 +35,54 @@ def replacing(target: Path | str) -> Iterator[Path]:
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.parent / f".{target.name}.partial-{os.getpid()}"
-    _remove(aside)
+    partial = target.parent / f".{target.name}.partial-{os.getpid()}"
+    _remove(partial)
     try:
-        yield aside
-        if target.is_dir() and aside.is_dir():
+        yield partial
+        if target.is_dir() and partial.is_dir():
             old = target.parent / f".{target.name}.old-{os.getpid()}"
             os.rename(target, old)
-            os.rename(aside, target)
+            os.rename(partial, target)
             shutil.rmtree(old)
         else:
-            os.replace(aside, target)
+            os.replace(partial, target)
     except OSError as error:
-        _remove(aside)
+        _remove(partial)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
                 f"no space left while writing {target}: free some and run again"
             ) from error
         raise
     except BaseException:
-        _remove(aside)
+        _remove(partial)
         raise
+
+
+def free_space(path: Path | str) -> int:
+    """Bytes free on the file system of ``path``, which need not exist yet."""
+    folder = Path(path).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def require_space(path: Path | str, needed: int) -> None:
+    """Whether ``needed`` bytes fit on the file system of ``path``.
+
+    Raises:
+        UserError: they do not.
+    """
+    if (free := free_space(path)) < needed:
+        raise UserError(
+            f"{path} needs about {needed / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free on its "
+            "file system: make room and run again"
+        )
 
 
 def write_json(path: Path | str, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically."""
-    with replacing(path) as aside:
-        aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path | str) -> Any:

@@ -18,7 +18,7 @@ from criticflow.checkpoint.layout import StoredTensor, assemble
 from criticflow.checkpoint.reload import check_reload
 from criticflow.checkpoint.shards import Shards, read_shards
 from criticflow.checkpoint.stream import Use
-from criticflow.checkpoint.target import require_free_target, require_space
+from criticflow.checkpoint.target import require_free_target
 from criticflow.checkpoint.transfer import Transfer
 from criticflow.checkpoint.verify import (
     MANIFEST,
@@ -28,7 +28,7 @@ from criticflow.checkpoint.verify import (
 )
 from criticflow.checkpoint.writer import Output, safetensors_files
 from criticflow.errors import UserError
-from criticflow.files import replacing, write_json
+from criticflow.files import replacing, require_space, write_json
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
 _DTYPES = ("float32", "bfloat16", "float16")
@@ -82,15 +82,15 @@ def convert(
     notes = [*shards.notes, *notes]
 
     hashes = nullcontext(source_hashes) if source_hashes else hashing(shards.paths)
-    with replacing(target_dir) as aside, hashes as source_hashes:
-        aside.mkdir()
-        notes += _copy_companions(local_dir / "huggingface", aside, kind)
+    with replacing(target_dir) as partial, hashes as source_hashes:
+        partial.mkdir()
+        notes += _copy_companions(local_dir / "huggingface", partial, kind)
 
         def label_and_compare() -> tuple[str, dict[str, str]]:
             """Write ``config.json``; returns the architecture and the names of tied tensors."""
             config = labels.label(stored_config, kind, head, main_dtype, trust_remote_code)
-            write_json(aside / "config.json", config)
-            shapes, tied = expected_shapes(aside, kind, trust_remote_code)
+            write_json(partial / "config.json", config)
+            shapes, tied = expected_shapes(partial, kind, trust_remote_code)
             compare_names({name: t.shape for name, t in tensors.items()}, shapes, tied)
             return config["architectures"][0], tied
 
@@ -110,7 +110,7 @@ def convert(
             for use in _alias_uses(tensors[alias], tensors[name])
         ]
         with (
-            safetensors_files(aside, outputs, max_shard_size) as files,
+            safetensors_files(partial, outputs, max_shard_size) as files,
             Transfer(shards, stored.values(), outputs, files, comparisons, progress) as job,
         ):
             if architecture is None:
@@ -121,9 +121,9 @@ def convert(
         if reload and not reloaded:
             notes.append(f"reload check left out: {weights / 1e9:.1f} GB do not fit into memory")
         with ThreadPoolExecutor(1) as pool:
-            described = pool.submit(_describe_outputs, aside)
+            described = pool.submit(_describe_outputs, partial)
             if reloaded:
-                check_reload(aside, kind, shards.files, kept, trust_remote_code)
+                check_reload(partial, kind, shards.files, kept, trust_remote_code)
         manifest = {
             "kind": kind,
             "architecture": architecture,
@@ -146,7 +146,7 @@ def convert(
             "versions": _versions(),
             "notes": notes,
         }
-        write_json(aside / MANIFEST, manifest)
+        write_json(partial / MANIFEST, manifest)
     return manifest
 
 

@@ -32,8 +32,8 @@ def mend_tracker(directory: Path) -> None:
         return
     complete = _complete(directory)
     if complete:
-        with replacing(tracker) as aside:
-            aside.write_text(str(max(complete)), encoding="utf-8")
+        with replacing(tracker) as partial:
+            partial.write_text(str(max(complete)), encoding="utf-8")
     else:
         tracker.unlink()
 

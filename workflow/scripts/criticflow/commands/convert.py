@@ -65,7 +65,7 @@ def parser(kind: Kind) -> argparse.ArgumentParser:
     return result
 
 
-def run(kind: Kind, arguments: list[str] | None = None) -> None:
+def main(kind: Kind, arguments: list[str] | None = None) -> None:
     """The program: parse, check or convert, and say what was done.
 
     Raises:

@@ -14,7 +14,7 @@ import os
 import sys
 from importlib.resources import files
 
-PLUGIN = "criticflow.verl_plugin.plugin"
+from criticflow.verl_plugin import PLUGIN
 
 
 def require_plugin() -> None:

@@ -235,6 +235,12 @@ class RewardMask(Strict):
     type: Literal["bernoulli", "fixed_ratio"] = "bernoulli"
     rescale: bool = Field(False, description="multiply what is kept by 1/(1-ratio)")
 
+    @model_validator(mode="after")
+    def _something_is_kept(self) -> RewardMask:
+        if self.rescale and self.ratio == 1.0:
+            raise ValueError("rescale: with ratio 1 nothing is left to rescale")
+        return self
+
 
 class Critic(Strict):
     """Where the critic comes from, and whether it learns."""
@@ -316,7 +322,7 @@ class Train(Strict):
 
 
 class Run(Strict):
-    """One arm of the study, fully resolved."""
+    """One run of the study, fully resolved."""
 
     model: Name
     task: Name

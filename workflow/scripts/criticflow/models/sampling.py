@@ -110,9 +110,9 @@ class Engine:
         ]
 
     def fitting(
-        self, problems: pd.DataFrame, most: int, source: Path | str
+        self, problems: pd.DataFrame, max_length: int, source: Path | str
     ) -> tuple[pd.DataFrame, int]:
-        """Problems whose ``prompt`` has at most ``most`` tokens, and how many have more.
+        """Problems whose ``prompt`` has at most ``max_length`` tokens, and how many have more.
 
         Counted is what a model is given, the opening of its own turn included. verl drops the same
         prompts from training.
@@ -124,15 +124,17 @@ class Engine:
             UserError: none fits.
         """
         lengths = [len(ids) for ids in self._encode(self.render(list(problems["prompt"])))]
-        fits = [length <= most for length in lengths]
+        fits = [length <= max_length for length in lengths]
         too_long = len(fits) - sum(fits)
         if too_long == len(fits):
             raise UserError(
-                f"{source}: every prompt is longer than {most} tokens, the shortest has "
+                f"{source}: every prompt is longer than {max_length} tokens, the shortest has "
                 f"{min(lengths)}: raise max_prompt_length or shorten the task's prompt"
             )
         if too_long:
-            progress(f"{source}: {too_long} of {len(fits)} prompts over {most} tokens left out")
+            progress(
+                f"{source}: {too_long} of {len(fits)} prompts over {max_length} tokens left out"
+            )
         return problems[fits].reset_index(drop=True), too_long
 
     def generate(

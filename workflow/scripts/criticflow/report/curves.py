@@ -44,8 +44,8 @@ def plot_curves(metrics: list[Path], out: Path) -> None:
             axis.text(0.5, 0.5, "not logged", ha="center", transform=axis.transAxes, color="grey")
     handles = {line.get_label(): line for axis in axes.flat for line in axis.lines}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
-    with replacing(out) as aside:
-        figure.savefig(aside, format="png", dpi=110)
+    with replacing(out) as partial:
+        figure.savefig(partial, format="png", dpi=110)
     plt.close(figure)
 
 

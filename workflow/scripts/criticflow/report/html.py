@@ -25,8 +25,8 @@ _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[+-]\d+)?%?(<|$)")
 
 def write_page(out: Path, title: str, parts: Iterable[str]) -> None:
     """Write a page whose body is ``parts``, HTML all."""
-    with replacing(out) as aside:
-        aside.write_text(
+    with replacing(out) as partial:
+        partial.write_text(
             f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n"
             f"<body>\n{''.join(parts)}</body></html>\n",

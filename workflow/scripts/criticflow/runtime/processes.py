@@ -24,8 +24,8 @@ from types import FrameType
 
 import psutil
 
-GRACE = 10.0
-"""Seconds that a command has to end itself after a signal."""
+STOP_SECONDS = 10.0
+"""Seconds that a command has to end by itself after a signal."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -39,7 +39,7 @@ def run_owned(
     *,
     watch: Callable[[], None] | None = None,
     ask_to_stop: Callable[[], None] | None = None,
-    grace: float = GRACE,
+    grace: float = STOP_SECONDS,
     pass_fds: Sequence[int] = (),
 ) -> int:
     """Run a command, output appended to ``log``, and return when it and all it started have ended.
@@ -176,7 +176,7 @@ class _Warden:
             self._wait(lambda: signal.SIGINT in self.signals, self.grace)
         if self.status is None:
             self.command.send_signal(signal.SIGINT)
-            self._wait(lambda: False, GRACE)
+            self._wait(lambda: False, STOP_SECONDS)
         for number, patience in ((signal.SIGTERM, 3.0), (signal.SIGKILL, 30.0)):
             self._signal_all(number)
             if self._reap_until(lambda: not descendants(), patience):

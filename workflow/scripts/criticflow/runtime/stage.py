@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from criticflow.errors import UserError
 from criticflow.logs import open_terminal, progress, terminal_fds
-from criticflow.runtime.processes import GRACE, run_owned
+from criticflow.runtime.processes import STOP_SECONDS, run_owned
 
 _INSIDE = "CRITICFLOW_STAGE"
 
@@ -22,7 +22,7 @@ _INSIDE = "CRITICFLOW_STAGE"
 def run_stage(
     snakemake: Any,
     work: Callable[[Any], None],
-    grace: float = GRACE,
+    grace: float = STOP_SECONDS,
     log_in_use: Callable[[], bool] = lambda: False,
 ) -> NoReturn:
     """Run ``work(snakemake)`` and exit; 0 on success, 2 on a :class:`UserError`, else 1.

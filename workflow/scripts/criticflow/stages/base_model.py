@@ -65,9 +65,9 @@ def build(build: Build, train_parquet: Path, out: Path) -> None:
         do_sample=True,
         temperature=1.0,
     )
-    with replacing(out) as aside:
-        model.save_pretrained(aside)
-        tokenizer.save_pretrained(aside)
+    with replacing(out) as partial:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
 
 
 def solved_problems(train_parquet: Path, limit: int, seed: int) -> list[tuple[list[dict], str]]:

@@ -60,9 +60,9 @@ def summarise(
         for warning in row["warnings"]:
             progress(f"warning: {row['name']}: {warning}")
         rows.append(row)
-    with replacing(Path(out).with_suffix(".md")) as aside:
+    with replacing(Path(out).with_suffix(".md")) as partial:
         tables = map(comparison_table, (row for row in rows if row["comparison"]))
-        aside.write_text("\n".join(tables), encoding="utf-8")
+        partial.write_text("\n".join(tables), encoding="utf-8")
     write_json(out, rows)
     return rows
 

@@ -25,14 +25,14 @@ from criticflow.logs import progress
 from criticflow.models.directory import check_model_directory
 from criticflow.models.token_values import token_values
 from criticflow.models.value_head import load_value_model
-from criticflow.report.figures import plot_critic
+from criticflow.report.plots import plot_critic
 from criticflow.stats import calibration
 
 POSITIONS = 10
 """States are looked at in this many steps from the prompt (0) to the last action (1)."""
 
 
-def run(
+def evaluate_critic(
     critic_path: Path | str,
     model: config.Model,
     samples_parquet: Path | str,
@@ -55,20 +55,21 @@ def run(
     Returns:
         ``tokens``: figures of all states together, and ``positions``: of one state per response,
         from the last prompt token (``position`` 0) to where the last token is chosen (1), see
-        :func:`criticflow.stats.calibration.figures`; ``prompt_value``: correlation of V(prompt)
-        with the prompt's pass rate; ``reliability``: diagrams of all states, of position 0 and of
-        position 1; ``outside``: share of values under 0 or over 1, which no return can have.
+        :func:`criticflow.stats.calibration.state_figures`; ``prompt_value``: correlation of
+        V(prompt) with the prompt's pass rate; ``reliability``: diagrams of all states, of
+        position 0 and of position 1; ``outside``: share of values under 0 or over 1, which no
+        return can have.
 
     Raises:
         UserError: the critic or the samples are missing or broken, or do not fit together.
     """
     samples = _sampled(samples_parquet)
     found = check_model_directory(critic_path)
-    words = max(max(map(max, samples[column])) for column in ("prompt_tokens", "tokens"))
-    if found is not None and words >= found.get("vocab_size", words + 1):
+    largest_id = max(max(map(max, samples[column])) for column in ("prompt_tokens", "tokens"))
+    if found is not None and largest_id >= found.get("vocab_size", largest_id + 1):
         raise UserError(
             f"{critic_path} has {found['vocab_size']} tokens in its vocabulary, but "
-            f"{samples_parquet} uses token {words}: actor and critic must share a tokenizer"
+            f"{samples_parquet} uses token {largest_id}: actor and critic must share a tokenizer"
         )
     critic = load_value_model(
         critic_path,
@@ -78,7 +79,7 @@ def run(
     ).to(resources.device)
     values = token_values(critic, list(samples["prompt_tokens"]), list(samples["tokens"]))
     summary = {"name": name, "seed": seed, "critic": str(critic_path), "gamma": gamma}
-    summary |= figures(samples, values, gamma, evaluate)
+    summary |= critic_figures(samples, values, gamma, evaluate)
     out = Path(out_dir)
     prompts = _prompts(samples, values)
     plot_critic(summary, prompts, f"{name}, seed {seed}", out / "critic.png")
@@ -91,7 +92,7 @@ def run(
     return summary
 
 
-def figures(
+def critic_figures(
     samples: pd.DataFrame,
     values: Sequence[NDArray[np.float64]],
     gamma: float,
@@ -111,9 +112,9 @@ def figures(
         "n_samples": len(samples),
         "confidence": evaluate.confidence,
         "outside": float(((states["value"] < 0) | (states["value"] > 1)).mean()),
-        "tokens": calibration.figures(states, *options),
+        "tokens": calibration.state_figures(states, *options),
         "positions": [
-            {"position": step / POSITIONS, **calibration.figures(part, *options)}
+            {"position": step / POSITIONS, **calibration.state_figures(part, *options)}
             for step, part in at.items()
         ],
         "prompt_value": {"correlation": calibration.estimate(correlation, *options)},

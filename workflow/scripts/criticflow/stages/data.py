@@ -145,7 +145,7 @@ def _split(name: str, task: config.Task) -> dict[str, _Part]:
         source = test_source if part.name == "test" else task.source
         if len(part.problems) < cut.get(part.name, 1):
             raise UserError(
-                f"tasks.{name}: too few problems for {part.name} in {_words(source)}: "
+                f"tasks.{name}: too few problems for {part.name} in {_named(source)}: "
                 + "; ".join(f"{other.name}: {other.counts()}" for other in parts.values())
             )
     return parts
@@ -203,8 +203,8 @@ def _write(path: Path, task: config.Task, part: _Part) -> None:
         }
         for index, problem in enumerate(part.problems)
     ]
-    with replacing(path) as aside:
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), aside)
+    with replacing(path) as partial:
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial)
 
 
 def _text(ground_truth: Any) -> str:
@@ -219,7 +219,7 @@ def _described(source: config.Source) -> dict[str, Any]:
     return description
 
 
-def _words(source: config.Source) -> str:
+def _named(source: config.Source) -> str:
     if source.hub is not None:
         return f"hub {source.hub}"
     if source.files is not None:

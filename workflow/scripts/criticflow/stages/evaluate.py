@@ -25,7 +25,7 @@ from criticflow.stages.samples import add_scores, per_prompt, read_problems
 from criticflow.stats import outcomes
 
 
-def run(
+def evaluate_model(
     model_path: Path | str,
     model: config.Model,
     test_parquet: Path | str,
@@ -56,12 +56,12 @@ def run(
         UserError: the model or the data is missing or broken.
     """
     problems = read_problems(test_parquet).head(evaluate.prompts or None)
-    most = max_response_length
-    with Engine(model_path, model, max_prompt_length + most, resources) as engine:
+    length = max_response_length
+    with Engine(model_path, model, max_prompt_length + length, resources) as engine:
         problems, too_long = engine.fitting(problems, max_prompt_length, test_parquet)
         prompts = list(problems["prompt"])
-        greedy = engine.generate(prompts, 1, 0.0, most, evaluate.seed)
-        sampled = engine.generate(prompts, evaluate.n, evaluate.temperature, most, evaluate.seed)
+        greedy = engine.generate(prompts, 1, 0.0, length, evaluate.seed)
+        sampled = engine.generate(prompts, evaluate.n, evaluate.temperature, length, evaluate.seed)
     samples = pd.concat(
         [
             add_scores(greedy, problems).assign(mode="greedy"),
@@ -77,11 +77,11 @@ def run(
         "task": task_name,
         "n_prompts": len(problems),
         "prompts_too_long": too_long,
-        **figures(samples, evaluate),
+        **model_figures(samples, evaluate),
     }
     out = Path(out_dir)
-    with replacing(out / "samples.parquet") as aside:
-        samples.to_parquet(aside, index=False)
+    with replacing(out / "samples.parquet") as partial:
+        samples.to_parquet(partial, index=False)
     write_json(out / "summary.json", summary)
     progress(
         f"{name}: pass@1 {summary['pass@1']:.3f}, mean accuracy {summary['mean_accuracy']:.3f}, "
@@ -90,7 +90,7 @@ def run(
     return summary
 
 
-def figures(samples: pd.DataFrame, evaluate: config.Evaluate) -> dict[str, Any]:
+def model_figures(samples: pd.DataFrame, evaluate: config.Evaluate) -> dict[str, Any]:
     """All figures of one model, with bootstrap intervals over prompts (``intervals``)."""
     sampled = samples[samples["mode"] == "sampled"]
     greedy = samples[samples["mode"] == "greedy"]
@@ -169,7 +169,7 @@ def main() -> None:
     counts = (given.n, given.max_prompt_length, given.max_response_length)
     if min(counts) < 1 or (given.limit is not None and given.limit < 1) or given.temperature <= 0:
         parser.error("--n, --limit and lengths are at least 1, --temperature is above 0")
-    run(
+    evaluate_model(
         given.model,
         config.Model(
             path=given.model, dtype=given.dtype, trust_remote_code=given.trust_remote_code

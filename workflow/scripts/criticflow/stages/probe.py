@@ -18,7 +18,7 @@ from criticflow.errors import UserError
 from criticflow.files import replacing, write_json
 from criticflow.logs import progress
 from criticflow.models.sampling import Engine
-from criticflow.report.figures import plot_probe
+from criticflow.report.plots import plot_probe
 from criticflow.stages.samples import add_scores, per_prompt, read_problems
 from criticflow.stats import outcomes
 
@@ -30,7 +30,7 @@ UNFORMATTED = 0.5
 """A truncation rate above, and a format rate below, that the advice mentions."""
 
 
-def run(
+def probe_signal(
     model_path: Path | str,
     model: config.Model,
     train_parquet: Path | str,
@@ -52,14 +52,14 @@ def run(
     """
     problems = read_problems(train_parquet)
     rows = len(problems)
-    most = task.max_response_length
-    with Engine(model_path, model, task.max_prompt_length + most, resources) as engine:
+    max_tokens = task.max_response_length
+    with Engine(model_path, model, task.max_prompt_length + max_tokens, resources) as engine:
         problems, too_long = engine.fitting(problems, task.max_prompt_length, train_parquet)
         if probe.filter is None:
             order = np.random.default_rng(probe.seed).permutation(len(problems))[: probe.prompts]
             problems = problems.iloc[np.sort(order)].reset_index(drop=True)
         sampled = engine.generate(
-            list(problems["prompt"]), probe.n, probe.temperature, most, probe.seed
+            list(problems["prompt"]), probe.n, probe.temperature, max_tokens, probe.seed
         )
     samples = add_scores(sampled, problems)
     summary = {
@@ -68,17 +68,17 @@ def run(
         "temperature": probe.temperature,
         "training_prompts": rows,
         "prompts_too_long": too_long,  # of all training prompts; training leaves them out
-        "figures": figures(samples, probe),
+        "figures": signal_figures(samples, probe),
     }
     summary["verdict"] = verdict(summary["figures"], probe)
     summary["examples"] = examples(samples)
     out = Path(out_dir)
     if probe.filter is not None:
         kept, summary["filter"] = filtered_training_set(train_parquet, samples, probe.filter)
-        with replacing(out / "train.parquet") as aside:
-            kept.to_parquet(aside, index=False)
-    with replacing(out / "samples.parquet") as aside:
-        samples.to_parquet(aside, index=False)
+        with replacing(out / "train.parquet") as partial:
+            kept.to_parquet(partial, index=False)
+    with replacing(out / "samples.parquet") as partial:
+        samples.to_parquet(partial, index=False)
     plot_probe(
         per_prompt(samples, "correct").mean(axis=1),
         outcomes.reward_variance(per_prompt(samples, "score")),
@@ -92,7 +92,7 @@ def run(
     return summary
 
 
-def figures(samples: pd.DataFrame, probe: config.Probe) -> dict[str, dict[str, Any]]:
+def signal_figures(samples: pd.DataFrame, probe: config.Probe) -> dict[str, dict[str, Any]]:
     """Every figure as ``value``, ``low`` and ``high``: 95 % bootstrap intervals over prompts.
 
     The variances are population variances over one prompt's ``n`` samples. ``entropy`` has its
@@ -240,14 +240,14 @@ def _criterion(value: float, low: float, high: float | None) -> dict[str, Any]:
 def _report(summary: dict[str, Any], gate: str) -> None:
     """The verdict on log and terminal; with ``gate: fail`` a bad one is an error."""
     figures, found = summary["figures"], summary["verdict"]
-    words = ", ".join(
+    shown = ", ".join(
         f"{name.replace('_', ' ')} {figures[name]['value']:.3f}"
         for name in ("accuracy", "reward_variance", "entropy")
     )
     if gate == "off" or found["ok"]:
-        progress(f"probe: {words}: {'good' if found['ok'] else 'not good (gate: off)'}")
+        progress(f"probe: {shown}: {'good' if found['ok'] else 'not good (gate: off)'}")
         return
-    message = f"probe: {words}: not good: {'; '.join(found['advice'])}"
+    message = f"probe: {shown}: not good: {'; '.join(found['advice'])}"
     if gate == "fail":
         raise UserError(f"{message} (probe.gate: fail)")
     progress(f"warning: {message}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from omegaconf import OmegaConf
 from criticflow.checkpoint.retention import last_step, mend_tracker
 from criticflow.config import Config, Resources
 from criticflow.errors import UserError
-from criticflow.files import replacing, write_json
+from criticflow.files import free_space, replacing, write_json
 from criticflow.logs import progress, terminal_fds
 from criticflow.runtime.processes import run_owned
 from criticflow.runtime.run_lock import run_lock
@@ -46,7 +45,7 @@ def train_run(
 
     Args:
         config: the study's configuration.
-        run, seed: which arm, and its seed.
+        run, seed: which run, and its seed.
         model_dir: base model: directory or hub name.
         critic_dir: trained critic; None: the run's ``critic.path``, else the base model.
         data_dir: train.parquet and val.parquet.
@@ -180,7 +179,7 @@ def ending(checkpoint_dir: Path, steps: int, code: int) -> str | None:
 
 def full_disk(checkpoint_dir: Path, needed: int) -> str | None:
     """How a training ended if no checkpoint of ``needed`` bytes fits any more; None: it does."""
-    free = shutil.disk_usage(checkpoint_dir).free
+    free = free_space(checkpoint_dir)
     if free >= needed:
         return None
     return (

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from criticflow.config import Model, Resources, Run, Task
+from criticflow.verl_plugin import BATCHED_ROLLOUTS
 
 PRECISION = {"float32": "fp32", "bfloat16": "bf16"}
-BATCHED_ROLLOUTS = "criticflow.verl_plugin.batched_rollouts.BatchedAgentLoopManager"
 SEQUENCES = 256
 """Responses that a rollout engine generates at a time on the CPU."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 from pathlib import Path
 
 from criticflow.config import Resources
 from criticflow.errors import UserError
+from criticflow.files import require_space
 from criticflow.models.directory import check_model_directory
 from criticflow.runtime import memory
 
@@ -46,7 +46,7 @@ def check_training(
     if resources.device == "cpu":
         check_memory(needed_gib(resources, model_dir, critic_dir), resources.ranks)
     if checkpoint_dir:
-        check_disk(checkpoint_dir, 2 * checkpoint_bytes(model_dir, critic_dir))
+        require_space(checkpoint_dir, 2 * checkpoint_bytes(model_dir, critic_dir))
 
 
 def needed_gib(resources: Resources, model_dir: str, critic_dir: str | None) -> float:
@@ -86,13 +86,3 @@ def check_port(host: str = "127.0.0.1") -> None:
             probe.bind((host, 0))
     except OSError as error:
         raise UserError(f"no free port on {host} ({error}): Ray and torch need some") from error
-
-
-def check_disk(folder: Path, needed: int) -> None:
-    """Raise :class:`UserError` if the file system of ``folder`` has fewer than ``needed`` bytes."""
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise UserError(
-            f"{folder} needs about {needed / GIB:.1f} GiB, {free / GIB:.1f} GiB are free on its "
-            "file system: make room and run again"
-        )

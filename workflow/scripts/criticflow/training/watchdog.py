@@ -32,7 +32,7 @@ ESSENTIAL = (
 """How the titles of the processes begin without which training cannot go on."""
 LOOK = 2.0
 """Seconds between two looks at the processes."""
-GRACE = 30.0
+LOST_SECONDS = 30.0
 """Seconds that the job has to end by itself after one of them has ended."""
 TAIL = 1000
 """Lines of the log that are searched for a traceback."""
@@ -64,7 +64,7 @@ class Watchdog:
             return
         self.looked = now
         self._look(now)
-        if self.lost and now - self.lost[0] > GRACE:
+        if self.lost and now - self.lost[0] > LOST_SECONDS:
             raise UserError(f"{self.lost[1]} has ended, and training waits for it in vain")
         if now - (self.newest() or self.started) > self.stall:
             minutes = self.stall / 60

@@ -7,7 +7,7 @@ request to each engine, one write to the queue, and the score is computed in pla
 responses and scores are the same.
 
 An engine answers when the slowest of its responses is done, so this is for short responses on one
-machine (``verl_overrides`` chooses it on the CPU). Elsewhere verl's own agent loop scores the
+machine (``training.overrides`` chooses it on the CPU). Elsewhere verl's own agent loop scores the
 first responses while the last are still being generated.
 """
 
@@ -31,10 +31,7 @@ from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 
 from criticflow.verl_plugin import patches
 from criticflow.verl_plugin.agent_loop import SeededAgentLoop
-from criticflow.verl_plugin.together import Together
-
-MANAGER = "criticflow.verl_plugin.batched_rollouts.BatchedAgentLoopManager"
-"""``rollout.agent.agent_loop_manager_class``."""
+from criticflow.verl_plugin.call_batching import CallBatcher
 
 
 def replica_class() -> type[RolloutReplica]:
@@ -58,7 +55,7 @@ class BatchedClient(LLMServerClient):
     def __init__(self, *args: Any, servers: list[ray.actor.ActorHandle], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.servers = servers
-        self.together = Together(self._generate)
+        self.send_batched = CallBatcher(self._generate)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _client, (self.config, self._load_balancer, self.servers)
@@ -73,7 +70,7 @@ class BatchedClient(LLMServerClient):
     ) -> TokenOutput:
         if given := [key for key, value in multimodal.items() if key != "priority" and value]:
             raise ValueError(f"batched rollouts are for text alone, not for {', '.join(given)}")
-        return await self.together((prompt_ids, sampling_params, request_id))
+        return await self.send_batched((prompt_ids, sampling_params, request_id))
 
     async def _generate(self, requests: list[tuple[Any, ...]]) -> list[TokenOutput]:
         ways = len(self.servers)
@@ -107,7 +104,7 @@ class BatchedQueue:
     """
 
     def __init__(self) -> None:
-        self.put = Together(self._put)
+        self.put = CallBatcher(self._put)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(tq, name)
@@ -203,7 +200,7 @@ class BatchedAgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):
 
 
 class BatchedAgentLoopManager(AgentLoopManagerTQ):
-    """``rollout.agent.agent_loop_manager_class`` = :data:`MANAGER`."""
+    """What :data:`criticflow.verl_plugin.BATCHED_ROLLOUTS` names."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

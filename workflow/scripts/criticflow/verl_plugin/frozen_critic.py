@@ -46,7 +46,7 @@ def check_trained(path: str, *, trust_remote_code: bool = False) -> None:
         raise UserError(
             f"critic.model.path={path} is a {kind}: its value head was never trained, and "
             "critic.freeze would keep it so. Give a trained critic, or set "
-            "critic.allow_untrained=true for a control arm"
+            "critic.allow_untrained=true for a control run"
         )
 
 

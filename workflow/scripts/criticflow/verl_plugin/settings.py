@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from pydantic import ValidationError
 from verl.trainer.ppo.utils import need_critic
 
+from criticflow.config.schema import Fraction, RewardMask, Strict
 from criticflow.errors import UserError
+from criticflow.models.value_head import HEADS
 from criticflow.verl_plugin.critic_loading import check_warm_start
 from criticflow.verl_plugin.frozen_critic import check_trained
 
@@ -17,8 +21,6 @@ _WORDS = {
     "true": True, "yes": True, "on": True, "1": True,
     "false": False, "no": False, "off": False, "0": False, "": False, "none": False,
 }  # fmt: skip
-VALUE_HEADS = ("linear", "mlp")
-MASK_TYPES = ("bernoulli", "fixed_ratio")
 
 
 def as_bool(key: str, value: Any) -> bool:
@@ -33,68 +35,65 @@ def as_bool(key: str, value: Any) -> bool:
     return _WORDS[word]
 
 
-@dataclass(frozen=True)
-class RewardMaskSettings:
-    """``algorithm.reward_mask_*``.
+class RewardMaskSettings(RewardMask):
+    """``algorithm.reward_mask_*``: the configuration's reward mask with a seed of its own."""
 
-    Raises:
-        UserError: the ratio is not in [0, 1], or what is kept would be rescaled by 1/0.
-    """
-
-    ratio: float = 0.0
-    type: Literal["bernoulli", "fixed_ratio"] = "bernoulli"
-    rescale: bool = False
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.ratio <= 1.0:
-            raise UserError(f"algorithm.reward_mask_ratio={self.ratio} is not in [0, 1]")
-        if self.type not in MASK_TYPES:
-            raise UserError(
-                f"algorithm.reward_mask_type={self.type!r}: choose one of {', '.join(MASK_TYPES)}"
-            )
-        if self.rescale and self.ratio == 1.0:
-            raise UserError(
-                "algorithm.reward_mask_rescale: with ratio 1 nothing is left to rescale"
-            )
 
     @classmethod
     def read(cls, config: DictConfig) -> RewardMaskSettings:
-        """From verl's whole configuration; the mask's seed defaults to ``data.seed``."""
+        """From verl's whole configuration; the mask's seed defaults to ``data.seed``.
+
+        Raises:
+            UserError: the ratio is not in [0, 1], there is no such type, or what is kept would be
+                rescaled by 1/0.
+        """
         algorithm = config.algorithm
-        return cls(
-            ratio=_number("algorithm.reward_mask_ratio", algorithm.reward_mask_ratio),
-            type=algorithm.reward_mask_type,
-            rescale=as_bool("algorithm.reward_mask_rescale", algorithm.reward_mask_rescale),
-            seed=_seed(config, "algorithm.reward_mask_seed"),
-        )
+        with _named("algorithm.reward_mask_{}"):
+            return cls(
+                ratio=_number("algorithm.reward_mask_ratio", algorithm.reward_mask_ratio),
+                type=algorithm.reward_mask_type,
+                rescale=as_bool("algorithm.reward_mask_rescale", algorithm.reward_mask_rescale),
+                seed=_seed(config, "algorithm.reward_mask_seed"),
+            )
 
 
-@dataclass(frozen=True)
-class RandomRewardSettings:
-    """``algorithm.random_reward*``.
+class RandomRewardSettings(Strict):
+    """``algorithm.random_reward*``."""
 
-    Raises:
-        UserError: the probability is not in [0, 1].
-    """
-
-    probability: float
+    probability: Fraction
+    """Probability that an outcome is 1."""
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.probability <= 1.0:
-            raise UserError(f"algorithm.random_reward={self.probability} is not in [0, 1]")
 
     @classmethod
     def read(cls, config: DictConfig) -> RandomRewardSettings | None:
-        """From verl's whole configuration; None: rewards are the true ones."""
+        """From verl's whole configuration; None: rewards are the true ones.
+
+        Raises:
+            UserError: the probability is not in [0, 1].
+        """
         algorithm = config.algorithm
         if algorithm.random_reward is None:
             return None
-        return cls(
-            probability=_number("algorithm.random_reward", algorithm.random_reward),
-            seed=_seed(config, "algorithm.random_reward_seed"),
-        )
+        with _named("algorithm.random_reward"):
+            return cls(
+                probability=_number("algorithm.random_reward", algorithm.random_reward),
+                seed=_seed(config, "algorithm.random_reward_seed"),
+            )
+
+
+@contextmanager
+def _named(key: str) -> Iterator[None]:
+    """Turn what the schema refuses into an error with verl's key; ``{}`` stands for the field."""
+    try:
+        yield
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = key.format(*(problem["loc"] or [""])).rstrip("_")
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["loc"]:
+            message += f", not {problem['input']!r}"
+        raise UserError(f"{where}: {message}") from None
 
 
 def _number(key: str, value: Any) -> float:
@@ -154,10 +153,9 @@ def check(config: DictConfig) -> None:
         _number("critic.constant", config.critic.constant)
         if not freeze:
             raise UserError("critic.constant needs critic.freeze=true, or the critic would learn")
-    if config.critic.value_head not in VALUE_HEADS:
+    if config.critic.value_head not in HEADS:
         raise UserError(
-            f"critic.value_head={config.critic.value_head!r}: "
-            f"choose one of {', '.join(VALUE_HEADS)}"
+            f"critic.value_head={config.critic.value_head!r}: choose one of {', '.join(HEADS)}"
         )
     may_be_untrained = untrained or config.critic.constant is not None
     if freeze and not may_be_untrained and need_critic(config):

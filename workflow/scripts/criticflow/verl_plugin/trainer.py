@@ -24,6 +24,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ from verl.workers.rollout.replica import RolloutReplicaRegistry
 from verl.workers.utils.padding import response_to_nested
 
 from criticflow.checkpoint.retention import keep_last
-from criticflow.verl_plugin import batched_rollouts, patches, settings
+from criticflow.verl_plugin import BATCHED_ROLLOUTS, batched_rollouts, patches, settings
 from criticflow.verl_plugin.critic_loading import critic_folder, own_checkpoint
 from criticflow.verl_plugin.critic_metrics import critic_metrics
 from criticflow.verl_plugin.random_reward import random_outcomes, with_random_outcomes
@@ -69,7 +70,7 @@ class CriticflowTrainer(PPOTrainerSync):
         self.keep_checkpoints = settings.keep_checkpoints(config)
         self.early_stop = EarlyStop(Path(config.trainer.default_local_dir))
         agent = config.actor_rollout_ref.rollout.agent
-        self.batched_rollouts = agent.agent_loop_manager_class == batched_rollouts.MANAGER
+        self.batched_rollouts = agent.agent_loop_manager_class == BATCHED_ROLLOUTS
         if self.batched_rollouts:
             RolloutReplicaRegistry.register("vllm", batched_rollouts.replica_class)
         super().__init__(config)
@@ -145,27 +146,24 @@ class CriticflowTrainer(PPOTrainerSync):
     # --- reward -> advantage ----------------------------------------------------------------
 
     def _compute_advantage(self, batch: Any, metrics: dict) -> Any:
+        with patches.before_advantage(partial(self._change_rewards, batch, metrics)):
+            return super()._compute_advantage(batch, metrics)
+
+    def _change_rewards(self, batch: Any, metrics: dict, data: Any, keys: list[str]) -> None:
+        """Give ``data`` the rewards that PPO is to see, and log what was done and how V fits."""
         real = np.array([not tag.get("is_padding", False) for tag in batch.tags])
-        rewards = None
-
-        def transform(data: Any, keys: list[str]) -> None:
-            nonlocal rewards
-            rewards, shown = rewards_seen(
-                data.batch, keys, real, self.global_steps, self.reward_mask, self.random_reward
-            )
-            metrics.update(shown)
-            if rewards is not None:
-                data.batch["token_level_rewards"] = rewards
-            if self.use_critic:
-                columns = ("values", "token_level_scores", "token_level_rewards", "response_mask")
-                arrays = [data.batch[name].float().numpy()[real] for name in columns]
-                metrics.update(critic_metrics(*arrays, gamma=self.config.algorithm.gamma))
-
-        with patches.before_advantage(transform):
-            batch = super()._compute_advantage(batch, metrics)
+        rewards, found = rewards_seen(
+            data.batch, keys, real, self.global_steps, self.reward_mask, self.random_reward
+        )
+        metrics.update(found)
         if rewards is not None:
-            self._publish_rewards(batch, rewards)
-        return batch
+            data.batch["token_level_rewards"] = rewards
+            if not self.config.algorithm.use_kl_in_reward:  # with it verl writes them itself
+                self._publish_rewards(batch, rewards)
+        if self.use_critic:
+            columns = ("values", "token_level_scores", "token_level_rewards", "response_mask")
+            arrays = [data.batch[name].float().numpy()[real] for name in columns]
+            metrics.update(critic_metrics(*arrays, gamma=self.config.algorithm.gamma))
 
     def _publish_rewards(self, batch: Any, rewards: Any) -> None:
         """Hand the rewards that PPO saw to verl's metrics (``critic/rewards/*``)."""

@@ -9,6 +9,8 @@ import torch
 from verl.single_controller.base.decorator import Dispatch, register
 from verl.workers.engine_workers import TrainingWorker
 
+from criticflow.checkpoint.rank_files import rank_file_name
+
 
 class CriticWorker(TrainingWorker):
     """One rank of the critic."""
@@ -40,5 +42,5 @@ class CriticWorker(TrainingWorker):
             self.engine.load_checkpoint(local_path, None, False)
         finally:
             manager.checkpoint_load_contents = contents
-        shard = f"model_world_size_{manager.world_size}_rank_{manager.rank}.pt"
+        shard = rank_file_name(manager.world_size, manager.rank)
         return sorted(torch.load(Path(local_path) / shard, weights_only=False, mmap=True))

@@ -13,7 +13,7 @@ QUIET = 0.01
 """Seconds without a new call after which those that wait are sent."""
 
 
-class Together(Generic[Item, Result]):
+class CallBatcher(Generic[Item, Result]):
     """Collects calls of one event loop until no more come, and sends them at once.
 
     Args:

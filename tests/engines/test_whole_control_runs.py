@@ -1,4 +1,4 @@
-"""Masks and control arms as whole runs: what verl logs, dumps and saves of each."""
+"""Masks and control runs as whole runs: what verl logs, dumps and saves of each."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_checkpoints_of_a_trained_critic_are_those_that_verl_documents(whole):
     assert files(critic) == {"model", "fsdp_config.json", "huggingface"}
 
 
-# --- control arms --------------------------------------------------------------------------------
+# --- control runs --------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
