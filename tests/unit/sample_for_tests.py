@@ -86,7 +86,9 @@ def main(out: Path) -> None:
     )
     actor = {"actor": "tiny", "actor_seed": None, "actor_step": None, "task": "mini"}
     lengths = (TASK.max_prompt_length, TASK.max_response_length)
-    value_truth.run(model, MODEL, test, *lengths, TRUTH, 1.0, 1.0, RESOURCES, out / "truth", actor)
+    value_truth.measure_truth(
+        model, MODEL, test, *lengths, TRUTH, 1.0, 1.0, RESOURCES, out / "truth", actor
+    )
     who = {"model_name": "tiny", "task_name": "mini"}
     for name, kind in (("base", "base"), ("same", "run")):
         evaluate.evaluate_model(

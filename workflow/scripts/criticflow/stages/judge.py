@@ -26,7 +26,7 @@ from criticflow.stages.truth_files import ACTOR, read_truth, vocabulary_hash
 from criticflow.stats import truth_table, value_rows, value_truth
 
 
-def run(
+def judge_critic(
     critic_path: Path | str,
     model: config.Model,
     truths: Sequence[Path],
