@@ -42,13 +42,13 @@ rule report_parts:
     log:
         "logs/report_parts.log",
     benchmark:
-        "benchmarks/report_parts.tsv"
+        "results/benchmarks/report_parts.tsv"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
     params:
-        code=code("report_parts.py"),
+        code=code("report_parts.py", data="report/*.jinja"),
     message:
         "Make tables and learning curves"
     script:
@@ -65,7 +65,7 @@ rule render_report:
     log:
         "logs/render_report.log",
     benchmark:
-        "benchmarks/render_report.tsv"
+        "results/benchmarks/render_report.tsv"
     threads: 1
     resources:
         mem_mb=2000,
