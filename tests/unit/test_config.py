@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from snakemake.utils import update_config
 
 from criticflow.config import Config, load_config, read_config
+from criticflow.config.grid import Grid
 from criticflow.config.load import merge
 from criticflow.errors import UserError
 from criticflow.planning.tokenizers import check_critics_tokenizers
@@ -64,7 +65,7 @@ def test_every_key_is_explained():
     explained = set(re.findall(r"[\w.]+", " ".join(re.findall(r"`([^`\n]+)`", text))))
     explained |= {part for name in explained for part in name.split(".")}
     explained |= set(re.findall(r"^## (\w+)", text, re.MULTILINE))
-    assert set(fields(Config)) - explained == set()
+    assert {*fields(Config), *fields(Grid)} - explained == set()
 
 
 def test_every_key_of_the_default_has_a_comment_of_its_own_or_its_sections():
