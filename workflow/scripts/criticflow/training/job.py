@@ -182,7 +182,7 @@ def _train(
     """Run verl under its watchdog; its exit code."""
     attempt = next_attempt(checkpoint_dir / "metrics")
     report = Progress(attempt, steps, progress)
-    watchdog = Watchdog(report.newest, 60 * resources.stall_minutes)
+    watchdog = Watchdog(report.newest, 60 * resources.stall_minutes, lambda: report.done)
     stop = checkpoint_dir / STOP
     stop.unlink(missing_ok=True)
 
