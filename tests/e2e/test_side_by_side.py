@@ -35,13 +35,18 @@ def weights(study: Study, seed: int) -> dict[str, list[torch.Tensor]]:
 
 def test_three_studies_at_once_end_as_each_does_alone(tmp_path_factory):
     """With a base model in common, and a seed, a directory and a Ray each."""
-    first = Study(tmp_path_factory.mktemp("base"), ONE_RANK)
-    first.finish("results/probe/tiny/countdown-mini/summary.json", 3 * START)
+
+    def folder(name: str) -> Path:
+        # Equally deep: Snakemake knows the package's files by their paths from there.
+        return tmp_path_factory.mktemp(name) / "study"
+
+    base = folder("base")
+    base.mkdir()
+    Study(base, ONE_RANK).finish("results/probe/tiny/countdown-mini/summary.json", 3 * START)
 
     def copy(seed: int, name: str) -> Study:
-        folder: Path = tmp_path_factory.mktemp(name) / "study"
-        shutil.copytree(first.workdir, folder)
-        return Study(folder, ONE_RANK | {"seeds": [seed]})
+        path = shutil.copytree(base, folder(name))
+        return Study(path, ONE_RANK | {"seeds": [seed]})
 
     def target(seed: int) -> str:
         return f"results/runs/cold/seed{seed}/metrics.parquet"

@@ -15,7 +15,7 @@ from criticflow.commands import evaluate as by_hand
 from criticflow.errors import UserError
 from criticflow.files import write_json
 from criticflow.models.sampling import Engine
-from criticflow.stages import base_model, evaluate, probe
+from criticflow.stages import base_model, evaluate, probe, value_truth
 from criticflow.stages.data import prepare
 from criticflow.stages.samples import read_problems
 
@@ -31,6 +31,7 @@ MODEL = config.Model(path="model")
 RESOURCES = config.Resources()
 PROBE = config.Probe(n=4, prompts=32)
 EVALUATE = config.Evaluate(n=4, resamples=200)
+TRUTH = config.Truth(problems=48, positions=[0.0, 0.5, 1.0], continuations=16)
 
 
 def main(out: Path) -> None:
@@ -53,6 +54,16 @@ def main(out: Path) -> None:
             "greedy": engine.generate(prompts, 1, 0.0, 24, 0),
             "short": engine.generate(prompts[:8], 1, 1.0, 2, 0),
         }
+        states = [
+            [*row.prompt_tokens, *row.tokens[:4]] for row in sample["greedy"].head(12).itertuples()
+        ]
+        most = [20 - index for index in range(len(states))]
+        onward = engine.continue_from(states, 8, 1.0, most, 0)
+        turned = engine.continue_from(states[::-1], 8, 1.0, most[::-1], 0)
+        write_json(
+            out / "continued.json",
+            {"states": states, "most": most, "onward": onward, "turned": turned[::-1]},
+        )
         try:
             engine.generate(prompts, 1, 1.0, 60, 0)
         except UserError as error:
@@ -74,7 +85,11 @@ def main(out: Path) -> None:
     probe.probe_signal(
         model, MODEL, out / "data/train.parquet", TASK, PROBE, RESOURCES, out / "probe"
     )
+    actor = {"actor": "tiny", "actor_seed": None, "actor_step": None, "task": "mini"}
     lengths = (TASK.max_prompt_length, TASK.max_response_length)
+    value_truth.measure_truth(
+        model, MODEL, test, *lengths, TRUTH, 1.0, 1.0, RESOURCES, out / "truth", actor
+    )
     job = evaluate.Evaluation(model, MODEL, test, *lengths, EVALUATE, RESOURCES)
     for name, kind in (("base", "base"), ("same", "run")):
         subject = evaluate.Subject(name, kind, None, "tiny", "mini")

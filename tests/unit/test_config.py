@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +17,10 @@ from pydantic import BaseModel
 from snakemake.utils import update_config
 
 from criticflow.config import Config, load_config, read_config
+from criticflow.config.grid import Grid
 from criticflow.config.load import merge
 from criticflow.errors import UserError
+from criticflow.planning.tokenizers import check_critics_tokenizers
 
 CONFIGS = Path(__file__).parents[2] / "config"
 DEFAULT = CONFIGS / "config.yaml"
@@ -62,7 +65,7 @@ def test_every_key_is_explained():
     explained = set(re.findall(r"[\w.]+", " ".join(re.findall(r"`([^`\n]+)`", text))))
     explained |= {part for name in explained for part in name.split(".")}
     explained |= set(re.findall(r"^## (\w+)", text, re.MULTILINE))
-    assert set(fields(Config)) - explained == set()
+    assert {*fields(Config), *fields(Grid)} - explained == set()
 
 
 def test_every_key_of_the_default_has_a_comment_of_its_own_or_its_sections():
@@ -202,3 +205,23 @@ def test_runs_inherit_as_snakemake_merges_files(base, over):
     expected = copy.deepcopy(base)
     update_config(expected, copy.deepcopy(over))
     assert merge(base, over) == expected
+
+
+def test_directories_whose_tokenizers_differ_share_no_critic(tmp_path):
+    for name, tokens in (("one", "ab"), ("same", "ab"), ("other", "ba")):
+        vocabulary = {token: number for number, token in enumerate(tokens)}
+        tokenizer = {"model": {"vocab": vocabulary}, "added_tokens": []}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tokenizer.json").write_text(json.dumps(tokenizer))
+    models = {name: {"path": str(tmp_path / name)} for name in ("one", "same", "other")}
+    models |= {"tiny": None, "hub": {"path": "owner/name"}}
+
+    def check(warm: str) -> None:
+        runs = {"cold": {"model": "one"}, "warm-frozen-m50": {"model": warm}}
+        config = load_config(raw(models=models, runs=runs))
+        check_critics_tokenizers(config)
+
+    check("same")
+    check("hub")  # nothing is known of it here
+    with pytest.raises(UserError, match=r"warm-frozen-m50\.critic\.from: .*tokenizers differ"):
+        check("other")

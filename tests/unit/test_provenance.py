@@ -19,8 +19,7 @@ from criticflow.checkpoint.retention import TRACKER
 from criticflow.commands import accept
 from criticflow.config import load_config
 from criticflow.errors import UserError
-from criticflow.planning.sources import link_sources, training_files, training_sources
-from criticflow.training import identity, job, provenance
+from criticflow.training import job, provenance
 from criticflow.verl_plugin.stopping import STOP
 
 STEPS = 4
@@ -309,11 +308,3 @@ def test_a_run_that_does_not_exist_is_an_error_in_one_line(tmp_path):
     assert done.returncode == 2
     assert "results/checkpoints/cold holds no training" in done.stderr
     assert len(done.stderr.splitlines()) == 1
-
-
-def test_accept_reads_the_same_files_as_the_training_rule(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    link_sources()
-    watched = identity.code(map(Path, training_sources("countdown")))
-    assert identity.code(training_files("countdown")) == watched
-    assert "verl_plugin/reward_mask.py" in watched

@@ -10,7 +10,8 @@ import pytest
 import yaml
 from snake import PROJECT, finish, planned, snakemake
 
-from criticflow.planning.sources import sources
+from criticflow.config.merging import merge
+from criticflow.planning.sources import source_files
 
 EVERYTHING = Counter(
     prepare_data=1,
@@ -23,12 +24,23 @@ EVERYTHING = Counter(
     evaluate_run=2,
     evaluate_critic=2,
     summarise=1,
+    truth_of_base=1,
+    truth_of_run=2,
+    judge_critic=2,
+    critics_table=1,
     report_parts=1,
     render_report=1,
 )
+TRUTHS = {"truth_of_base", "truth_of_run", "judge_critic", "critics_table"}
+# What one run's own part of the critics' table is made of.
+JUDGED = Counter(truth_of_run=1, judge_critic=1, critics_table=1)
 TABLES = Counter(summarise=1, report_parts=1, render_report=1)
 EVALUATIONS = {"evaluate_base", "evaluate_run", "evaluate_critic", *TABLES}
-WARM = Counter(train_run_warm=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1) + TABLES
+WARM = (
+    Counter(train_run_warm=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1)
+    + JUDGED
+    + TABLES
+)
 
 
 def test_everything_is_planned_once(tmp_path):
@@ -62,6 +74,90 @@ def test_a_run_per_seed_and_critics_only_where_there_are_any(tmp_path):
     assert jobs["train_run_warm"] == 3
     assert jobs["convert_checkpoint"] == 3 * (2 + 2 + 1)
     assert jobs["evaluate_critic"] == 3 * (1 + 1)
+
+
+GRID = {
+    "runs": {"warm-frozen-m50": None},
+    "contrasts": [],
+    "grid": {
+        "study": {
+            "like": "cold",
+            "factors": {
+                "critic": {
+                    "constant": {"critic": {"constant": 0.0, "freeze": True}},
+                    "warm-frozen": {"critic": {"from": "cold", "freeze": True}},
+                },
+                "mask": {"m0": {}, "m0.5": {"reward_mask": {"ratio": 0.5}}},
+            },
+        }
+    },
+}
+ARM = Counter(
+    convert_checkpoint=2, evaluate_run=1, evaluate_critic=1, truth_of_run=1, judge_critic=1
+)
+ALL_TABLES = TABLES + Counter(critics_table=1)
+
+
+def test_a_grid_is_planned_arm_by_arm_and_shares_what_is_shared(tmp_path):
+    jobs = planned(tmp_path, overlay=GRID)
+    shared = ("prepare_data", "build_base_model", "probe_signal", "evaluate_base", "truth_of_base")
+    arms = Counter({rule: 5 * count for rule, count in ARM.items()})
+    # Cold, and a constant at each mask; the warm ones at each mask.
+    trainings = Counter(train_run=3, train_run_warm=2)
+    assert jobs == Counter(dict.fromkeys(shared, 1)) + trainings + arms + ALL_TABLES
+
+
+@pytest.fixture(scope="module")
+def finished_grid(tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("grid")
+    finish(workdir, overlay=GRID)
+    return workdir
+
+
+@pytest.mark.parametrize(
+    ("overlay", "jobs"),
+    [
+        ({}, Counter()),
+        (
+            {"grid": {"study": {"factors": {"mask": {"m0.9": {"reward_mask": {"ratio": 0.9}}}}}}},
+            Counter(train_run=1, train_run_warm=1) + ARM + ARM,
+        ),
+        (
+            {"grid": {"study": {"exclude": [{"critic": "constant", "mask": "m0"}]}}},
+            Counter(),
+        ),
+        (
+            {"seeds": [0, 1]},
+            Counter(train_run=3, train_run_warm=2)
+            + Counter({rule: 5 * count for rule, count in ARM.items()}),
+        ),
+        (
+            {
+                "grid": {
+                    "study": {
+                        "override": [
+                            {"where": {"critic": "constant"}, "settings": {"seeds": [0, 1]}}
+                        ]
+                    }
+                }
+            },
+            Counter(train_run=2) + ARM + ARM,
+        ),
+        (
+            {
+                "contrasts": [
+                    {"name": "worth", "a": "warm-frozen/m0.5", "b": "constant/m0.5"},
+                ]
+            },
+            Counter(),
+        ),
+    ],
+    ids=["nothing", "an arm", "an arm less", "a seed", "a seed of some arms", "a contrast"],
+)
+def test_a_further_arm_or_seed_plans_just_that(finished_grid, overlay, jobs):
+    changed = planned(finished_grid, overlay=merge(GRID, overlay))
+    same = overlay.keys() <= {"contrasts"}
+    assert changed == (jobs if same else jobs + ALL_TABLES)
 
 
 def test_a_named_model_is_not_built(tmp_path):
@@ -100,11 +196,15 @@ def test_what_is_finished_is_not_run_again(finished):
         ({"runs": {"warm-frozen-m50": {"reward_mask": {"ratio": 0.3}}}}, WARM),
         (
             {"runs": {"cold": {"train": {"steps": 41}}}},
-            WARM + Counter(train_run=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1),
+            WARM
+            + Counter(train_run=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1)
+            + Counter(truth_of_run=1, judge_critic=1),
         ),
         (
             {"runs": {"plain": {"like": "cold", "train": {"lam": 0.95}}}},
-            Counter(train_run=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1) + TABLES,
+            Counter(train_run=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1)
+            + JUDGED
+            + TABLES,
         ),
         ({"probe": {"n": 4}}, Counter(probe_signal=1, report_parts=1, render_report=1)),
         (
@@ -123,7 +223,7 @@ def test_what_is_finished_is_not_run_again(finished):
         ({"train": {"verl": {"critic.fsdp.optimizer_offload": True}}}, Counter()),
         (
             {"train": {"verl": {"actor_rollout_ref.actor.clip_ratio": 0.1}}},
-            WARM + Counter(train_run=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1),
+            WARM + Counter(train_run=1) + ARM,
         ),
     ],
     ids=[
@@ -164,7 +264,7 @@ def copied(tmp_path_factory) -> tuple[Path, Path]:
     [
         ("report/curves.py", {"report_parts", "render_report"}),
         ("stats/calibration.py", {"evaluate_critic", "report_parts", "render_report"}),
-        ("models/sampling.py", EVALUATIONS | {"probe_signal"}),
+        ("models/sampling.py", EVALUATIONS | TRUTHS | {"probe_signal"}),
         ("stages/evaluate.py", EVALUATIONS),
         ("stages/base_model.py", set(EVERYTHING) - {"prepare_data"}),
         ("verl_plugin/trainer.py", set(WARM) | {"train_run"}),
@@ -175,15 +275,25 @@ def test_an_edited_module_reruns_the_rules_that_use_it(copied, module, jobs):
     project, workdir = copied
     file = project / "workflow" / "scripts" / "criticflow" / module
     before = file.read_text(encoding="utf-8")
-    file.write_text(before + "\n# edited\n", encoding="utf-8")
+    file.write_text(before + "\nEDITED = True\n", encoding="utf-8")
     changed = planned(workdir, project=project)
     file.write_text(before, encoding="utf-8")
     assert set(changed) == jobs
 
 
+def test_a_comment_or_a_docstring_reruns_nothing(copied):
+    project, workdir = copied
+    file = project / "workflow" / "scripts" / "criticflow" / "models" / "sampling.py"
+    before = file.read_text(encoding="utf-8")
+    file.write_text(before.replace('"""', '"""Edited. ', 1) + "\n# edited\n", encoding="utf-8")
+    changed = planned(workdir, project=project)
+    file.write_text(before, encoding="utf-8")
+    assert changed == Counter()
+
+
 def test_the_summary_depends_on_no_engine_and_no_task():
     """Editing the sampler must not by itself remake the summary: it reads finished evaluations."""
-    modules = {path.rpartition("criticflow/")[2] for path in sources("summarise.py")}
+    modules = {str(path).rpartition("criticflow/")[2] for path in source_files("summarise.py")}
     assert {"stages/compare.py", "stats/compare.py", "stats/outcomes.py"} <= modules
     assert not {path for path in modules if path.startswith(("models/", "tasks/", "checkpoint/"))}
     assert "stages/evaluate.py" not in modules

@@ -249,7 +249,8 @@ def test_a_lock_that_cannot_be_read_is_an_error_that_names_the_file(run):
 
 def test_a_second_training_job_leaves_the_trainers_log_as_it_is(tmp_path):
     """Snakemake deletes the log of the rule; the trainer's lies beside its checkpoints."""
-    inputs = [f"data/countdown-mini/{split}.parquet" for split in ("train", "val")]
+    data = ["train.parquet", "val.parquet", "manifest.json"]
+    inputs = [f"data/countdown-mini/{name}" for name in data]
     for name in [*inputs, "probe/tiny/countdown-mini/summary.json", "models/tiny/config.json"]:
         (tmp_path / "results" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "results" / name).touch()

@@ -23,7 +23,9 @@ from types import SimpleNamespace
 from criticflow.planning.workdir import claim_workdir
 
 claim_workdir()
-CONFIG = SimpleNamespace(runs=["r"], seeds=[0], resources=SimpleNamespace(device="cpu", gpu=0))
+CONFIG = SimpleNamespace(
+    runs=["r"], run_seeds=lambda: [("r", 0)], resources=SimpleNamespace(device="cpu", gpu=0)
+)
 
 include: "{RULES}/messages.smk"
 

@@ -3,7 +3,8 @@
 import os
 import re
 
-from criticflow.planning.sources import VLLM_PLUGIN, package_data, sources, training_sources
+from criticflow.planning.code import code, training_code
+from criticflow.planning.sources import VLLM_PLUGIN
 from criticflow.training.deciding import deciding
 
 # An engine (vLLM, Ray) on the CPU claims every core, so that no two share a machine's memory;
@@ -85,7 +86,6 @@ def train_inputs(wildcards):
         "data": [f"{data_dir(wildcards.run)}/{split}.parquet" for split in ("train", "val")],
         "manifest": f"results/data/{run.task}/manifest.json",
         "probe": probe_gate(run),
-        "sources": training_sources(CONFIG.tasks[run.task].kind),
     }
 
 
@@ -111,8 +111,9 @@ def run_identity(run, seed):
 
 def used_tasks():
     """Tasks that a run or a built model needs; others are configured but cost nothing."""
-    builds = [CONFIG.models[run.model].build for run in CONFIG.runs.values()]
-    tasks = {run.task for run in CONFIG.runs.values()}
+    users = [*CONFIG.runs.values(), *CONFIG.critics.values()]
+    builds = [CONFIG.models[user.model].build for user in users]
+    tasks = {user.task for user in users}
     return sorted(tasks | {build.task for build in builds if build})
 
 
@@ -133,23 +134,23 @@ def probe_plots():
     return [f"results/probe/{model}/{task}/probe.png" for model, task in base_pairs()]
 
 
+def per_training(folder, file):
+    """One file of every training of the study: each run with each of its seeds."""
+    return [f"{folder}/{run}/seed{seed}/{file}" for run, seed in CONFIG.run_seeds()]
+
+
 def trained_runs():
-    return expand(
-        "results/runs/{run}/seed{seed}/metrics.parquet", run=CONFIG.runs, seed=CONFIG.seeds
-    )
+    return per_training("results/runs", "metrics.parquet")
 
 
 def provenance_files():
-    return expand(
-        "results/runs/{run}/seed{seed}/provenance.json", run=CONFIG.runs, seed=CONFIG.seeds
-    )
+    return per_training("results/runs", "provenance.json")
 
 
 def converted_models():
     return [
         f"results/runs/{run}/seed{seed}/{kind}"
-        for run in CONFIG.runs
-        for seed in CONFIG.seeds
+        for run, seed in CONFIG.run_seeds()
         for kind in kinds(run)
     ]
 
@@ -159,18 +160,16 @@ def base_evaluations():
 
 
 def run_evaluations():
-    return expand(
-        "results/eval/runs/{run}/seed{seed}/summary.json", run=CONFIG.runs, seed=CONFIG.seeds
-    )
+    return per_training("results/eval/runs", "summary.json")
 
 
 def critic_evaluations(file):
     """One file of every critic's evaluation; a run without a critic has none."""
-    return expand(
-        f"results/eval/critics/{{run}}/seed{{seed}}/{file}",
-        run=list(filter(has_critic, CONFIG.runs)),
-        seed=CONFIG.seeds,
-    )
+    return [
+        f"results/eval/critics/{run}/seed{seed}/{file}"
+        for run, seed in CONFIG.run_seeds()
+        if has_critic(run)
+    ]
 
 
 def captions():

@@ -5,7 +5,6 @@ rule convert_checkpoint:
     input:
         # The shards are no declared files; the run's metrics stand for them.
         metrics="results/runs/{run}/seed{seed}/metrics.parquet",
-        sources=sources("convert_checkpoint.py"),
     output:
         model=directory("results/runs/{run}/seed{seed}/{kind}"),
     log:
@@ -19,6 +18,7 @@ rule convert_checkpoint:
         mem_mb=4000,
         runtime=60,
     params:
+        code=code("convert_checkpoint.py"),
         checkpoints="results/checkpoints/{run}/seed{seed}",
         # A function of the output as well: so Snakemake converts nothing again when it changes.
         freed=lambda wildcards, output: CONFIG.resources.free_converted,

@@ -5,7 +5,6 @@ rule evaluate_base:
     input:
         model=lambda wildcards: built_model(wildcards.model),
         test="results/data/{task}/test.parquet",
-        sources=lambda wildcards: sources("evaluate_model.py", task_module(wildcards), *VLLM_PLUGIN),
     output:
         summary="results/eval/base/{model}/{task}/summary.json",
         samples="results/eval/base/{model}/{task}/samples.parquet",
@@ -19,6 +18,7 @@ rule evaluate_base:
         mem_mb=8000,
         runtime=120,
     params:
+        code=lambda wildcards: code("evaluate_model.py", task_module(wildcards), *VLLM_PLUGIN),
         model_path=lambda wildcards: model_path(wildcards.model),
         model=lambda wildcards: settings(CONFIG.models[wildcards.model]),
         task=lambda wildcards: settings(CONFIG.tasks[wildcards.task]),
@@ -36,9 +36,6 @@ use rule evaluate_base as evaluate_run with:
     input:
         model="results/runs/{run}/seed{seed}/actor",
         test=lambda wildcards: f"results/data/{CONFIG.runs[wildcards.run].task}/test.parquet",
-        sources=lambda wildcards: sources(
-            "evaluate_model.py", task_module(CONFIG.runs[wildcards.run]), *VLLM_PLUGIN
-        ),
     output:
         summary="results/eval/runs/{run}/seed{seed}/summary.json",
         samples="results/eval/runs/{run}/seed{seed}/samples.parquet",
@@ -47,6 +44,9 @@ use rule evaluate_base as evaluate_run with:
     benchmark:
         "results/benchmarks/evaluate_run/{run}/seed{seed}.tsv"
     params:
+        code=lambda wildcards: code(
+            "evaluate_model.py", task_module(CONFIG.runs[wildcards.run]), *VLLM_PLUGIN
+        ),
         model_path=lambda wildcards, input: input.model,
         model=lambda wildcards: settings(CONFIG.models[CONFIG.runs[wildcards.run].model]),
         task=lambda wildcards: settings(CONFIG.tasks[CONFIG.runs[wildcards.run].task]),
@@ -59,7 +59,6 @@ rule evaluate_critic:
     input:
         critic="results/runs/{run}/seed{seed}/critic",
         samples="results/eval/runs/{run}/seed{seed}/samples.parquet",
-        sources=sources("evaluate_critic.py"),
     output:
         summary="results/eval/critics/{run}/seed{seed}/summary.json",
         plot=report(
@@ -78,6 +77,7 @@ rule evaluate_critic:
         mem_mb=4000,
         runtime=60,
     params:
+        code=code("evaluate_critic.py"),
         model=lambda wildcards: settings(CONFIG.models[CONFIG.runs[wildcards.run].model]),
         gamma=lambda wildcards: CONFIG.runs[wildcards.run].train.gamma,
         evaluate=settings(CONFIG.evaluate),
@@ -93,7 +93,6 @@ rule summarise:
     input:
         base=base_evaluations(),
         runs=run_evaluations(),
-        sources=sources("summarise.py"),
     output:
         summary="results/summary.json",
         table="results/summary.md",
@@ -106,6 +105,7 @@ rule summarise:
         mem_mb=2000,
         runtime=30,
     params:
+        code=code("summarise.py"),
         evaluate=settings(CONFIG.evaluate),
     message:
         "Compare all models with their base"

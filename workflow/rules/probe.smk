@@ -5,7 +5,6 @@ rule probe_signal:
     input:
         model=lambda wildcards: built_model(wildcards.model),
         train="results/data/{task}/train.parquet",
-        sources=lambda wildcards: sources("probe_signal.py", task_module(wildcards), *VLLM_PLUGIN),
     output:
         FILTERED,
         summary="results/probe/{model}/{task}/summary.json",
@@ -26,6 +25,7 @@ rule probe_signal:
         mem_mb=8000,
         runtime=120,
     params:
+        code=lambda wildcards: code("probe_signal.py", task_module(wildcards), *VLLM_PLUGIN),
         model_path=lambda wildcards: model_path(wildcards.model),
         model=lambda wildcards: settings(CONFIG.models[wildcards.model]),
         task=lambda wildcards: settings(CONFIG.tasks[wildcards.task]),

@@ -8,8 +8,6 @@ rule report_parts:
         critics=critic_evaluations("summary.json"),
         probes=probe_summaries(),
         provenance=provenance_files(),
-        sources=sources("report_parts.py"),
-        templates=package_data("report", "*.jinja"),
     output:
         results=report(
             "results/report/results.html",
@@ -49,6 +47,8 @@ rule report_parts:
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        code=code("report_parts.py", data="report/*.jinja"),
     message:
         "Make tables and learning curves"
     script:
@@ -59,7 +59,6 @@ rule render_report:
     input:
         parts=rules.report_parts.output,
         plots=[*probe_plots(), *critic_evaluations("critic.png")],
-        sources=sources("render_report.py"),
         captions=captions(),
     output:
         report="results/report.html",
@@ -72,6 +71,7 @@ rule render_report:
         mem_mb=2000,
         runtime=30,
     params:
+        code=code("render_report.py"),
         snakefile=os.path.relpath(workflow.main_snakefile),
     message:
         "Render results/report.html"

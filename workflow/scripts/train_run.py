@@ -7,11 +7,13 @@ from criticflow.runtime.stage import run_stage
 
 
 def main(snakemake) -> None:
+    from criticflow.planning.sources import training_files
     from criticflow.training.job import train_run
 
+    config, run = load_config(snakemake.config), snakemake.wildcards.run
     train_run(
-        load_config(snakemake.config),
-        run=snakemake.wildcards.run,
+        config,
+        run=run,
         seed=int(snakemake.wildcards.seed),
         model_dir=snakemake.params.model_path,
         critic_dir=snakemake.input.get("critic"),
@@ -19,7 +21,7 @@ def main(snakemake) -> None:
         run_dir=Path(snakemake.output.metrics).parent,
         checkpoint_dir=Path(snakemake.params.checkpoints),
         manifest=Path(snakemake.input.manifest),
-        sources=map(Path, snakemake.input.sources),
+        sources=training_files(config.tasks[config.runs[run].task].kind),
     )
 
 

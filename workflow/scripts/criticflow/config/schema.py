@@ -9,16 +9,14 @@ from __future__ import annotations
 import importlib.util
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from criticflow.config.contrasts import Contrast, check_contrasts
+from criticflow.config.names import Name, RunName, Strict
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 def _exactly_one(section: Strict, *keys: str) -> None:
@@ -191,6 +189,68 @@ class Evaluate(Strict):
         return self
 
 
+class Truth(Strict):
+    """The truth about values: Monte-Carlo estimates from states of held-out responses."""
+
+    actors: Literal["all"] | list[Name] = Field(
+        "all", description="base models and runs to measure, by name; all; or [] for none"
+    )
+    across: bool = Field(
+        False, description="compare every critic with every actor, not with its own alone"
+    )
+    problems: Positive = Field(64, description="problems of the test split, its first ones")
+    positions: list[Fraction] = Field(
+        [0.0, 0.2, 0.4, 0.6, 0.8, 1.0],
+        min_length=1,
+        description="states of a response, as shares of its way from the prompt to its last token",
+    )
+    continuations: Annotated[int, Field(ge=2)] = Field(32, description="samples from each state")
+    lines_above: Positive | None = Field(
+        256, description="a response of more tokens has its states at line ends; null: none has"
+    )
+    temperature: float = Field(
+        1.0, gt=0, description="of a base model; a run's actor has that of its own rollouts"
+    )
+    seed: int = Field(0, description="of responses and continuations")
+
+    @field_validator("positions")
+    @classmethod
+    def _rising(cls, positions: list[float]) -> list[float]:
+        if positions != sorted(set(positions)):
+            raise ValueError(f"positions {positions} are not rising")
+        return positions
+
+
+class PretrainedCritic(Strict):
+    """A critic fitted offline to the returns of sampled responses to training problems."""
+
+    model: Name = Field(description="base model that the critic starts from")
+    task: Name = Field(description="task whose training problems are sampled")
+    actor: Name | None = Field(
+        None, description="run whose actor is sampled, same seed; null: the base model itself"
+    )
+    samples: Positive = Field(8, description="responses per problem")
+    problems: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="at most this many training problems; null: all"
+    )
+    held_out: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1, description="share of these problems that judges the fit and is not learned from"
+    )
+    temperature: float = Field(1.0, gt=0, description="of the samples")
+    gamma: Fraction = Field(1.0, description="discount of the returns")
+    passes: Positive = Field(4, description="passes over the samples")
+    batch_size: Positive = Field(256, description="responses per optimizer step")
+    micro_batch_size: Positive = Field(64, description="responses per rank and forward pass")
+    learning_rate: float = Field(1e-3, gt=0, description="peak of a cosine schedule")
+    warmup: Fraction = Field(0.05, description="share of the steps in which the rate rises")
+    weight_decay: float = Field(0.01, ge=0, description="of AdamW")
+    checks: Positive = Field(2, description="looks at the held-out error in each pass, each saved")
+    patience: Positive = Field(4, description="looks without a better one that end the fit")
+    value_head: Literal["linear", "mlp"] = Field("linear", description="the critic's head")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the fit")
+    strategy: Literal["fsdp", "fsdp2"] = Field("fsdp2", description="fsdp2, or fsdp (needs a GPU)")
+
+
 class RewardMask(Strict):
     """Which trajectories lose their reward (see ``criticflow.verl_plugin.reward_mask``)."""
 
@@ -210,8 +270,19 @@ class RewardMask(Strict):
 class Critic(Strict):
     """Where the critic comes from, and whether it learns."""
 
-    from_run: Name | None = Field(
-        None, alias="from", description="take the trained critic of this run (same seed)"
+    from_run: RunName | None = Field(
+        None,
+        alias="from",
+        description="take the trained critic of this run, or this pretrained one, of the same seed",
+    )
+    pretrained: Name | None = Field(
+        None, description="the same for a pretrained critic; `from` with its name ends up here"
+    )
+    from_step: Positive | None = Field(
+        None, description="of `from: {run, step, seed}`: not the run's last step but this one"
+    )
+    from_seed: int | None = Field(
+        None, description="of `from: {run, step, seed}`: not the same seed but this one"
     )
     path: str | None = Field(None, description="or a directory or hub name; null: the base model")
     revision: str | None = Field(None, description="branch, tag or commit of a hub name")
@@ -222,6 +293,29 @@ class Critic(Strict):
     allow_untrained: bool = Field(False, description="permit freezing a critic never trained")
     constant: float | None = Field(None, description="the value of every state; needs freeze")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _origin_in_parts(cls, raw: Any) -> Any:
+        """``from: {run: cold, step: 20, seed: 1}`` is its three parts."""
+        if not isinstance(raw, dict) or not isinstance(raw.get("from"), dict):
+            return raw
+        origin = dict(raw["from"])
+        parts = {"from": origin.pop("run", None)}
+        for key in ("step", "seed"):
+            if (value := origin.pop(key, None)) is not None:
+                parts[f"from_{key}"] = value
+        if origin or parts["from"] is None:
+            raise ValueError("from: give the name of a run, or {run: NAME, step: N, seed: N}")
+        return {**raw, **parts}
+
+    @model_validator(mode="after")
+    def _parts_have_an_origin(self) -> Critic:
+        if self.from_step is not None and self.from_run is None:
+            raise ValueError("from_step needs from, a run: a pretrained critic has one step")
+        if self.from_seed is not None and self.from_run is None and self.pretrained is None:
+            raise ValueError("from_seed needs from")
+        return self
+
     @model_validator(mode="after")
     def _constant_is_frozen(self) -> Critic:
         if self.constant is not None and not self.freeze:
@@ -230,7 +324,7 @@ class Critic(Strict):
 
     @model_validator(mode="after")
     def _frozen_is_trained(self) -> Critic:
-        trained = self.from_run or self.path or self.constant is not None
+        trained = self.from_run or self.pretrained or self.path or self.constant is not None
         if self.freeze and not (trained or self.allow_untrained):
             raise ValueError(
                 "freeze: true would keep a fresh value head as it is: give the trained critic "
@@ -284,6 +378,13 @@ class Run(Strict):
         None, description="probability of random outcomes in place of the scores"
     )
     train: Train = Field(Train(), description="how it is trained")
+    # Neither has a part in what one training does: no copy of the settings holds them.
+    seeds: list[int] | None = Field(
+        None, min_length=1, exclude=True, description="seeds of this run; null: those of the study"
+    )
+    factors: dict[Name, Name] = Field(
+        {}, exclude=True, description="levels of the grid's factors that made this run"
+    )
 
 
 class Resources(Strict):
@@ -319,11 +420,58 @@ class Config(Strict):
 
     models: dict[Name, Model] = Field(description="base models, by name")
     tasks: dict[Name, Task] = Field(description="tasks, by name")
-    runs: dict[Name, Run] = Field(description="what is trained, once per seed, by name")
-    seeds: list[int] = Field([0], min_length=1, description="every run is trained with each")
+    runs: dict[RunName, Run] = Field(description="what is trained, once per seed, by name")
+    critics: dict[Name, PretrainedCritic] = Field(
+        {}, description="critics that are pretrained offline, by name"
+    )
+    seeds: list[int] = Field([0], min_length=1, description="seeds of every run without its own")
+    contrasts: list[Contrast] = Field([], description="which arms are compared; the primary first")
+    smallest_effect: float | None = Field(
+        None,
+        gt=0,
+        description="smallest difference of interest, in units of the contrasts' metric; fixed "
+        "before the study is run",
+    )
     probe: Probe = Field(Probe(), description="the signal probe, before training")
     evaluate: Evaluate = Field(Evaluate(), description="evaluation on the test split")
+    truth: Truth = Field(Truth(), description="the true values of states")
     resources: Resources = Field(Resources(), description="what a training job may use")
+
+    def seeds_of(self, run: str) -> list[int]:
+        """Seeds that ``run`` is trained with."""
+        return self.runs[run].seeds or self.seeds
+
+    def run_seeds(self) -> list[tuple[str, int]]:
+        """Every training of the study: each run with each of its seeds."""
+        return [(run, seed) for run in self.runs for seed in self.seeds_of(run)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pretrained_critics_by_name(cls, raw: Any) -> Any:
+        """``critic.from: NAME`` means the pretrained critic of that name, if there is one."""
+        critics, runs = (raw.get(key) if isinstance(raw, dict) else None for key in _SECTIONS)
+        if not isinstance(critics, dict) or not isinstance(runs, dict):
+            return raw
+        return {**raw, "runs": {name: _named_critic(run, critics) for name, run in runs.items()}}
+
+    @model_validator(mode="after")
+    def _critics_can_be_pretrained(self) -> Config:
+        for name, critic in self.critics.items():
+            where = f"critics.{name}"
+            if name in self.runs:
+                raise ValueError(f"{where}: there is a run of this name: critic.from must be clear")
+            _known(critic.model, self.models, f"{where}.model", "model")
+            _known(critic.task, self.tasks, f"{where}.task", "task")
+            if critic.actor is not None:
+                _known(critic.actor, self.runs, f"{where}.actor", "run")
+            share = self.resources.ranks * critic.micro_batch_size
+            if critic.batch_size % share:
+                raise ValueError(
+                    f"{where}: batch_size {critic.batch_size} is not divisible by "
+                    f"{self.resources.ranks} ranks x micro_batch_size {critic.micro_batch_size} "
+                    f"= {share}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _names_exist(self) -> Config:
@@ -335,26 +483,76 @@ class Config(Strict):
             _known(run.task, self.tasks, f"runs.{name}.task", "task")
             if run.critic.from_run:
                 _known(run.critic.from_run, self.runs, f"runs.{name}.critic.from", "run")
+            if run.critic.pretrained:
+                where = f"runs.{name}.critic.pretrained"
+                _known(run.critic.pretrained, self.critics, where, "pretrained critic")
+        if self.truth.actors != "all":
+            for name in self.truth.actors:
+                _known(name, {**self.models, **self.runs}, "truth.actors", "model or run")
         return self
 
     @model_validator(mode="after")
     def _critics_have_an_origin(self) -> Config:
         for name, run in self.runs.items():
-            if run.critic.from_run and run.critic.path:
+            critic = run.critic
+            if sum(map(bool, (critic.from_run, critic.pretrained, critic.path))) > 1:
                 raise ValueError(f"runs.{name}.critic: give 'from' or 'path', not both")
-            if run.algorithm == "grpo" and (run.critic.from_run or run.critic.freeze):
+            if run.algorithm == "grpo" and (critic.from_run or critic.pretrained or critic.freeze):
                 raise ValueError(f"runs.{name}: grpo has no critic to load or freeze")
             seen = [name]
-            while (source := self.runs[seen[-1]].critic.from_run) is not None:
+            while (source := self.before(seen[-1])) is not None:
                 if source in seen:
                     raise ValueError(
                         f"runs: critic.from is a cycle: {' -> '.join([*seen, source])}"
                     )
-                if self.runs[source].algorithm == "grpo":
+                from_critic = self.runs[seen[-1]].critic.from_run
+                if from_critic and self.runs[source].algorithm == "grpo":
                     raise ValueError(
                         f"runs.{seen[-1]}.critic.from: {source} is grpo, without critic"
                     )
                 seen.append(source)
+            if critic.from_step is not None:
+                train, where = self.runs[critic.from_run].train, f"runs.{name}.critic.from"
+                saved = critic.from_step % train.save_every == 0 or critic.from_step == train.steps
+                if critic.from_step > train.steps or not saved:
+                    raise ValueError(
+                        f"{where}: {critic.from_run} saves every {train.save_every} of its "
+                        f"{train.steps} steps, not step {critic.from_step}"
+                    )
+        return self
+
+    def before(self, run: str) -> str | None:
+        """The run that this one's critic needs first: its own, or the actor it was fitted to."""
+        critic = self.runs[run].critic
+        if critic.pretrained is not None:
+            return self.critics[critic.pretrained].actor
+        return critic.from_run
+
+    @model_validator(mode="after")
+    def _critics_have_the_seeds(self) -> Config:
+        for name, run in self.runs.items():
+            origin, seed = run.critic.from_run, run.critic.from_seed
+            needed = set(self.seeds_of(name)) if seed is None else {seed}
+            if origin and (lacking := needed - set(self.seeds_of(origin))):
+                raise ValueError(
+                    f"runs.{name}: its critic comes from {origin}, which has no seed "
+                    f"{', '.join(map(str, sorted(lacking)))}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> Config:
+        for where, seeds in [
+            ("seeds", self.seeds),
+            *((f"runs.{name}.seeds", run.seeds or []) for name, run in self.runs.items()),
+        ]:
+            if len(set(seeds)) < len(seeds):
+                raise ValueError(f"{where}: a seed stands there twice")
+        return self
+
+    @model_validator(mode="after")
+    def _contrasts_hold(self) -> Config:
+        check_contrasts(self.contrasts, self)
         return self
 
     @model_validator(mode="after")
@@ -421,6 +619,24 @@ class Config(Strict):
             if run.algorithm == "grpo" and train.rollout_n < 2:
                 raise ValueError(f"{where}.rollout_n: grpo compares responses, it needs at least 2")
         return self
+
+
+_SECTIONS = ("critics", "runs")
+
+
+def _named_critic(run: Any, critics: dict[str, Any]) -> Any:
+    """A raw run whose ``critic.from`` names a pretrained critic, with that as ``pretrained``."""
+    critic = run.get("critic") if isinstance(run, dict) else None
+    if not isinstance(critic, dict):
+        return run
+    origin = critic.get("from")
+    name = origin.get("run") if isinstance(origin, dict) else origin
+    if not isinstance(name, str) or name not in critics:
+        return run
+    parts = {"from": None, "pretrained": name}
+    if isinstance(origin, dict):
+        parts |= {f"from_{key}": value for key, value in origin.items() if key != "run"}
+    return {**run, "critic": {**critic, **parts}}
 
 
 def _known(name: str, names: dict[str, Any], where: str, what: str) -> None:

@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 
+from criticflow.config.names import run_and_seed
 from criticflow.files import replacing
 
 PANELS = {
@@ -54,7 +55,7 @@ def by_run(metrics: list[Path]) -> dict[str, list[pd.DataFrame]]:
     runs: dict[str, list[pd.DataFrame]] = {}
     for path in metrics:
         table = pd.read_parquet(path).set_index("step")
-        runs.setdefault(path.parent.parent.name, []).append(table)
+        runs.setdefault(run_and_seed(path)[0], []).append(table)
     return runs
 
 

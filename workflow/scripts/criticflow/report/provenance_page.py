@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from criticflow.config.names import run_and_seed
 from criticflow.files import read_json
 from criticflow.report import html
 
@@ -22,7 +23,7 @@ def write_provenance(files: list[Path], installed: Mapping[str, str], out: Path)
         files: each run's ``provenance.json``.
         installed: versions of libraries now.
     """
-    records = {"/".join(path.parts[-3:-1]): read_json(path) for path in files}
+    records = {"{}/seed{}".format(*run_and_seed(path)): read_json(path) for path in files}
     rows = {name: dict(_flat(_shown(record))) for name, record in records.items()}
     differing = _differing_code(records)
     for name, record in records.items():

@@ -17,19 +17,16 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedModel
 
 from criticflow import config
 from criticflow.errors import UserError
 from criticflow.files import write_json
 from criticflow.logs import progress
 from criticflow.models.directory import check_model_directory
+from criticflow.models.token_values import token_values
 from criticflow.models.value_head import load_value_model
 from criticflow.report.plots import plot_critic
 from criticflow.stats import calibration
-
-TOKENS_PER_BATCH = 16_384
-"""Tokens of a forward pass, padding included."""
 
 POSITIONS = 10
 """States are looked at in this many steps from the prompt (0) to the last action (1)."""
@@ -95,40 +92,6 @@ def evaluate_critic(
     return summary
 
 
-@torch.inference_mode()
-def token_values(
-    critic: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
-    responses: Sequence[Sequence[int]],
-    tokens_per_batch: int = TOKENS_PER_BATCH,
-) -> list[NDArray[np.float64]]:
-    """``V(s_t)`` for every token of every response, ``(tokens,)`` each.
-
-    ``s_t`` is the prompt and the first ``t`` tokens of the response, as in verl: the first value is
-    the one at the last prompt token, and the state after the last token has none.
-    """
-    critic.eval()
-    lengths = [len(a) + len(b) - 1 for a, b in zip(prompts, responses, strict=True)]
-    values: list[Any] = [None] * len(lengths)
-    # Longest first: if memory is too small that shows at once, and little is padded.
-    waiting = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    while waiting:
-        longest = lengths[waiting[0]]
-        size = max(1, tokens_per_batch // longest)
-        batch, waiting = waiting[:size], waiting[size:]
-        tokens = torch.zeros(len(batch), longest, dtype=torch.long)
-        mask = torch.zeros_like(tokens)
-        for line, row in enumerate(batch):
-            tokens[line, : lengths[row]] = torch.tensor([*prompts[row], *responses[row]][:-1])
-            mask[line, : lengths[row]] = 1
-        output = critic(
-            input_ids=tokens.to(critic.device), attention_mask=mask.to(critic.device)
-        ).logits[:, :, 0]
-        for row, line in zip(batch, output.double().cpu().numpy(), strict=True):
-            values[row] = line[len(prompts[row]) - 1 : lengths[row]]
-    return values
-
-
 def critic_figures(
     samples: pd.DataFrame,
     values: Sequence[NDArray[np.float64]],
@@ -191,7 +154,7 @@ def states_of(
 
 
 def _at(states: pd.DataFrame, position: float) -> pd.DataFrame:
-    """The state of each response at a share of its length (0: prompt, 1: last token)."""
+    """The state of each response at a share of its way."""
     return states[states["token"] == np.rint(position * (states["tokens"] - 1))]
 
 

@@ -54,7 +54,11 @@ def deciding(config: Config, run: str) -> dict[str, Any]:
     own = settings.model_dump(
         mode="json",
         by_alias=True,
-        exclude={"model": True, "task": True, "critic": {"from_run", "path", "revision"}},
+        exclude={
+            "model": True,
+            "task": True,
+            "critic": {"from_run", "pretrained", "from_step", "from_seed", "path", "revision"},
+        },
     )
     train = {key: value for key, value in own["train"].items() if key not in EXECUTION_TRAIN}
     train["verl"] = {k: v for k, v in train["verl"].items() if not _is_execution(k)}

@@ -19,7 +19,6 @@ done asks about them.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import os
@@ -29,9 +28,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import criticflow
+from criticflow.code import code_digest
 from criticflow.errors import UserError
 from criticflow.files import read_json, sha256, write_json
 from criticflow.logs import progress
@@ -144,29 +142,7 @@ def code(files: Iterable[Path]) -> dict[str, str]:
     without docstrings, of YAML the values."""
     resolved = (Path(path).resolve() for path in files)
     paths = {Path(os.path.relpath(path, _PACKAGE.resolve())).as_posix(): path for path in resolved}
-    return {name: _hash(_meaning(paths[name])) for name in sorted(paths)}
-
-
-def _meaning(path: Path) -> str:
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".yaml":
-        return json.dumps(yaml.safe_load(text), sort_keys=True)
-    tree = ast.parse(text, filename=str(path))
-    for node in ast.walk(tree):
-        for name in ("body", "orelse", "finalbody"):
-            if isinstance(statements := getattr(node, name, None), list):
-                setattr(node, name, [one for one in statements if not _is_text(one)])
-    # Python 3.12 added the field, empty but in new syntax.
-    return ast.dump(tree).replace(", type_params=[]", "")
-
-
-def _is_text(node: ast.AST) -> bool:
-    """A string that stands by itself: a docstring, of whatever is above it."""
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
+    return {name: code_digest(paths[name]) for name in sorted(paths)}
 
 
 def _hash(text: str) -> str:

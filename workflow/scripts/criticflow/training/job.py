@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 from omegaconf import OmegaConf
 
+from criticflow.checkpoint.rank_files import find_rank_files
 from criticflow.checkpoint.retention import last_step, mend_tracker
 from criticflow.config import Config, Resources
 from criticflow.errors import UserError
@@ -82,7 +83,6 @@ def train_run(
         "settings": settings.model_dump(mode="json", by_alias=True),
         "model": model.model_dump(mode="json"),
         "task": config.tasks[settings.task].model_dump(mode="json"),
-        "problems": {key: read_json(manifest)[key] for key in ("source", "test_source")},
     }
     execution = deciding.execution(config, run)
     accept = f"{identity.ACCEPT} {run} --seed {seed}"
@@ -123,6 +123,7 @@ def train_run(
             log = checkpoint_dir / LOG
             progress(f"starting verl from step {done} of {steps}; all it says: {log}")
             argv = [sys.executable, "-m", "criticflow.train", *overrides]
+            used["problems"] = {key: read_json(manifest)[key] for key in ("source", "test_source")}
             provenance.begin_attempt(checkpoint_dir, used, made_from, execution, done)
             log.touch()
             said = log.stat().st_size  # by earlier attempts
@@ -144,7 +145,10 @@ def train_run(
 
 
 def _fit_ranks(checkpoint_dir: Path, ranks: int) -> None:
-    from criticflow.checkpoint.ranks import fit_ranks  # torch takes seconds, a start needs none
+    newest = checkpoint_dir / f"global_step_{last_step(checkpoint_dir)}"
+    if all(len(find_rank_files(kind)[0]) == ranks for kind in newest.iterdir() if kind.is_dir()):
+        return
+    from criticflow.checkpoint.ranks import fit_ranks  # imports torch, which stays in memory
 
     if before := fit_ranks(checkpoint_dir, ranks):
         progress(f"the checkpoint was made by {before} ranks, and is now one of {ranks}")
