@@ -19,7 +19,8 @@ COMMANDS = {
     "trainer.load_critic_only=true trainer.n_gpus_per_node=2 critic.freeze=true "
     "algorithm.adv_estimator=gae trainer.resume_from_path=old/global_step_7": {},
     "ray_kwargs.ray_init.num_cpus=5 +ray_kwargs.ray_init.num_gpus=1 trainer.device=cpu "
-    "trainer.n_gpus_per_node=1 +ray_kwargs.ray_init.include_dashboard=False": {},
+    "trainer.n_gpus_per_node=1 +ray_kwargs.ray_init.include_dashboard=False "
+    "algorithm.adv_estimator=grpo actor_rollout_ref.actor.use_dynamic_bsz=true": {},
 }
 
 

@@ -25,7 +25,7 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def replacing(target: Path | str) -> Iterator[Path]:
-    """Yield a path beside ``target`` to write to; it takes the target's name when the block ends.
+    """Yield a path beside ``target`` to write to; when the block ends it is renamed to ``target``.
 
     Works for a file and for a directory (the caller makes it). If the block raises, what it wrote
     is removed and the target stays as it was. A killed process leaves at most a hidden

@@ -1,4 +1,4 @@
-"""From YAML to :class:`Config`: inheritance between runs, then validation in readable words."""
+"""From YAML to :class:`Config`: inheritance between runs, then validation with readable errors."""
 
 from __future__ import annotations
 

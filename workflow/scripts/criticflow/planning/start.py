@@ -11,6 +11,7 @@ from criticflow.config import Config, load_config
 from criticflow.errors import UserError
 from criticflow.planning.gpus import limit_gpus
 from criticflow.planning.snakemake_patch import plan_each_rule_once, plan_past_ancient_inputs
+from criticflow.planning.tokenizers import check_critics_tokenizers
 from criticflow.planning.verl_keys import check_verl_keys
 from criticflow.planning.workdir import check_interpreter, claim_workdir
 from criticflow.report.description import DESCRIPTION, describe_runs
@@ -37,6 +38,7 @@ def start(workflow: Workflow, raw: dict[str, Any]) -> Config:
         limit_gpus(workflow, config.resources.gpu)
         if workflow.is_main_process:
             check_verl_keys(config)
+            check_critics_tokenizers(config)
     except UserError as error:
         raise WorkflowError(str(error)) from None
     raw[DESCRIPTION] = describe_runs(config)

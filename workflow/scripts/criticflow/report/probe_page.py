@@ -1,4 +1,4 @@
-"""The probe for a person to read: figures, verdict, and what the model wrote."""
+"""The page of the probe: figures, verdict, and responses of the model."""
 
 from __future__ import annotations
 

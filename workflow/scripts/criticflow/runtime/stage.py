@@ -48,7 +48,7 @@ def run_stage(snakemake: Any, work: Callable[[Any], None], grace: float = STOP_S
         _tell(stage)(f"error: {error}")
         sys.exit(2)
     if code > 128:
-        why = ", perhaps for want of memory" if code == 128 + signal.SIGKILL else ""
+        why = ", perhaps because memory ran out" if code == 128 + signal.SIGKILL else ""
         print(f"[{stage}] ended by signal {code - 128}{why}: see {log}", file=sys.stderr)
     sys.exit(code)
 

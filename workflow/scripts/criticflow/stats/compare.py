@@ -1,4 +1,4 @@
-"""A trained model beside its base: differences per problem, changes, and what looks ill.
+"""A trained model beside its base: differences per problem, changes, and warning signs.
 
 Samples are tables with a row per response: ``key`` (the problem), ``mode`` (``greedy`` or
 ``sampled``), ``prompt_index``, ``sample_index``, ``score``, ``correct``, ``format_ok``,
@@ -94,7 +94,7 @@ def difference(
 
 
 def health(row: Mapping[str, Any], base: Mapping[str, Any] | None) -> list[str]:
-    """What looks ill about a model: collapsed entropy, lost format, collapsed length."""
+    """Warnings about a model: collapsed entropy, lost answer format, collapsed length."""
     found = []
     if row["avg_entropy"] < ENTROPY_COLLAPSE:
         found.append(

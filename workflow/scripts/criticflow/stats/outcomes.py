@@ -156,7 +156,8 @@ def paired_difference(
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
     """Exact McNemar test of two models' greedy answers to the same prompts (McNemar 1947).
 
-    Under the null hypothesis a prompt that only one model solves is either's with probability 1/2.
+    Under the null hypothesis each of the two models is the one that solves such a prompt with
+    probability 1/2.
     """
     only_first = int(np.sum(first & ~second))
     only_second = int(np.sum(~first & second))
