@@ -3,7 +3,7 @@
 import os
 import re
 
-from criticflow.planning.sources import VLLM_PLUGIN, sources, training_sources
+from criticflow.planning.sources import VLLM_PLUGIN, package_data, sources, training_sources
 from criticflow.training.deciding import deciding
 
 # An engine (vLLM, Ray) on the CPU claims every core, so that no two share a machine's memory;
@@ -100,12 +100,12 @@ def probe_gate(run):
 
 def base_identity(model, task):
     """Who is evaluated, for the summary's row."""
-    return {"name": model, "kind": "base", "model_name": model, "task_name": task, "seed": None}
+    return {"name": model, "kind": "base", "seed": None, "model": model, "task": task}
 
 
 def run_identity(run, seed):
     """The same for a trained actor."""
-    names = {"model_name": CONFIG.runs[run].model, "task_name": CONFIG.runs[run].task}
+    names = {"model": CONFIG.runs[run].model, "task": CONFIG.runs[run].task}
     return {"name": run, "kind": "run", "seed": int(seed), **names}
 
 

@@ -11,7 +11,7 @@ rule train_run:
     log:
         "logs/train_run/{run}/seed{seed}.log",
     benchmark:
-        "benchmarks/train_run/{run}/seed{seed}.tsv"
+        "results/benchmarks/train_run/{run}/seed{seed}.tsv"
     wildcard_constraints:
         run=only([name for name, run in CONFIG.runs.items() if not run.critic.from_run]),
     threads: ENGINE_THREADS
@@ -21,6 +21,8 @@ rule train_run:
         runtime=1440,
     params:
         settings=lambda wildcards: run_settings(wildcards.run),
+        # All that it reads. A function of the output: so Snakemake trains nothing again for it.
+        config=lambda wildcards, output: settings(CONFIG),
         model_path=lambda wildcards: model_path(CONFIG.runs[wildcards.run].model),
         data_dir=lambda wildcards: data_dir(wildcards.run),
         # Not an output: a retry resumes from it.

@@ -16,11 +16,12 @@ def main(snakemake) -> None:
         snakemake.input.samples,
         params.gamma,
         config.Evaluate.model_validate(params.evaluate),
-        config.load_config(snakemake.config).resources,
+        config.Resources.model_validate(params.resources),
         Path(snakemake.output.summary).parent,
         snakemake.wildcards.run,
         int(snakemake.wildcards.seed),
     )
 
 
-run_stage(snakemake, main)
+if __name__ == "__main__":
+    run_stage(snakemake, main)

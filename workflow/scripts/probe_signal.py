@@ -16,10 +16,11 @@ def main(snakemake) -> None:
         snakemake.input.train,
         config.Task.model_validate(params.task),
         config.Probe.model_validate(params.probe),
-        config.load_config(snakemake.config).resources,
+        config.Resources.model_validate(params.resources),
         Path(snakemake.output.summary).parent,
         title=f"{snakemake.wildcards.model} on {snakemake.wildcards.task}",
     )
 
 
-run_stage(snakemake, main)
+if __name__ == "__main__":
+    run_stage(snakemake, main)

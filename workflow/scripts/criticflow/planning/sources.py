@@ -20,6 +20,7 @@ TRAINING = (
     "criticflow.commands.train",
     "criticflow.verl_plugin.reward",
     "criticflow.verl_plugin.plugin",
+    "criticflow.verl_plugin.weight_sender",
     *VLLM_PLUGIN,
 )
 """The same for a training: what verl runs, and loads by name."""
@@ -32,10 +33,10 @@ def link_sources() -> None:
     if LINK.is_symlink() and os.readlink(LINK) == str(_ROOT):
         return
     LINK.parent.mkdir(exist_ok=True)
-    aside = LINK.with_name(f"{LINK.name}.{os.getpid()}")
-    aside.unlink(missing_ok=True)
-    aside.symlink_to(_ROOT, target_is_directory=True)
-    os.replace(aside, LINK)
+    partial = LINK.with_name(f"{LINK.name}.{os.getpid()}")
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(_ROOT, target_is_directory=True)
+    os.replace(partial, LINK)
 
 
 def sources(*roots: str) -> list[str]:
@@ -86,6 +87,11 @@ def _reached(*roots: str) -> set[Path]:
             found.add(path)
             waiting += imported_files(path)
     return found - scripts
+
+
+def package_data(folder: str, pattern: str) -> list[str]:
+    """Files in a folder of the package that are read, not imported (templates)."""
+    return _named((_ROOT / PACKAGE / folder).glob(pattern))
 
 
 @cache

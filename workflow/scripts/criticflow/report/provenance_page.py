@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from criticflow.report import html
 
 
 def write_provenance(files: list[Path], installed: Mapping[str, str], out: Path) -> None:
-    """What a reader has to know first, then one table: a row a fact, a column a run and seed.
+    """What a reader has to know first, then what all runs have in common, then what they have not.
 
     Of the code there is one checksum over all files, and further rows for files in which runs
     differ.
@@ -29,9 +28,17 @@ def write_provenance(files: list[Path], installed: Mapping[str, str], out: Path)
     for name, record in records.items():
         rows[name] |= {f"code.{file}": record["code"].get(file) for file in differing}
     keys = list(dict.fromkeys(key for row in rows.values() for key in row))
-    body = ([escape(key), *(html.value(row.get(key)) for row in rows.values())] for key in keys)
-    table = html.table(["", *map(escape, rows)], body)
-    html.write_page(out, "Provenance", [html.bullets(notes(records, installed)), table])
+    common, own = [], []
+    for key in keys:
+        found = {name: row.get(key) for name, row in rows.items()}
+        first, *others = found.values()
+        if others and all(value == first for value in others):
+            common.append([key, html.value(first)])
+        else:
+            own += [[key, name, html.value(value)] for name, value in found.items()]
+    tables = [html.table(["all runs", ""], common)] if common else []
+    tables.append(html.table(["", "run", ""], own))
+    html.write_page(out, "Provenance", [html.bullets(notes(records, installed)), *tables])
 
 
 def notes(records: Mapping[str, dict[str, Any]], installed: Mapping[str, str]) -> list[str]:

@@ -110,7 +110,7 @@ def token_values(
     critic.eval()
     lengths = [len(a) + len(b) - 1 for a, b in zip(prompts, responses, strict=True)]
     values: list[Any] = [None] * len(lengths)
-    # Longest first: what does not fit into memory fails at once, and little is padded.
+    # Longest first: if memory is too small that shows at once, and little is padded.
     waiting = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     while waiting:
         longest = lengths[waiting[0]]
@@ -191,7 +191,7 @@ def states_of(
 
 
 def _at(states: pd.DataFrame, position: float) -> pd.DataFrame:
-    """The state of each response at a share of its way."""
+    """The state of each response at a share of its length (0: prompt, 1: last token)."""
     return states[states["token"] == np.rint(position * (states["tokens"] - 1))]
 
 
