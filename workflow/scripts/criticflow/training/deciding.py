@@ -12,7 +12,7 @@ from typing import Any
 
 from criticflow.config import Config
 
-EXECUTION_TRAIN = {"micro_batch_size", "save_every", "keep_checkpoints"}
+EXECUTION_TRAIN = {"micro_batch_size", "save_every", "keep_checkpoints", "lost_trajectories"}
 """Keys of a run's ``train``."""
 EXECUTION_VERL = {
     "nnodes",
