@@ -234,11 +234,18 @@ class RewardMask(Strict):
     ratio: Fraction = 0.0
     type: Literal["bernoulli", "fixed_ratio"] = "bernoulli"
     rescale: bool = Field(False, description="multiply what is kept by 1/(1-ratio)")
+    drop: bool = Field(
+        False, description="leave masked trajectories out of the step, in place of a reward of 0"
+    )
 
     @model_validator(mode="after")
     def _something_is_kept(self) -> RewardMask:
         if self.rescale and self.ratio == 1.0:
             raise ValueError("rescale: with ratio 1 nothing is left to rescale")
+        if self.drop and self.ratio == 1.0:
+            raise ValueError("drop: with ratio 1 nothing is left to learn from")
+        if self.drop and self.rescale:
+            raise ValueError("drop: what is left out needs no rescale of the rest")
         return self
 
 
@@ -264,6 +271,7 @@ class Critic(Strict):
     value_head: Literal["linear", "mlp"] = "linear"
     allow_untrained: bool = Field(False, description="permit freezing a critic never trained")
     constant: float | None = Field(None, description="the value of every state; needs freeze")
+    scale: float = Field(1.0, description="factor on the values of the critic that is loaded")
 
     @model_validator(mode="before")
     @classmethod
@@ -309,6 +317,21 @@ class Train(Strict):
     critic_warmup: NotNegative = Field(0, description="steps in which only the critic learns")
     gamma: Fraction = 1.0
     lam: Fraction = 1.0
+    critic_lam: Fraction | None = Field(
+        None, description="lambda of the returns that the critic learns; null: that of the policy"
+    )
+    length_adaptive_alpha: float | None = Field(
+        None, gt=0, description="the policy's lambda is 1 - 1/(alpha x response tokens); null: lam"
+    )
+    value_gate: bool = Field(
+        False, description="use the batch's mean return while values explain less than nothing"
+    )
+    critic_epochs: Positive | None = Field(
+        None, description="the critic's passes over a step's batch; null: as many as the actor's"
+    )
+    critic_mini_batch_size: Positive | None = Field(
+        None, description="prompts per optimizer step of the critic; null: mini_batch_size"
+    )
     kl_coef: float = Field(0.0, ge=0, description="KL to the reference policy, in the reward")
     kl_loss_coef: float = Field(0.0, ge=0, description="KL to the reference policy, in the loss")
     save_every: Positive = Field(20, description="steps between checkpoints; the last is saved too")
@@ -471,19 +494,21 @@ class Config(Strict):
         ranks = self.resources.ranks
         for name, run in self.runs.items():
             train, where = run.train, f"runs.{name}.train"
-            if train.batch_size % train.mini_batch_size:
-                raise ValueError(
-                    f"{where}: batch_size {train.batch_size} is not a multiple of "
-                    f"mini_batch_size {train.mini_batch_size}"
-                )
             per_rank = train.micro_batch_size * ranks
-            trajectories = train.mini_batch_size * train.rollout_n
-            if trajectories % per_rank:
-                raise ValueError(
-                    f"{where}: a mini-batch of {trajectories} trajectories (mini_batch_size x "
-                    f"rollout_n) is not divisible by {ranks} ranks x micro_batch_size "
-                    f"{train.micro_batch_size} = {per_rank}"
-                )
+            sizes = {"mini_batch_size": train.mini_batch_size}
+            if train.critic_mini_batch_size is not None:
+                sizes["critic_mini_batch_size"] = train.critic_mini_batch_size
+            for key, size in sizes.items():
+                if train.batch_size % size:
+                    raise ValueError(
+                        f"{where}: batch_size {train.batch_size} is not a multiple of {key} {size}"
+                    )
+                if (trajectories := size * train.rollout_n) % per_rank:
+                    raise ValueError(
+                        f"{where}: a mini-batch of {trajectories} trajectories ({key} x "
+                        f"rollout_n) is not divisible by {ranks} ranks x micro_batch_size "
+                        f"{train.micro_batch_size} = {per_rank}"
+                    )
             if run.algorithm == "grpo" and train.rollout_n < 2:
                 raise ValueError(f"{where}.rollout_n: grpo compares responses, it needs at least 2")
         return self
