@@ -156,8 +156,11 @@ def test_a_run_starts_from_a_pretrained_critic_by_name():
 
 def test_another_step_and_seed_of_a_critic():
     runs = {"warm": {"like": "cold", "critic": {"from": {"run": "cold", "step": 20, "seed": 1}}}}
-    critic = study(runs=runs, seeds=[0, 1]).runs["warm"].critic
+    found = study(runs=runs, seeds=[0, 1])
+    critic = found.runs["warm"].critic
     assert (critic.from_run, critic.from_step, critic.from_seed) == ("cold", 20, 1)
+    assert found.runs["cold"].train.keep_steps == [20]  # which stays in its checkpoints
+    assert found.runs["warm-frozen-m50"].train.keep_steps == []
 
 
 @pytest.mark.parametrize(
@@ -176,7 +179,7 @@ def test_another_step_and_seed_of_a_critic():
         ),
         (
             {"runs": {"warm": {"like": "cold", "critic": {"from": {"run": "cold", "step": 21}}}}},
-            "saves every 20 of its 40 steps, not step 21",
+            "step 21 is asked for",
         ),
         (
             {"runs": {"warm": {"like": "cold", "critic": {"from": {"run": "cold", "seed": 7}}}}},

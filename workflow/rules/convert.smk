@@ -20,7 +20,19 @@ rule convert_checkpoint:
         runtime=60,
     params:
         checkpoints="results/checkpoints/{run}/seed{seed}",
+        kept=lambda wildcards: CONFIG.runs[wildcards.run].train.keep_steps,
     message:
         "Convert the {wildcards.kind} of {wildcards.run}, seed {wildcards.seed}"
     script:
         "../scripts/convert_checkpoint.py"
+
+
+use rule convert_checkpoint as convert_step with:
+    output:
+        model=directory("results/runs/{run}/seed{seed}/step{step}/{kind}"),
+    log:
+        "logs/convert_step/{run}/seed{seed}/step{step}/{kind}.log",
+    benchmark:
+        "benchmarks/convert_step/{run}/seed{seed}/step{step}/{kind}.tsv"
+    message:
+        "Convert the {wildcards.kind} of {wildcards.run}, seed {wildcards.seed}, step {wildcards.step}"

@@ -12,7 +12,9 @@ def main(snakemake) -> None:
     kind = snakemake.wildcards.kind
     # No parameter of the rule: nothing is converted again because this changes.
     freed = snakemake.config["resources"]["free_converted"]
-    with converting(Path(snakemake.params.checkpoints), kind, freed) as folder:
+    step = snakemake.wildcards.get("step")
+    step, kept = None if step is None else int(step), snakemake.params.kept
+    with converting(Path(snakemake.params.checkpoints), kind, freed, step, kept) as folder:
         convert(folder, Path(snakemake.output.model), kind)
 
 

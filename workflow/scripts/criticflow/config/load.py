@@ -33,6 +33,7 @@ def load_config(raw: Mapping[str, Any]) -> Config:
     runs = resolved.get("runs")
     if isinstance(runs, dict):
         resolved["runs"] = {name: _resolve(name, runs, defaults) for name in runs}
+        _keep_what_is_asked_for(resolved["runs"])
     try:
         return Config.model_validate(resolved)
     except ValidationError as error:
@@ -56,6 +57,20 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(below, Mapping)
         merged[key] = merge(below, value) if both else copy.deepcopy(value)
     return merged
+
+
+def _keep_what_is_asked_for(runs: dict[str, Any]) -> None:
+    """Have a run keep the steps that ``critic.from: {run, step}`` of another names, in place."""
+    for run in runs.values():
+        critic = run.get("critic") if isinstance(run, Mapping) else None
+        origin = critic.get("from") if isinstance(critic, Mapping) else None
+        if not isinstance(origin, Mapping) or not isinstance(runs.get(origin.get("run")), Mapping):
+            continue
+        source, step = runs[origin["run"]], origin.get("step")
+        kept = (source.get("train") or {}).get("keep_steps") or []
+        if step is not None and isinstance(kept, list) and step not in kept:
+            # The last step is converted under another name, and kept anyway.
+            source["train"] = {**(source.get("train") or {}), "keep_steps": [*kept, step]}
 
 
 def _resolve(name: str, runs: Mapping[str, Any], defaults: Mapping[str, Any]) -> Any:

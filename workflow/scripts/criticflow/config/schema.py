@@ -336,6 +336,9 @@ class Train(Strict):
     kl_loss_coef: float = Field(0.0, ge=0, description="KL to the reference policy, in the loss")
     save_every: Positive = Field(20, description="steps between checkpoints; the last is saved too")
     keep_checkpoints: Positive = 1
+    keep_steps: list[Positive] = Field(
+        [], description="steps whose checkpoints stay besides; those that critic.from names are in"
+    )
     test_every: int = Field(-1, description="steps between validations; -1: never")
     dtype: Literal["float32", "bfloat16"] = "float32"
     strategy: Literal["fsdp", "fsdp2"] = "fsdp2"
@@ -467,14 +470,6 @@ class Config(Strict):
                         f"runs.{seen[-1]}.critic.from: {source} is grpo, without critic"
                     )
                 seen.append(source)
-            if critic.from_step is not None:
-                train, where = self.runs[critic.from_run].train, f"runs.{name}.critic.from"
-                saved = critic.from_step % train.save_every == 0 or critic.from_step == train.steps
-                if critic.from_step > train.steps or not saved:
-                    raise ValueError(
-                        f"{where}: {critic.from_run} saves every {train.save_every} of its "
-                        f"{train.steps} steps, not step {critic.from_step}"
-                    )
             if critic.from_seed is not None and critic.from_seed not in self.seeds:
                 raise ValueError(
                     f"runs.{name}.critic.from: seed {critic.from_seed} is not one of seeds "
@@ -488,6 +483,19 @@ class Config(Strict):
         if critic.pretrained is not None:
             return self.critics[critic.pretrained].actor
         return critic.from_run
+
+    @model_validator(mode="after")
+    def _kept_steps_are_saved(self) -> Config:
+        for name, run in self.runs.items():
+            train = run.train
+            for step in train.keep_steps:
+                if step > train.steps or (step % train.save_every and step != train.steps):
+                    raise ValueError(
+                        f"runs.{name}: step {step} is asked for (train.keep_steps, or the "
+                        f"critic.from of another run), but it saves every {train.save_every} of "
+                        f"its {train.steps} steps"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _batches_divide(self) -> Config:

@@ -182,6 +182,7 @@ def _trainer(run: Run, name: str, checkpoint_dir: Path, resources: Resources) ->
         "trainer.test_freq": train.test_every,
         "trainer.val_before_train": train.test_every > 0,
         "trainer.keep_checkpoints": train.keep_checkpoints,
+        "trainer.keep_steps": train.keep_steps,
         "trainer.default_local_dir": str(checkpoint_dir),
         "trainer.resume_mode": "auto",
     }

@@ -74,6 +74,7 @@ class CriticflowTrainer(PPOTrainerSync):
         self._whole_masks: tuple[list[str], torch.Tensor] | None = None
         self.freeze_critic = settings.as_bool("critic.freeze", config.critic.freeze)
         self.keep_checkpoints = settings.keep_checkpoints(config)
+        self.keep_steps = frozenset(config.trainer.keep_steps)
         self.early_stop = EarlyStop(Path(config.trainer.default_local_dir))
         agent = config.actor_rollout_ref.rollout.agent
         self.batched_rollouts = agent.agent_loop_manager_class == BATCHED_ROLLOUTS
@@ -117,7 +118,8 @@ class CriticflowTrainer(PPOTrainerSync):
     def _save_checkpoint(self) -> None:
         super()._save_checkpoint()
         if self.keep_checkpoints is not None:
-            keep_last(Path(self.config.trainer.default_local_dir), self.keep_checkpoints)
+            folder = Path(self.config.trainer.default_local_dir)
+            keep_last(folder, self.keep_checkpoints, self.keep_steps)
 
     # --- critic -----------------------------------------------------------------------------
 
