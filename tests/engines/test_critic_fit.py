@@ -97,7 +97,7 @@ def pretrained(base_model, tmp_path_factory) -> Path:
         out / "checkpoints",
         out / "critic",
         out / "log.txt",
-        {"critic": "pretrained", "kind": "pretrained"},
+        "pretrained",
     )
     return out
 
@@ -120,6 +120,8 @@ def test_a_pretrained_critic_explains_returns_that_it_has_not_seen(pretrained):
     assert row["held_out_mse"] == min(row["held_out_mse"] for row in history)
     card = json.loads((pretrained / "critic/critic_card.json").read_text())
     assert card["critic"] == "pretrained" and card["step"] == best
+    assert card["responses"] == best * 32 and card["best"] == row
+    assert set(card["base_model"]["sha256"]) == {"model.safetensors"}
     assert not list((pretrained / "checkpoints").glob("global_step_*/critic/optim_*"))
 
 

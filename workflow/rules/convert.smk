@@ -20,6 +20,9 @@ rule convert_checkpoint:
         runtime=60,
     params:
         checkpoints="results/checkpoints/{run}/seed{seed}",
+        # For the critic's card.
+        run=lambda wildcards: settings(CONFIG.runs[wildcards.run]),
+        model_path=lambda wildcards: model_path(CONFIG.runs[wildcards.run].model),
         kept=lambda wildcards: CONFIG.runs[wildcards.run].train.keep_steps,
     message:
         "Convert the {wildcards.kind} of {wildcards.run}, seed {wildcards.seed}"

@@ -16,6 +16,22 @@ def main(snakemake) -> None:
     step, kept = None if step is None else int(step), snakemake.params.kept
     with converting(Path(snakemake.params.checkpoints), kind, freed, step, kept) as folder:
         convert(folder, Path(snakemake.output.model), kind)
+        if kind == "critic":
+            _write_card(snakemake, step)
+
+
+def _write_card(snakemake, step: int | None) -> None:
+    import pandas as pd
+
+    from criticflow.config import Run
+    from criticflow.training.critic_card import run_card, write_card
+
+    settings, named = Run.model_validate(snakemake.params.run), snakemake.wildcards
+    step = step or settings.train.steps
+    metrics = pd.read_parquet(snakemake.input.metrics)
+    path = snakemake.params.model_path
+    card = run_card(settings, named.run, int(named.seed), step, path, metrics)
+    write_card(Path(snakemake.output.model), card)
 
 
 run_stage(snakemake, main)

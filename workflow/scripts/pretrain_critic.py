@@ -21,7 +21,7 @@ def main(snakemake) -> None:
         Path(params.checkpoints),
         Path(snakemake.output.model),
         Path(snakemake.log[0]),
-        {"critic": snakemake.wildcards.critic, "kind": "pretrained"},
+        snakemake.wildcards.critic,
     )
 
 

@@ -8,7 +8,8 @@ import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+
+import pandas as pd
 
 from criticflow.checkpoint.convert import convert
 from criticflow.config import Model, PretrainedCritic, Resources
@@ -19,7 +20,7 @@ from criticflow.models.directory import check_model_directory
 from criticflow.runtime.processes import run_owned
 from criticflow.runtime.run_lock import run_lock
 from criticflow.training import preflight
-from criticflow.training.critic_card import write_card
+from criticflow.training.critic_card import pretrained_card, write_card
 from criticflow.verl_plugin import PLUGIN
 from criticflow.verl_plugin.critic_fit import (
     HISTORY,
@@ -43,7 +44,7 @@ def pretrain(
     directory: Path,
     out: Path,
     log: Path,
-    card: dict[str, Any],
+    name: str,
 ) -> None:
     """Fit, or go on where an earlier attempt stopped, and write the critic to ``out``.
 
@@ -56,7 +57,7 @@ def pretrain(
             removed.
         out: the critic's HuggingFace directory, that of the best look at the held-out responses.
         log: output of the fit is appended here.
-        card: what is known of the critic beyond the fit, for its card.
+        name: the critic's.
 
     Raises:
         UserError: the fit cannot start here, or it failed.
@@ -97,7 +98,9 @@ def pretrain(
         convert(checkpoint(directory, state.best_step), out, "critic")
         history = [json.loads(line) for line in (directory / HISTORY).read_text().splitlines()]
         best = next(row for row in history if row["step"] == state.best_step)
-        write_card(out, {**card, "step": state.best_step, "fit": asdict(settings), "best": best})
+        frame = pd.read_parquet(samples, columns=["tokens", "held_out"])
+        card = pretrained_card(critic, name, seed, state.best_step, model_path, frame)
+        write_card(out, {**card, "best": best})
         for file in directory.glob("global_step_*/critic/optim_*.pt"):
             file.unlink()  # nobody goes on with a fit that has ended
 
