@@ -114,6 +114,35 @@ def test_reading_changes_nothing_it_was_given():
         ({"train": {"micro_batch_size": 24}}, "is not divisible by 2 ranks"),
         ({"evaluate": {"k": [8]}}, "k=8 needs n >= 8"),
         ({"runs": {"warm-frozen-m50": {"critic": {"path": "x"}}}}, "'from' or 'path', not both"),
+        ({"runs": {"cold": {"critic": {"freeze": True}}}}, "runs.cold.critic: freeze: true would"),
+        (
+            {"runs": {"warm-frozen-m50": {"critic": {"value_head": "mlp"}}}},
+            "value_head: mlp, but cold trains a critic whose head is linear",
+        ),
+        (
+            {
+                "models": {"other": {"path": "owner/name"}},
+                "runs": {"warm-frozen-m50": {"model": "other"}},
+            },
+            "cold trains tiny, warm-frozen-m50 trains other: their tokenizers differ",
+        ),
+        ({"train": {"critic_warmup": 40}}, "with 40 of 40 steps the actor would never learn"),
+        ({"probe": {"filter": [0.2]}}, "probe.filter: write mixed, or a range [a, b]"),
+        ({"probe": {"filter": [0.8, 0.2]}}, "probe.filter: write mixed, or a range [a, b]"),
+        (
+            {"tasks": {"countdown-mini": {"split": {"train": 100}}}},
+            "128 prompts a step, but countdown-mini has at most 100 training problems",
+        ),
+        (
+            {"tasks": {"countdown-mini": {"source": {"generate": {"problems": 64}}}}},
+            "has at most 64 training problems",
+        ),
+        ({"train": {"strategy": "fsdp"}}, "runs.cold.train.strategy: fsdp needs a GPU"),
+        (
+            {"runs": {"cold": {"reward_mask": {"ratio": 1.0, "rescale": True}}}},
+            "rescale: with ratio 1 nothing is left",
+        ),
+        ({"train": {"lost_trajectories": 1.0}}, "train.lost_trajectories"),
     ],
 )
 def test_a_mistake_is_named_with_its_key(over, says):
@@ -121,6 +150,24 @@ def test_a_mistake_is_named_with_its_key(over, says):
         load_config(raw(**over))
     assert says in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_what_only_looks_like_one_of_these_mistakes_loads():
+    frozen = {"freeze": True, "allow_untrained": True}
+    config = load_config(
+        raw(
+            models={"bigger": {"build": {"task": "countdown-mini", "hidden_size": 256}}},
+            runs={
+                "warm-frozen-m50": {"model": "bigger", "train": {"critic_warmup": 40}},
+                "untrained": {"like": "cold", "critic": frozen},
+                "constant": {"like": "cold", "critic": {"freeze": True, "constant": 0.4}},
+                "path": {"like": "cold", "critic": {"freeze": True, "path": "critics/one"}},
+            },
+            probe={"filter": [0.2, 0.2]},
+        )
+    )
+    assert len(config.runs) == 5
+    assert load_config(raw(train={"strategy": "fsdp"}, resources={"gpu": 2})).resources.gpu == 2
 
 
 def test_all_mistakes_are_named_at_once():

@@ -55,7 +55,7 @@ def test_figures_of_known_outcomes():
     found = evaluate.model_figures(samples(WEAK), SETTINGS)
     assert found["pass@1"] == pytest.approx(6 / 16)
     assert found["pass@4"] == pytest.approx(3 / 4)
-    assert found["mean_accuracy"] == pytest.approx(0.2 + 0.8 * 6 / 16)
+    assert found["mean_score"] == pytest.approx(0.2 + 0.8 * 6 / 16)
     assert found["avg_entropy"] == pytest.approx(0.5)
     assert found["greedy"]["pass@1"] == 0.5
     assert found["response_length"] == 2.0 and found["truncation_rate"] == 0.0

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 from snake import PROJECT, finish, planned, snakemake
 
 EVERYTHING = Counter(
@@ -185,3 +186,20 @@ def test_a_newer_date_alone_reruns_nothing(copied):
     for file in (project / "workflow" / "scripts" / "criticflow").rglob("*.py"):
         file.touch()  # as a fresh checkout of the same commit does
     assert planned(workdir, project=project) == Counter()
+
+
+def test_a_conversion_needs_no_key_that_has_a_default(tmp_path):
+    """The stage has the validated configuration, also where the file leaves a section out."""
+    project, workdir = tmp_path / "project", tmp_path / "work"
+    shutil.copytree(PROJECT / "workflow", project / "workflow")
+    (project / "config").mkdir()
+    config = yaml.safe_load((PROJECT / "config/config.yaml").read_text(encoding="utf-8"))
+    del config["resources"]
+    (project / "config/config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    metrics = workdir / "results/runs/cold/seed0/metrics.parquet"
+    metrics.parent.mkdir(parents=True)
+    metrics.touch()
+    actor = str((metrics.parent / "actor").relative_to(workdir))
+    only = ["--allowed-rules", "convert_checkpoint", "--cores", "1", "--", actor]
+    done = snakemake(workdir, *only, project=project)
+    assert "seed0 holds no weights of the actor" in done.stdout + done.stderr

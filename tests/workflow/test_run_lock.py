@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -48,7 +49,8 @@ def main(snakemake):
         time.sleep(600)
 
 log = ["logs/train_run/cold/seed0.log"]
-run_stage(SimpleNamespace(rule="train_run", wildcards=["cold", "0"], log=log), main)
+job = SimpleNamespace(rule="train_run", wildcards=["cold", "0"], log=log, resources={})
+run_stage(job, main)
 """
 
 
@@ -87,6 +89,12 @@ def start(tmp_path, run) -> Iterator[Callable[[str], tuple[subprocess.Popen, Pat
             for process in [*psutil.Process(job.pid).children(), job]:
                 process.kill()
             job.wait()
+
+
+@pytest.fixture
+def shared(monkeypatch) -> None:
+    """The disk is one that other machines may write to, too."""
+    monkeypatch.setattr(run_lock, "LOCAL", frozenset())
 
 
 def name_owner(run: Path, **what: object) -> None:
@@ -131,13 +139,34 @@ def test_a_second_job_waits_until_the_first_and_all_it_started_are_gone(run, sta
     assert run_lock.owner(run).pid == second.pid
 
 
-def test_names_decide_where_the_kernels_lock_does_not_reach(run):
+def test_who_works_is_known_by_the_kernels_lock_whatever_its_host_is_called(run, start):
+    _, said = start("first")
+    wait_for(lambda: "child" in said.read_text())
+    name_owner(run, host="elsewhere", boot=run_lock.boot())  # as from another container
+    assert run_lock.may_be_owned(run)
+
+
+@pytest.mark.parametrize("flock", [True, False], ids=["not seen by the other node", "no flock"])
+def test_names_decide_where_the_kernels_lock_does_not_reach(run, shared, flock, monkeypatch):
+    def missing(*_: object) -> None:
+        raise OSError("no locks available")
+
     living = subprocess.Popen(["sleep", "600"])
-    name_owner(run, pid=living.pid, started=psutil.Process(living.pid).create_time())
+    started = psutil.Process(living.pid).create_time()
+    boot = "another" if flock else run_lock.boot()
+    name_owner(run, pid=living.pid, started=started, boot=boot)
+    if not flock:
+        monkeypatch.setattr(run_lock.fcntl, "flock", missing)
+    assert run_lock.living_owner(run).pid == living.pid
     timer = threading.Timer(1.0, lambda: (living.kill(), living.wait()))
     timer.start()
-    with run_lock.run_lock(run):
-        assert living.returncode is not None
+    if flock:  # once it is gone, its machine alone could say that it was the one of that name
+        with pytest.raises(UserError, match="nobody here can tell"):
+            run_lock.run_lock(run).__enter__()
+    else:
+        with run_lock.run_lock(run):
+            assert living.returncode is not None
+    assert living.returncode is not None
 
 
 @pytest.mark.parametrize(
@@ -145,11 +174,28 @@ def test_names_decide_where_the_kernels_lock_does_not_reach(run):
     [
         {"pid": 2**22 + 1},  # larger than any process number
         {"started": 1.0},  # this process, but another start
+        {"host": "elsewhere"},  # a container that has another name now
+        {"host": "elsewhere", "boot": "another"},  # the machine was started again
+    ],
+    ids=["gone", "number used again", "new host name", "new host name, new start"],
+)
+def test_a_dead_owner_holds_nothing_on_this_machines_disk(run, what, capsys):
+    name_owner(run, **what)
+    assert run_lock.living_owner(run) is None and not run_lock.may_be_owned(run)
+    with run_lock.run_lock(run):
+        assert run_lock.owner(run).pid == os.getpid()
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        {"boot": run_lock.boot(), "host": "elsewhere"},  # another container on this machine
         {"slurm_job": "7", "host": "elsewhere"},  # this Slurm job, requeued on another node
     ],
-    ids=["gone", "number used again", "requeued"],
+    ids=["new host name", "requeued"],
 )
-def test_a_dead_owner_holds_nothing(run, what, monkeypatch, capsys):
+def test_a_dead_owner_holds_nothing_on_a_shared_disk(run, shared, what, monkeypatch, capsys):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     name_owner(run, **what)
     with run_lock.run_lock(run):
@@ -157,12 +203,37 @@ def test_a_dead_owner_holds_nothing(run, what, monkeypatch, capsys):
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("job", [None, "7"], ids=["no Slurm job", "Slurm does not answer"])
-def test_an_owner_nobody_can_ask_for_is_an_error_that_names_the_file(run, job, monkeypatch):
+@pytest.mark.parametrize(
+    ("what", "look"),
+    [
+        ({"host": "elsewhere", "pid": 5}, r"look on elsewhere \(ps 5\)"),
+        ({"host": "elsewhere", "slurm_job": "7"}, r"look on elsewhere \(squeue --jobs 7\)"),
+        ({"boot": "another", "pid": 2**22 + 1}, r"look on .* \(ps 4194305\)"),
+    ],
+    ids=["no Slurm job", "Slurm does not answer", "another machine may have this name"],
+)
+def test_an_owner_nobody_can_ask_for_is_an_error_that_says_where_to_look(
+    run, shared, what, look, monkeypatch
+):
     monkeypatch.setenv("PATH", "")
-    name_owner(run, host="elsewhere", slurm_job=job)
-    with pytest.raises(UserError, match=r"seed0\.lock is held by process .* on elsewhere.*delete"):
+    name_owner(run, **what)
+    with pytest.raises(UserError, match=rf"seed0\.lock is held by .*{look}; .* delete the file"):
         run_lock.run_lock(run).__enter__()
+    assert run_lock.may_be_owned(run)
+
+
+def test_which_disks_are_this_machines_alone(tmp_path, monkeypatch):
+    def disks(*kinds: tuple[Path, str]) -> None:
+        parts = [SimpleNamespace(mountpoint=str(place), fstype=kind) for place, kind in kinds]
+        monkeypatch.setattr(run_lock.psutil, "disk_partitions", lambda all: parts)
+
+    disks((Path("/"), "ext4"), (tmp_path / "home", "nfs4"), (tmp_path / "home/scratch", "xfs"))
+    for place, local in (("x", True), ("home/x", False), ("home/scratch/x", True)):
+        assert run_lock.on_local_disk(tmp_path / place) is local
+    disks((Path("/"), "lustre"), (Path("/"), "overlay"))  # one over the other
+    assert run_lock.on_local_disk(tmp_path)
+    disks()
+    assert not run_lock.on_local_disk(tmp_path)
 
 
 def test_a_lock_that_cannot_be_read_is_an_error_that_names_the_file(run):

@@ -11,6 +11,7 @@ VERL_PLUGIN = [
     "criticflow.commands.train",
     "criticflow.verl_plugin.reward",
     "criticflow.verl_plugin.plugin",
+    "criticflow.verl_plugin.weight_sender",
     *VLLM_PLUGIN,
 ]
 

@@ -24,6 +24,8 @@ rule convert_checkpoint:
         run=lambda wildcards: settings(CONFIG.runs[wildcards.run]),
         model_path=lambda wildcards: model_path(CONFIG.runs[wildcards.run].model),
         kept=lambda wildcards: CONFIG.runs[wildcards.run].train.keep_steps,
+        # A function of the output as well: so Snakemake converts nothing again when it changes.
+        freed=lambda wildcards, output: CONFIG.resources.free_converted,
     message:
         "Convert the {wildcards.kind} of {wildcards.run}, seed {wildcards.seed}"
     script:

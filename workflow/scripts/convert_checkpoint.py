@@ -10,11 +10,10 @@ def main(snakemake) -> None:
     from criticflow.training.checkpoints import converting
 
     kind = snakemake.wildcards.kind
-    # No parameter of the rule: nothing is converted again because this changes.
-    freed = snakemake.config["resources"]["free_converted"]
-    step = snakemake.wildcards.get("step")
-    step, kept = None if step is None else int(step), snakemake.params.kept
-    with converting(Path(snakemake.params.checkpoints), kind, freed, step, kept) as folder:
+    params, step = snakemake.params, snakemake.wildcards.get("step")
+    step = None if step is None else int(step)
+    checkpoints = Path(params.checkpoints)
+    with converting(checkpoints, kind, params.freed, step, params.kept) as folder:
         convert(folder, Path(snakemake.output.model), kind)
         if kind == "critic":
             _write_card(snakemake, step)
@@ -34,4 +33,5 @@ def _write_card(snakemake, step: int | None) -> None:
     write_card(Path(snakemake.output.model), card)
 
 
-run_stage(snakemake, main)
+if __name__ == "__main__":
+    run_stage(snakemake, main)

@@ -25,4 +25,5 @@ def main(snakemake) -> None:
     )
 
 
-run_stage(snakemake, main, log_in_use=lambda: may_be_owned(Path(snakemake.params.checkpoints)))
+if __name__ == "__main__":
+    run_stage(snakemake, main, log_in_use=lambda: may_be_owned(Path(snakemake.params.checkpoints)))

@@ -13,11 +13,13 @@ def main(snakemake) -> None:
     def paths(name: str) -> list[Path]:
         return [Path(path) for path in snakemake.input.get(name)]
 
-    write_results(Path(snakemake.input.summary), Path(snakemake.output.results))
+    summary = Path(snakemake.input.summary)
+    write_results(summary, paths("metrics"), Path(snakemake.output.results))
     plot_curves(paths("metrics"), Path(snakemake.output.curves))
     write_critics(paths("critics"), Path(snakemake.output.critics))
     write_probe(paths("probes"), Path(snakemake.output.probe))
     write_provenance(paths("provenance"), Path(snakemake.output.provenance))
 
 
-run_stage(snakemake, main)
+if __name__ == "__main__":
+    run_stage(snakemake, main)

@@ -23,11 +23,12 @@ def main(snakemake) -> None:
     )
 
 
-# A minute more than training itself has to save.
-save_minutes = snakemake.params.config["resources"]["save_minutes"]
-run_stage(
-    snakemake,
-    main,
-    grace=60 * (save_minutes + 1),
-    log_in_use=lambda: may_be_owned(Path(snakemake.params.checkpoints)),
-)
+if __name__ == "__main__":
+    # A minute more than training itself has to save.
+    save_minutes = snakemake.params.config["resources"]["save_minutes"]
+    run_stage(
+        snakemake,
+        main,
+        grace=60 * (save_minutes + 1),
+        log_in_use=lambda: may_be_owned(Path(snakemake.params.checkpoints)),
+    )

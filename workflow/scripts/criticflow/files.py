@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,6 +57,21 @@ def replacing(target: Path | str) -> Iterator[Path]:
     except BaseException:
         _remove(partial)
         raise
+
+
+def own_directory(path: Path) -> None:
+    """Make a directory that nobody else may enter, in a folder that is everybody's.
+
+    Raises:
+        UserError: it is there and not this user's alone.
+    """
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        found = path.lstat()
+        ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+        if not ours or stat.S_IMODE(found.st_mode) != 0o700:
+            raise UserError(f"{path} is not this user's alone: remove it and run again") from None
 
 
 def free_space(path: Path | str) -> int:

@@ -11,6 +11,7 @@ verl's layout, a file per rank::
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Collection
 from pathlib import Path
@@ -18,6 +19,7 @@ from pathlib import Path
 from criticflow.files import replacing
 
 TRACKER = "latest_checkpointed_iteration.txt"
+_FOLDER = re.compile(r"global_step_(\d+)")
 
 
 def last_step(directory: Path) -> int:
@@ -60,5 +62,6 @@ def _complete(directory: Path) -> list[int]:
 
 
 def _folders(directory: Path) -> dict[int, Path]:
-    prefix = "global_step_"
-    return {int(path.name[len(prefix) :]): path for path in directory.glob(f"{prefix}*[0-9]")}
+    """Checkpoints by step; what a person put beside them (``global_step_20_copy``) is none."""
+    named = ((_FOLDER.fullmatch(path.name), path) for path in directory.glob("global_step_*"))
+    return {int(name[1]): path for name, path in named if name}

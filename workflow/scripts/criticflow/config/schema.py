@@ -147,6 +147,13 @@ class Probe(Strict):
     entropy: list[float] = Field([0.2, 0.8], min_length=2, max_length=2, description="nats a token")
     seed: int = 0
 
+    @field_validator("filter")
+    @classmethod
+    def _filter_is_a_range(cls, rule: str | list[float] | None) -> str | list[float] | None:
+        if isinstance(rule, list) and (len(rule) != 2 or rule[0] > rule[1]):
+            raise ValueError(f"write mixed, or a range [a, b] with a <= b, not {rule}")
+        return rule
+
 
 class Evaluate(Strict):
     """Evaluation on the test split: greedy, and sampled."""
@@ -302,6 +309,16 @@ class Critic(Strict):
             raise ValueError("constant needs freeze: true, or the critic would learn")
         return self
 
+    @model_validator(mode="after")
+    def _frozen_is_trained(self) -> Critic:
+        trained = self.from_run or self.path or self.constant is not None
+        if self.freeze and not (trained or self.allow_untrained):
+            raise ValueError(
+                "freeze: true would keep a fresh value head as it is: give the trained critic "
+                "(from or path), or for a control arm constant, or allow_untrained: true"
+            )
+        return self
+
 
 class Train(Strict):
     """How a run is trained. Defaults for all runs; a run overrides single keys."""
@@ -314,7 +331,12 @@ class Train(Strict):
     temperature: float = Field(1.0, gt=0)
     actor_lr: float = Field(1e-6, gt=0)
     critic_lr: float = Field(1e-5, gt=0)
-    critic_warmup: NotNegative = Field(0, description="steps in which only the critic learns")
+    critic_warmup: NotNegative = Field(
+        0, description="first steps, in which only the critic learns; a frozen critic has none"
+    )
+    lost_trajectories: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="share of a step's trajectories that may be lost to errors in rollouts"
+    )
     gamma: Fraction = 1.0
     lam: Fraction = 1.0
     critic_lam: Fraction | None = Field(
@@ -495,6 +517,49 @@ class Config(Strict):
                         f"critic.from of another run), but it saves every {train.save_every} of "
                         f"its {train.steps} steps"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _critics_fit(self) -> Config:
+        for name, run in self.runs.items():
+            if (source := self.runs.get(run.critic.from_run or "")) is None:
+                continue
+            where = f"runs.{name}.critic"
+            heads = source.critic.value_head, run.critic.value_head
+            if heads[0] != heads[1]:
+                raise ValueError(
+                    f"{where}.value_head: {heads[1]}, but {run.critic.from_run} trains a critic "
+                    f"whose head is {heads[0]}: write the same in both"
+                )
+            models = self.models[source.model], self.models[run.model]
+            if bool(models[0].build) != bool(models[1].build):
+                raise ValueError(
+                    f"{where}.from: {run.critic.from_run} trains {source.model}, {name} trains "
+                    f"{run.model}: their tokenizers differ, and the critic would read other words "
+                    "than the actor writes; use models of one family"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _trainings_can_work(self) -> Config:
+        for name, run in self.runs.items():
+            train, where = run.train, f"runs.{name}.train"
+            if train.strategy == "fsdp" and self.resources.device == "cpu":
+                raise ValueError(f"{where}.strategy: fsdp needs a GPU, write fsdp2")
+            learns = run.algorithm == "ppo" and not run.critic.freeze
+            if learns and train.critic_warmup >= train.steps:
+                raise ValueError(
+                    f"{where}.critic_warmup: with {train.critic_warmup} of {train.steps} steps the "
+                    "actor would never learn: lower it, or raise steps"
+                )
+            task = self.tasks[run.task]
+            made = task.source.generate and task.source.generate.problems
+            problems = min((size for size in (task.split.train, made) if size), default=None)
+            if problems is not None and train.batch_size > problems:
+                raise ValueError(
+                    f"{where}.batch_size: {train.batch_size} prompts a step, but {run.task} has "
+                    f"at most {problems} training problems: lower it, or take more problems"
+                )
         return self
 
     @model_validator(mode="after")

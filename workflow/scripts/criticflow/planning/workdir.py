@@ -10,11 +10,26 @@ from __future__ import annotations
 
 import fcntl
 import re
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from criticflow.errors import UserError
+
 _held = []  # open for as long as this process lives
+
+
+def check_interpreter(path: str = sys.executable) -> None:
+    """Raise :class:`UserError` where Snakemake could not start a job's script with this Python.
+
+    It writes the path into a shell command as it is.
+    """
+    if re.search(r"[^\w/.+@%:,=-]", path):
+        raise UserError(
+            f"{path}: Snakemake does not quote the path of its Python: move it (or the project, "
+            "whose .venv it is in) to a path without spaces and quotes"
+        )
 
 
 def claim_workdir(state: Path = Path(".snakemake"), patience: float = 2.0) -> None:

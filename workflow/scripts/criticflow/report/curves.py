@@ -20,9 +20,9 @@ PANELS = {
     "entropy (nats a token)": "actor/entropy",
     "KL to the old policy": "actor/ppo_kl",
     "value (mean)": "critic/values/mean",
-    "explained variance": "critic/vf_explained_var",
+    "explained variance (true returns)": "criticflow/explained_variance/true_return",
 }
-"""Title of each panel and verl's name of the metric; a run that lacks one is left out there."""
+"""Title of each panel and its column of ``metrics.parquet``; a run without it is left out there."""
 
 
 def plot_curves(metrics: list[Path], out: Path) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 from criticflow.files import replacing
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 1.5em; color: #222; background: #fff; }
-table { border-collapse: collapse; margin-bottom: 2em; }
-th, td { padding: .35em .9em; border-bottom: 1px solid #ddd; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 1em; color: #222; background: #fff; }
+table { border-collapse: collapse; margin-bottom: 2em; max-width: 100%; }
+th, td { padding: .35em .6em; border-bottom: 1px solid #ddd; }
 th, td { text-align: left; vertical-align: top; }
-th { background: #f4f4f4; } td.number { text-align: right; white-space: nowrap; }
+th { background: #f4f4f4; } th:first-child { min-width: 8em; }
+td { overflow-wrap: anywhere; } td.number { text-align: right; overflow-wrap: normal; }
 td small { color: #666; } code { font-size: 85%; }
 pre { white-space: pre-wrap; margin: .2em 0; }
 """

@@ -7,13 +7,17 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from pyarrow import parquet
+
 from criticflow.files import read_json
 from criticflow.report import html
 
+LOST = "criticflow/lost_trajectories"
+"""Metric of a training step."""
+
 _COLUMNS = {
-    "n_prompts": "problems",
     "pass@1": "pass@1",
-    "mean_accuracy": "mean accuracy",
+    "mean_score": "mean score",
     "avg_entropy": "entropy (nats)",
     "format_rate": "format",
     "response_length": "length (tokens)",
@@ -34,16 +38,35 @@ _CRITIC_COLUMNS = [
 ]
 
 
-def write_results(summary: Path, out: Path) -> None:
+def write_results(summary: Path, metrics: list[Path], out: Path) -> None:
     """The rows of ``summary.json``, base models first, differences to base under the values.
 
-    Below it, each run beside its base: ``Base -> Trained``, absolute and relative.
+    Below it what looks ill, and each run beside its base: ``Base -> Trained``, absolute and
+    relative.
+
+    Args:
+        metrics: ``.../{run}/seed{seed}/metrics.parquet`` of every run and seed.
     """
     rows = sorted(read_json(summary), key=lambda row: row["kind"] != "base")
     warnings = [f"{row['name']}: {text}" for row in rows for text in row.get("warnings", [])]
+    warnings += [text for path in metrics if (text := lost_trajectories(path))]
     comparisons = [_comparison(row) for row in rows if row.get("comparison")]
     table = html.table(_results_head(rows), map(_results_row(rows), rows))
     html.write_page(out, "Results", [table, html.bullets(warnings), *comparisons])
+
+
+def lost_trajectories(metrics: Path) -> str | None:
+    """What a run lost to errors in rollouts (``train.lost_trajectories``); None: nothing."""
+    if LOST not in parquet.read_schema(metrics).names:
+        return None
+    lost = parquet.read_table(metrics, columns=[LOST])[LOST].to_pandas().fillna(0)
+    if not lost.any():
+        return None
+    run, seed = metrics.parts[-3], metrics.parts[-2].removeprefix("seed")
+    return (
+        f"{run}, seed {seed}: {lost.sum():.0f} trajectories were lost to errors in rollouts, in "
+        f"{(lost > 0).sum()} of {len(lost)} steps: see the run's log"
+    )
 
 
 def write_critics(files: list[Path], out: Path) -> None:
@@ -55,12 +78,21 @@ def write_critics(files: list[Path], out: Path) -> None:
 
 
 def write_provenance(files: list[Path], out: Path) -> None:
-    """One table: what differs between runs in rows, one column a run and seed."""
+    """What all runs and seeds have in common, then what they have not, each with its own."""
     records = {"/".join(path.parts[-3:-1]): read_json(path) for path in files}
     rows = {name: dict(_flat(record)) for name, record in records.items()}
     keys = list(dict.fromkeys(key for row in rows.values() for key in row))
-    body = ([escape(key), *(html.value(row.get(key)) for row in rows.values())] for key in keys)
-    html.write_page(out, "Provenance", [html.table(["", *map(escape, rows)], body)])
+    common, own = [], []
+    for key in keys:
+        found = {name: row.get(key) for name, row in rows.items()}
+        first, *others = found.values()
+        if others and all(value == first for value in others):
+            common.append([escape(key), html.value(first)])
+        else:
+            own += [[escape(key), escape(name), html.value(value)] for name, value in found.items()]
+    tables = [html.table(["all runs", ""], common)] if common else []
+    tables.append(html.table(["", "run", ""], own))
+    html.write_page(out, "Provenance", tables)
 
 
 def _passes(rows: list[dict[str, Any]]) -> list[str]:
@@ -78,16 +110,17 @@ def _results_keys(rows: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def _results_head(rows: list[dict[str, Any]]) -> list[str]:
-    return ["model or run", "seed", "task", *map(escape, _results_keys(rows).values())]
+    return ["model or run", *map(escape, _results_keys(rows).values())]
 
 
 def _results_row(rows: list[dict[str, Any]]) -> Any:
     keys = _results_keys(rows)
 
     def cells(row: dict[str, Any]) -> list[str]:
-        name = f"<b>{escape(row['name'])}</b> <small>{escape(row['kind'])}</small>"
-        seed = "" if row.get("seed") is None else str(row["seed"])
-        return [name, seed, escape(row["task"]), *(_figure(row, key) for key in keys)]
+        seed = "" if row.get("seed") is None else f", seed {row['seed']}"
+        what = f"{row['kind']}{seed}, {row['n_prompts']} problems of {row['task']}"
+        name = f"<b>{escape(row['name'])}</b><br><small>{escape(what)}</small>"
+        return [name, *(_figure(row, key) for key in keys)]
 
     return cells
 
@@ -97,8 +130,8 @@ def _figure(row: dict[str, Any], key: str) -> str:
     difference = (row.get("difference") or {}).get(key)
     if difference is None:
         return value
-    text = f"{difference['value']:+.3f} {html.interval(difference, '+')}".rstrip()
-    return f"{value}<br><small>{text}</small>"
+    lines = [f"{difference['value']:+.3f}", html.interval(difference, "+")]
+    return "".join([value, *(f"<br><small>{line}</small>" for line in lines if line)])
 
 
 def _comparison(row: dict[str, Any]) -> str:

@@ -145,6 +145,13 @@ def _wanting_ancestor() -> list[int]:
     return []
 
 
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when ``parent``, which started it, has ended."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the kernel was told
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def _prctl(option: int, value: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(option, value, 0, 0, 0) != 0:

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from criticflow.errors import UserError
 from criticflow.logs import open_terminal, progress, terminal_fds
+from criticflow.runtime.devices import take
 from criticflow.runtime.processes import STOP_SECONDS, run_owned
 
 _INSIDE = "CRITICFLOW_STAGE"
@@ -30,7 +31,8 @@ def run_stage(
     The script runs itself a second time as an owned process
     (:mod:`criticflow.runtime.processes`), whose output, and that of all its children, is the rule's
     log. An error ends up in the log with its traceback and as one line on the terminal. SIGTERM
-    leaves it ``grace`` seconds to end well.
+    leaves it ``grace`` seconds to end well. The rule's resource ``gpu`` says how many GPUs it holds
+    meanwhile (:mod:`criticflow.runtime.devices`).
 
     The log begins anew, unless ``log_in_use`` says that another job may still write to it. Since
     Snakemake deletes the log of a job that it is about to start, running or not, the file has a
@@ -47,20 +49,30 @@ def run_stage(
     _keep(log, second)
     stage = " ".join([snakemake.rule, *map(str, snakemake.wildcards)])
     env = open_terminal(stage) | {_INSIDE: "1"}
-    code = run_owned(
-        [sys.executable, *sys.argv],
-        env,
-        log,
-        watch=lambda: _keep(log, second),
-        grace=grace,
-        pass_fds=terminal_fds(),
-    )
+    try:
+        with take(snakemake.resources.get("gpu", 0), tell=_tell(stage)) as gpus:
+            code = run_owned(
+                [sys.executable, *sys.argv],
+                env | gpus.environment,
+                log,
+                watch=lambda: _keep(log, second),
+                grace=grace,
+                pass_fds=[*terminal_fds(), *gpus.fds],
+            )
+    except UserError as error:
+        _tell(stage)(f"error: {error}")
+        sys.exit(2)
     _keep(log, second)
     second.unlink(missing_ok=True)
     if code > 128:
         why = ", perhaps for want of memory" if code == 128 + signal.SIGKILL else ""
         print(f"[{stage}] ended by signal {code - 128}{why}: see {log}", file=sys.stderr)
     sys.exit(code)
+
+
+def _tell(stage: str) -> Callable[[str], None]:
+    """Writes lines of a stage that has no process of its own yet to the terminal."""
+    return lambda text: print(f"[{stage}] {text}", file=sys.stderr, flush=True)
 
 
 def _keep(log: Path, second: Path) -> None:

@@ -128,7 +128,7 @@ def comparison(base: Mapping[str, Any], trained: Mapping[str, Any]) -> dict[str,
     """Per figure ``base``, ``trained``, ``absolute`` and ``relative`` change (None: base is 0)."""
     ks = sorted((key for key in base if key.startswith("pass@")), key=lambda key: int(key[5:]))
     found = {}
-    for figure in ("mean_accuracy", *ks, "avg_entropy", "format_rate", "response_length"):
+    for figure in ("mean_score", *ks, "avg_entropy", "format_rate", "response_length"):
         before, after = base[figure], trained[figure]
         found[figure] = {
             "base": before,

@@ -84,7 +84,7 @@ def evaluate_model(
         samples.to_parquet(partial, index=False)
     write_json(out / "summary.json", summary)
     progress(
-        f"{name}: pass@1 {summary['pass@1']:.3f}, mean accuracy {summary['mean_accuracy']:.3f}, "
+        f"{name}: pass@1 {summary['pass@1']:.3f}, mean score {summary['mean_score']:.3f}, "
         f"greedy {summary['greedy']['pass@1']:.3f}, entropy {summary['avg_entropy']:.3f}"
     )
     return summary
@@ -113,7 +113,7 @@ def model_figures(samples: pd.DataFrame, evaluate: config.Evaluate) -> dict[str,
         "confidence": evaluate.confidence,
         "intervals": intervals,
         "greedy": {
-            "mean_accuracy": float(greedy["score"].mean()),
+            "mean_score": float(greedy["score"].mean()),
             "pass@1": float(greedy["correct"].mean()),
             "format_rate": float(greedy["format_ok"].mean()),
             "response_length": float(greedy["n_tokens"].mean()),
@@ -127,7 +127,7 @@ def prompt_values(sampled: pd.DataFrame, ks: Sequence[int]) -> pd.DataFrame:
     sampled = sampled.sort_values(["prompt_index", "sample_index"])
     correct = per_prompt(sampled, "correct")
     counts = correct.sum(axis=1).astype(np.int64)
-    columns = {"mean_accuracy": per_prompt(sampled, "score").mean(axis=1)}
+    columns = {"mean_score": per_prompt(sampled, "score").mean(axis=1)}
     for k in sorted({1, *ks}):
         columns[f"pass@{k}"] = outcomes.pass_at_k(counts, correct.shape[1], k)
     columns |= {

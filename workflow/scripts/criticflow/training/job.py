@@ -22,9 +22,10 @@ from criticflow.runtime.slurm import end_time
 from criticflow.training import identity
 from criticflow.training.log import Progress, attempts, metrics_table, next_attempt, read_rows
 from criticflow.training.overrides import verl_overrides
-from criticflow.training.preflight import check_training, checkpoint_bytes
+from criticflow.training.preflight import check_batch, check_training, checkpoint_bytes
 from criticflow.training.provenance import collect
-from criticflow.training.watchdog import Watchdog, repeat_traceback
+from criticflow.training.watchdog import Watchdog, own_error, repeat_traceback
+from criticflow.verl_plugin import FORK
 from criticflow.verl_plugin.stopping import STOP
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ def train_run(
 
         steps, metrics = settings.train.steps, checkpoint_dir / "metrics"
         if last_step(checkpoint_dir) < steps:
+            check_batch(data_dir / "train.parquet", settings.train.batch_size)
             check_training(config.resources, model_dir, critic, checkpoint_dir)
             overrides = verl_overrides(
                 settings,
@@ -93,13 +95,17 @@ def train_run(
                 checkpoint_dir=checkpoint_dir.resolve(),
             )
             overrides.append(f"hydra.run.dir={checkpoint_dir / 'hydra'}")
+            overrides.append(f"trainer.checkpoint_bytes={checkpoint_bytes(model_dir, critic)}")
             done = last_step(checkpoint_dir)
             progress(f"starting verl from step {done} of {steps}")
             argv = [sys.executable, "-m", "criticflow.train", *overrides]
+            said = log.stat().st_size if log.exists() else 0
             code = _train(argv, config.resources, checkpoint_dir, steps, log, lock)
             if code:
                 how = ending(checkpoint_dir, steps, code)
                 how = how or full_disk(checkpoint_dir, checkpoint_bytes(model_dir, critic))
+                if error := own_error(log, said):
+                    how = how or f"failed: {error} (log: {log})"
                 how = how or f"ended with exit code {code}: see {log}"
                 raise UserError(f"training of {run}, seed {seed}, {how}")
 
@@ -218,6 +224,10 @@ def environment(resources: Resources, metrics: Path) -> dict[str, str]:
             "VLLM_CPU_KVCACHE_SPACE": str(resources.kv_cache_gb),
             # With the engine in the server's own process vLLM starts one process less a rank.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            FORK: "1",
+            # A process with one thread can be forked (``runtime.template``).
+            "OPENBLAS_NUM_THREADS": "1",
+            "JE_ARROW_MALLOC_CONF": "background_thread:false",
             "OMP_NUM_THREADS": "1",
             # vLLM's attention starts a second thread all the same, which waits for its turn in a
             # loop while the other ranks want the core.

@@ -105,7 +105,10 @@ def _actor(run: Run, model: Model, model_dir: str) -> dict[str, Any]:
         f"{actor}.use_kl_loss": train.kl_loss_coef > 0,
         f"{actor}.kl_loss_coef": train.kl_loss_coef,
         "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": train.micro_batch_size,
-    } | _engine(f"{actor}.fsdp_config", run)
+    }
+    # The reference policy as precise as the actor, or their KL would not be 0 at the start.
+    settings |= _engine(f"{actor}.fsdp_config", run)
+    settings |= _engine("actor_rollout_ref.ref.fsdp_config", run)
     if model.attn_implementation:
         settings["+actor_rollout_ref.model.override_config.attn_implementation"] = (
             model.attn_implementation
@@ -177,7 +180,8 @@ def _trainer(run: Run, name: str, checkpoint_dir: Path, resources: Resources) ->
         "trainer.total_training_steps": train.steps,
         # Far more than the steps need: the number of steps alone ends a run.
         "trainer.total_epochs": 1_000_000,
-        "trainer.critic_warmup": train.critic_warmup if run.algorithm == "ppo" else 0,
+        "trainer.critic_warmup": _first_actor_step(run),
+        "trainer.lost_trajectories": train.lost_trajectories,
         "trainer.save_freq": train.save_every,
         "trainer.test_freq": train.test_every,
         "trainer.val_before_train": train.test_every > 0,
@@ -186,6 +190,12 @@ def _trainer(run: Run, name: str, checkpoint_dir: Path, resources: Resources) ->
         "trainer.default_local_dir": str(checkpoint_dir),
         "trainer.resume_mode": "auto",
     }
+
+
+def _first_actor_step(run: Run) -> int:
+    """verl's ``trainer.critic_warmup``: the step, counted from 1, with which the actor starts."""
+    learns = run.algorithm == "ppo" and not run.critic.freeze
+    return run.train.critic_warmup + 1 if learns and run.train.critic_warmup else 0
 
 
 def _cpu(task: Task, resources: Resources, critic: bool) -> dict[str, Any]:

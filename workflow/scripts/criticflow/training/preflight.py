@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+from pyarrow import parquet
+
 from criticflow.config import Resources
 from criticflow.errors import UserError
 from criticflow.files import require_space
@@ -47,6 +49,16 @@ def check_training(
         check_memory(needed_gib(resources, model_dir, critic_dir), resources.ranks)
     if checkpoint_dir:
         require_space(checkpoint_dir, 2 * checkpoint_bytes(model_dir, critic_dir))
+
+
+def check_batch(train_parquet: Path, batch_size: int) -> None:
+    """Raise :class:`UserError` if there are fewer training problems than prompts in a step."""
+    problems = parquet.read_metadata(train_parquet).num_rows
+    if batch_size > problems:
+        raise UserError(
+            f"train.batch_size: {batch_size} prompts a step, but {train_parquet} has {problems} "
+            "problems: lower it, take more problems, or filter less (probe.filter)"
+        )
 
 
 def needed_gib(resources: Resources, model_dir: str, critic_dir: str | None) -> float:

@@ -24,7 +24,9 @@ ESSENTIAL = (
     "ray::vLLMHttpServer",
     "ray::BatchedServer",
     "ray::AgentLoopWorker",
+    "ray::TellingAgentLoopWorker",
     "ray::BatchedAgentLoopWorker",
+    "ray::RewardLoopWorker",
     "ray::TransferQueueController",
     "ray::SimpleStorageUnit",
     "VLLM::",
@@ -43,30 +45,34 @@ WORKER = re.compile(r"\(\w+ pid=\d+\)")
 class Watchdog:
     """Raises when the job below this process has lost a process or makes no progress.
 
+    Time is that of a clock which stands still while the machine is suspended.
+
     Args:
-        newest: when the job last made progress, seconds since the epoch; None: not yet.
+        newest: something that is another when the job has made progress.
         stall: seconds without progress after which it is given up.
 
     Raises:
         UserError: from the call, with what is wrong.
     """
 
-    def __init__(self, newest: Callable[[], float | None], stall: float) -> None:
+    def __init__(self, newest: Callable[[], object], stall: float) -> None:
         self.newest, self.stall = newest, stall
-        self.started = time.time()
-        self.looked = 0.0
+        self.seen, self.progressed = newest(), time.monotonic()
+        self.looked = -LOOK
         self.known: dict[psutil.Process, str] = {}
         self.lost: tuple[float, str] | None = None
 
     def __call__(self) -> None:
-        now = time.time()
+        now = time.monotonic()
         if now - self.looked < LOOK:
             return
         self.looked = now
         self._look(now)
         if self.lost and now - self.lost[0] > LOST_SECONDS:
             raise UserError(f"{self.lost[1]} has ended, and training waits for it in vain")
-        if now - (self.newest() or self.started) > self.stall:
+        if (newest := self.newest()) != self.seen:
+            self.seen, self.progressed = newest, now
+        if now - self.progressed > self.stall:
             minutes = self.stall / 60
             raise UserError(f"no step ended in {minutes:g} minutes (resources.stall_minutes)")
 
@@ -94,6 +100,15 @@ def essential_processes() -> dict[psutil.Process, str]:
             found[process] = title
     titles = {process.pid: title for process, title in found.items()}
     return {one: title for one, title in found.items() if titles.get(parents[one]) != title}
+
+
+def own_error(log: Path, start: int) -> str | None:
+    """What a training said of its end in a line of its own, after byte ``start`` of the log."""
+    with open(log, "rb") as stream:
+        stream.seek(start)
+        lines = stream.read().decode("utf-8", errors="replace").splitlines()
+    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return said[-1] if said else None
 
 
 def repeat_traceback(log: Path, reason: str) -> None:

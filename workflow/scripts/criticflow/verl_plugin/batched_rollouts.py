@@ -32,6 +32,7 @@ from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 from criticflow.verl_plugin import patches
 from criticflow.verl_plugin.agent_loop import SeededAgentLoop
 from criticflow.verl_plugin.call_batching import CallBatcher
+from criticflow.verl_plugin.rollout_errors import TellsErrors
 
 
 def replica_class() -> type[RolloutReplica]:
@@ -159,7 +160,7 @@ class InPlaceReward:
         return self.worker.compute_score(data)
 
 
-class BatchedAgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):
+class OneAgentLoop(AgentLoopWorkerTQ.__ray_actor_class__):
     """verl's worker with a queue and a reward worker that spare messages, and one agent loop for
     all trajectories: that of ``agent_loop`` has no state."""
 
@@ -189,6 +190,8 @@ class BatchedAgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):
         output = await self.agent_loop.run(sampling_params, **kwargs)
         await self._agent_loop_postprocess(output, trajectory["validate"], **kwargs)
 
+
+class BatchedAgentLoopWorker(TellsErrors, OneAgentLoop):
     # Ray sends an actor's inherited methods by value, with names of their module as they were. By
     # way of these two, verl's come from the module itself, where the queue has been exchanged.
 

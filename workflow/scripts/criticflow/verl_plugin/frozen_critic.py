@@ -74,6 +74,8 @@ class FreezableEngine:
         if self.frozen:
             checkpoint_config = without_optimizer(checkpoint_config)
         super().__init__(model_config, engine_config, optimizer_config, checkpoint_config)
+        if self.frozen:
+            self._is_offload_optimizer = False  # verl moves it without asking whether there is one
 
     def _build_module(self) -> Any:
         module = super()._build_module()

@@ -18,4 +18,9 @@ patches.apply_to_verl()
 patches.apply_to_vllm()
 
 if not patches.in_rollout_process():
+    from verl.workers.rollout.base import _ROLLOUT_REGISTRY
+
     from criticflow.verl_plugin import engines  # noqa: F401  (registers; slow to import)
+
+    # By name, since verl's own is imported where it is needed alone.
+    _ROLLOUT_REGISTRY["vllm", "async"] = "criticflow.verl_plugin.weight_sender.OwnServerAdapter"
