@@ -161,6 +161,8 @@ def test_another_step_and_seed_of_a_critic():
     assert (critic.from_run, critic.from_step, critic.from_seed) == ("cold", 20, 1)
     assert found.runs["cold"].train.keep_steps == [20]  # which stays in its checkpoints
     assert found.runs["warm-frozen-m50"].train.keep_steps == []
+    compared = study(truth={"steps": {"warm-frozen-m50": [20, 40]}})
+    assert compared.runs["warm-frozen-m50"].train.keep_steps == [20, 40]
 
 
 @pytest.mark.parametrize(
@@ -168,6 +170,8 @@ def test_another_step_and_seed_of_a_critic():
     [
         ({"runs": {"pretrained": {"like": "cold"}}}, "there is a run of this name"),
         ({"runs": {"warm": {"like": "cold", "critic": {"from": "other"}}}}, "no run named 'other'"),
+        ({"truth": {"steps": {"cold": [30]}}}, "step 30 is asked for"),
+        ({"truth": {"steps": {"other": [20]}}}, "truth.steps: no run named 'other'"),
         ({"critics": {"pretrained": {"task": "nothing"}}}, "no task named 'nothing'"),
         ({"critics": {"pretrained": {"batch_size": 96}}}, "not divisible by 2 ranks"),
         (

@@ -111,6 +111,12 @@ def test_a_step_that_a_run_starts_from_is_converted_besides_the_last(tmp_path):
     assert jobs["convert_checkpoint"] == 2 * 3 * 2
 
 
+def test_the_critics_and_actors_of_other_steps_are_compared_too(tmp_path):
+    jobs = planned(tmp_path, overlay={"truth": {"steps": {"cold": [20]}}})
+    assert jobs["convert_step"] == 2
+    assert jobs["truth_of_run"] == 3 and jobs["judge_critic"] == 3
+
+
 def test_nobodys_truth_is_measured_if_none_is_asked_for(tmp_path):
     jobs = planned(tmp_path, overlay={"truth": {"actors": []}})
     assert not {"truth_of_base", "truth_of_run", "judge_critic"} & set(jobs)

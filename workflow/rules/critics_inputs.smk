@@ -9,7 +9,9 @@ import itertools
 
 def truth_settings():
     """What an actor's truth depends on; which actors have one is not its concern."""
-    return CONFIG.truth.model_dump(mode="json", exclude={"actors", "across", "temperature"})
+    return CONFIG.truth.model_dump(
+        mode="json", exclude={"actors", "across", "steps", "temperature"}
+    )
 
 
 def truth_cost():
@@ -58,14 +60,19 @@ def trainings():
     return list(itertools.product(CONFIG.runs, CONFIG.seeds))
 
 
+def compared_steps(run):
+    """Steps of a run whose actor and critic are compared with the truth: the last, and others."""
+    return sorted({CONFIG.runs[run].train.steps, *CONFIG.truth.steps.get(run, [])})
+
+
 def actors():
     """Every actor whose truth is measured: name, seed, step, task, base model."""
     bases = [(model, None, None, task, model) for model, task in base_pairs() if with_truth(model)]
     runs = [
-        (name, seed, run.train.steps, run.task, run.model)
+        (name, seed, step, CONFIG.runs[name].task, CONFIG.runs[name].model)
         for name, seed in trainings()
         if with_truth(name)
-        for run in [CONFIG.runs[name]]
+        for step in compared_steps(name)
     ]
     return [*bases, *runs]
 
@@ -153,7 +160,12 @@ def judged_on(critic):
 
 def judged_critics():
     """Every critic that has an actor to be judged on."""
-    named = [f"{run}/seed{seed}" for run, seed in trainings() if has_critic(run)]
+    named = [
+        f"{run}/seed{seed}" + ("" if step == CONFIG.runs[run].train.steps else f"/step{step}")
+        for run, seed in trainings()
+        if has_critic(run)
+        for step in compared_steps(run)
+    ]
     named += [f"{name}/seed{seed}" for name in CONFIG.critics for seed in CONFIG.seeds]
     return [critic for critic in named if judged_on(critic)]
 

@@ -33,7 +33,7 @@ def load_config(raw: Mapping[str, Any]) -> Config:
     runs = resolved.get("runs")
     if isinstance(runs, dict):
         resolved["runs"] = {name: _resolve(name, runs, defaults) for name in runs}
-        _keep_what_is_asked_for(resolved["runs"])
+        _keep_what_is_asked_for(resolved["runs"], resolved.get("truth"))
     try:
         return Config.model_validate(resolved)
     except ValidationError as error:
@@ -59,18 +59,29 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _keep_what_is_asked_for(runs: dict[str, Any]) -> None:
-    """Have a run keep the steps that ``critic.from: {run, step}`` of another names, in place."""
-    for run in runs.values():
-        critic = run.get("critic") if isinstance(run, Mapping) else None
-        origin = critic.get("from") if isinstance(critic, Mapping) else None
-        if not isinstance(origin, Mapping) or not isinstance(runs.get(origin.get("run")), Mapping):
-            continue
-        source, step = runs[origin["run"]], origin.get("step")
-        kept = (source.get("train") or {}).get("keep_steps") or []
-        if step is not None and isinstance(kept, list) and step not in kept:
-            # The last step is converted under another name, and kept anyway.
-            source["train"] = {**(source.get("train") or {}), "keep_steps": [*kept, step]}
+def _keep_what_is_asked_for(runs: dict[str, Any], truth: Any) -> None:
+    """Have runs keep the steps that ``truth.steps`` and others' ``critic.from`` name, in place."""
+    asked = [
+        (origin.get("run"), origin.get("step"))
+        for run in runs.values()
+        if isinstance(run, Mapping) and isinstance(critic := run.get("critic"), Mapping)
+        if isinstance(origin := critic.get("from"), Mapping)
+    ]
+    steps = truth.get("steps") if isinstance(truth, Mapping) else None
+    if isinstance(steps, Mapping):
+        asked += [
+            (run, step)
+            for run, listed in steps.items()
+            for step in (listed if isinstance(listed, list) else [])
+        ]
+    for name, step in asked:
+        run = runs.get(name)
+        if step is None or not isinstance(run, Mapping):
+            continue  # what does not exist is reported with all other mistakes
+        train = run.get("train") or {}
+        kept = train.get("keep_steps") or []
+        if isinstance(kept, list) and step not in kept:
+            run["train"] = {**train, "keep_steps": [*kept, step]}
 
 
 def _resolve(name: str, runs: Mapping[str, Any], defaults: Mapping[str, Any]) -> Any:

@@ -182,6 +182,9 @@ class Truth(Strict):
     across: bool = Field(
         False, description="compare every critic with every actor, not with its own alone"
     )
+    steps: dict[Name, list[Positive]] = Field(
+        {}, description="by run: steps besides the last whose actor and critic are compared too"
+    )
     problems: Positive = Field(64, description="problems of the test split, its first ones")
     positions: list[Fraction] = Field(
         [0.0, 0.2, 0.4, 0.6, 0.8, 1.0],
@@ -470,6 +473,8 @@ class Config(Strict):
         if self.truth.actors != "all":
             for name in self.truth.actors:
                 _known(name, {**self.models, **self.runs}, "truth.actors", "model or run")
+        for name in self.truth.steps:
+            _known(name, self.runs, "truth.steps", "run")
         return self
 
     @model_validator(mode="after")
@@ -513,9 +518,9 @@ class Config(Strict):
             for step in train.keep_steps:
                 if step > train.steps or (step % train.save_every and step != train.steps):
                     raise ValueError(
-                        f"runs.{name}: step {step} is asked for (train.keep_steps, or the "
-                        f"critic.from of another run), but it saves every {train.save_every} of "
-                        f"its {train.steps} steps"
+                        f"runs.{name}: step {step} is asked for (train.keep_steps, truth.steps, or "
+                        f"the critic.from of another run), but it saves every "
+                        f"{train.save_every} of its {train.steps} steps"
                     )
         return self
 
