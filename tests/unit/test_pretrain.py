@@ -13,6 +13,7 @@ from criticflow.config import load_config
 from criticflow.errors import UserError
 from criticflow.stages import data, returns
 from criticflow.stages.samples import read_problems
+from criticflow.training import critic_fit
 from criticflow.verl_plugin.critic_fit import (
     Settings,
     State,
@@ -58,6 +59,27 @@ def test_every_sample_is_learned_from_once_in_a_pass_in_another_order():
     again = rows_of_step(24, 1, SETTINGS)
     assert list(again) == list(passes[0][1])
     assert list(rows_of_step(24, 1, replace(SETTINGS, seed=1))) != list(again)
+
+
+def test_checkpoints_of_another_fit_are_removed_and_those_of_this_one_gone_on_from(tmp_path):
+    samples, directory = tmp_path / "samples.parquet", tmp_path / "checkpoints"
+    samples.write_bytes(b"samples")
+    critic_fit._claim(directory, SETTINGS, samples, tmp_path / "model")
+    (directory / "state.json").write_text("{}")
+    critic_fit._claim(directory, SETTINGS, samples, tmp_path / "model")
+    assert (directory / "state.json").exists()
+    samples.write_bytes(b"others")
+    critic_fit._claim(directory, SETTINGS, samples, tmp_path / "model")
+    assert not (directory / "state.json").exists()
+    (directory / "state.json").write_text("{}")
+    critic_fit._claim(directory, replace(SETTINGS, passes=4), samples, tmp_path / "model")
+    assert not (directory / "state.json").exists()
+
+
+def test_what_a_fit_needs_is_asked_for_before_it_starts(tmp_path):
+    critic_fit._check(config.Resources(), "owner/name", tmp_path / "new")
+    with pytest.raises(UserError, match="of memory"):
+        critic_fit._check(config.Resources(cpu_ranks=10_000), "owner/name", tmp_path / "new")
 
 
 def test_fewer_samples_than_a_batch_fill_it():

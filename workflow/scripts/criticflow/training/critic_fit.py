@@ -14,7 +14,7 @@ import pandas as pd
 from criticflow.checkpoint.convert import convert
 from criticflow.config import Model, PretrainedCritic, Resources
 from criticflow.errors import UserError
-from criticflow.files import read_json, sha256, write_json
+from criticflow.files import read_json, require_space, sha256, write_json
 from criticflow.logs import progress, terminal_fds
 from criticflow.models.directory import check_model_directory
 from criticflow.runtime.processes import run_owned
@@ -125,7 +125,7 @@ def _claim(directory: Path, settings: Settings, samples: Path, model: Path) -> N
 
 def _check(resources: Resources, model_path: str, directory: Path) -> None:
     size = preflight.parameters(model_path, None) // 2  # one model, not two
-    preflight.check_disk(directory, 3 * 12 * size)
+    require_space(directory, 3 * 12 * size)  # the best, the last, and one that is being written
     if resources.device == "cpu":
         state = size * preflight.BYTES_A_PARAMETER / preflight.GIB
         needed = (resources.ranks + 1) * preflight.PROCESS_GIB + state
