@@ -89,4 +89,4 @@ lock:  ## resolve requirements/*.txt anew
 	done
 
 clean:  ## remove results, logs and Snakemake's records; .venv stays
-	rm -rf results logs .snakemake benchmarks/*/ benchmarks/*.tsv
+	rm -rf results logs .snakemake

@@ -59,7 +59,7 @@ def test_each_run_leaves_its_results(study, run):
     assert list(metrics["step"]) == list(range(1, STEPS + 1))
     assert {"critic/score/mean", "response_length/mean", "critic/values/mean"} <= set(metrics)
     provenance = json.loads((folder / "provenance.json").read_text())
-    assert provenance["versions"]["verl"] == "0.9.1"
+    assert provenance["attempts"][-1]["versions"]["verl"] == "0.9.1"
     assert all(re.fullmatch(r"[0-9a-f]{64}", value) for value in provenance["inputs"].values())
     assert yaml.safe_load((folder / "config.yaml").read_text())
     actor = json.loads((folder / "actor/config.json").read_text())

@@ -23,6 +23,8 @@ from small_study import PROJECT, processes_in
 from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_leaves
 
+from criticflow.training.job import LOG
+
 pytestmark = pytest.mark.e2e
 
 STEPS = 6
@@ -92,7 +94,13 @@ class Study:
         return processes_in(self.workdir)
 
     def log(self) -> str:
+        """The stage's own words, of the newest attempt."""
         path = self.workdir / "logs/train_run/cold/seed0.log"
+        return path.read_text(encoding="utf-8", errors="replace")
+
+    def trainer_log(self) -> str:
+        """What verl and all below it wrote, in all attempts."""
+        path = self.workdir / CHECKPOINTS / LOG
         return path.read_text(encoding="utf-8", errors="replace")
 
     def saved_steps(self) -> list[str]:
@@ -160,7 +168,8 @@ def test_a_job_that_lost_its_engine_ends_within_a_minute_and_goes_on_when_run_ag
     # verl notices by itself while it generates, and waits for ever at other moments.
     found = "VLLM::EngineCore has ended, and training waits for it in vain|ended with exit code 1"
     assert re.search(found, study.terminal())
-    tail = study.log().rsplit("\nended: ", 1)[1]
+    tail = study.trainer_log().rsplit("\nended: ", 1)[1]
+    assert f"see the end of {CHECKPOINTS}/{LOG}" in study.log() or "exit code 1" in study.log()
     assert "Traceback (most recent call last)" in tail and "EngineDeadError" in tail
     assert study.processes() == []
 

@@ -185,6 +185,16 @@ def train_and_save(rank: int, model: str, out: str, head: str) -> dict[str, Any]
     }
 
 
+def go_on(rank: int, model: str, folder: str, head: str) -> dict[str, torch.Tensor]:
+    """Two more steps from a checkpoint; every rank has the same batch, so that their number has no
+    part in the mean gradient."""
+    start()
+    engine = critic_engine(model, value_head=head, head_seed=99)
+    engine.load_checkpoint(folder, None, False)
+    train(engine, batch(0), steps=2)
+    return {name: tensor.full_tensor() for name, tensor in engine.module.state_dict().items()}
+
+
 def frozen(rank: int, critic: str, out: str) -> dict[str, Any]:
     """A frozen critic gives values, keeps its bytes, saves and resumes without optimizer."""
     start()

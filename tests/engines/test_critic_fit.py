@@ -96,7 +96,6 @@ def pretrained(base_model, tmp_path_factory) -> Path:
         config.Resources(),
         out / "checkpoints",
         out / "critic",
-        out / "log.txt",
         "pretrained",
     )
     return out

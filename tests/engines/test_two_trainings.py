@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,8 +45,9 @@ def test_each_rollout_engine_gets_its_own_trainings_weights_while_another_sends_
 
 @pytest.fixture
 def ray_folder() -> Iterator[Path]:
-    """Where Ray keeps its files, with a path that is short enough for its sockets."""
+    """For Ray's files, instead of the machine's; its sockets need a short path."""
     with tempfile.TemporaryDirectory(prefix="ray") as folder:
+        (Path(folder) / "ray").mkdir()
         yield Path(folder)
 
 
@@ -53,34 +57,36 @@ def foreign_ray(ray_folder) -> Iterator[str]:
     env = os.environ | {"RAY_TMPDIR": str(ray_folder), "RAY_AUTH_MODE": "disabled"}
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
     command += ["--port", "0", "--num-cpus", "1", "--include-dashboard", "false"]
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as cluster:
-        assert any("--block" in line for line in cluster.stdout)
-        yield (ray_folder / "ray_current_cluster").read_text()
+    named = ray_folder / "ray" / "ray_current_cluster"
+    with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL) as cluster:
+        while not (named.exists() and named.read_text()):
+            assert cluster.poll() is None
+            time.sleep(0.2)
+        yield named.read_text()
         cluster.terminate()
 
 
-def answers(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
+def own_ray(folder: Path, **environment: str) -> dict[str, Any]:
+    done = run("own_ray.py", str(folder / "answer"), **environment)
     assert done.returncode == 0, done.stderr
-    found = (line.partition("found ")[2] for line in done.stdout.splitlines() if "found " in line)
-    return dict(line.split(" ", 1) for line in found)
+    return json.loads((folder / "answer").read_text())
 
 
 def test_a_training_joins_no_cluster_of_the_machine_and_writes_no_token_for_all(
     foreign_ray, ray_folder, tmp_path
 ):
     home = {"HOME": str(tmp_path), "RAY_TMPDIR": str(ray_folder)}
-    own = answers(run("own_ray.py", **home))
+    own = own_ray(tmp_path, **home)
     assert own["address"] != foreign_ray
-    assert own["private"] == "True"
+    assert own["private"]
     assert not (tmp_path / ".ray").exists()
     assert not Path(own["directory"]).exists()
 
-    named = answers(run("own_ray.py", RAY_ADDRESS=foreign_ray, RAY_AUTH_MODE="disabled", **home))
+    named = own_ray(tmp_path, RAY_ADDRESS=foreign_ray, RAY_AUTH_MODE="disabled", **home)
     assert named["address"] == foreign_ray
-    assert named["private"] == "True"  # its sockets, also among another cluster's processes
+    assert named["private"]  # its sockets, also among another cluster's processes
 
 
-def test_a_cluster_that_is_no_more_is_not_looked_for(ray_folder):
-    (ray_folder / "ray_current_cluster").write_text("127.0.0.1:1")
-    own = answers(run("own_ray.py", RAY_TMPDIR=str(ray_folder)))
-    assert own["address"] != "127.0.0.1:1"
+def test_a_cluster_that_is_no_more_is_not_looked_for(ray_folder, tmp_path):
+    (ray_folder / "ray" / "ray_current_cluster").write_text("127.0.0.1:1")
+    assert own_ray(tmp_path, RAY_TMPDIR=str(ray_folder))["address"] != "127.0.0.1:1"

@@ -33,6 +33,8 @@ OURS = (  # what stock verl does not know
     "critic.scale",
     "critic.model.head_seed",
     "trainer.keep_steps",
+    "trainer.keep_checkpoints",
+    "trainer.lost_trajectories",
 )
 
 STUDY: dict[str, Any] = {
@@ -171,12 +173,7 @@ def train(
     module = "criticflow.train"
     if stock:
         module = "verl.trainer.main_ppo"
-        overrides = [
-            item
-            for item in overrides
-            if not item.startswith(OURS) and "criticflow.verl_plugin" not in item
-        ]
-        overrides.append("reward.num_workers=1")  # which verl's own agent loop needs
+        overrides = stock_overrides(overrides)
         env |= {
             "VERL_USE_EXTERNAL_PLUGINS": "none",
             "VERL_USE_EXTERNAL_MODULES": "stock_cpu",
@@ -191,6 +188,16 @@ def train(
     dumps = sorted((folder / name / "responses").glob("*.jsonl"))
     responses = [line for dump in dumps for line in json_lines(dump)]
     return Run(folder / name, output, pd.DataFrame(rows), pd.DataFrame(responses))
+
+
+def stock_overrides(overrides: list[str]) -> list[str]:
+    """A run's overrides less what stock verl does not know."""
+    known = [
+        item
+        for item in overrides
+        if not item.startswith(OURS) and "criticflow.verl_plugin" not in item
+    ]
+    return [*known, "reward.num_workers=1"]  # which verl's own agent loop needs
 
 
 def json_lines(file: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +11,15 @@ from typing import Any, get_args
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import BaseModel
+from snakemake.utils import update_config
 
 from criticflow.config import Config, load_config, read_config
 from criticflow.config.load import merge
 from criticflow.errors import UserError
+from criticflow.planning.tokenizers import check_critics_tokenizers
 
 CONFIGS = Path(__file__).parents[2] / "config"
 DEFAULT = CONFIGS / "config.yaml"
@@ -182,3 +188,39 @@ def test_a_file_that_is_no_yaml_is_named(tmp_path, text):
     path.write_text(text)
     with pytest.raises(UserError, match=re.escape(str(path))):
         read_config(path)
+
+
+VALUES = st.sampled_from([None, 1, "text", [1, 2]])
+KEYS = st.sampled_from("abc")
+TREES = st.dictionaries(
+    KEYS, st.recursive(VALUES, lambda inner: st.dictionaries(KEYS, inner, min_size=1), max_leaves=4)
+)
+"""Without empty sections: Snakemake leaves what an empty section stands over as it was."""
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(TREES, TREES)
+def test_runs_inherit_as_snakemake_merges_files(base, over):
+    expected = copy.deepcopy(base)
+    update_config(expected, copy.deepcopy(over))
+    assert merge(base, over) == expected
+
+
+def test_directories_whose_tokenizers_differ_share_no_critic(tmp_path):
+    for name, tokens in (("one", "ab"), ("same", "ab"), ("other", "ba")):
+        vocabulary = {token: number for number, token in enumerate(tokens)}
+        tokenizer = {"model": {"vocab": vocabulary}, "added_tokens": []}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tokenizer.json").write_text(json.dumps(tokenizer))
+    models = {name: {"path": str(tmp_path / name)} for name in ("one", "same", "other")}
+    models |= {"tiny": None, "hub": {"path": "owner/name"}}
+
+    def check(warm: str) -> None:
+        runs = {"cold": {"model": "one"}, "warm-frozen-m50": {"model": warm}}
+        config = load_config(raw(models=models, runs=runs))
+        check_critics_tokenizers(config)
+
+    check("same")
+    check("hub")  # nothing is known of it here
+    with pytest.raises(UserError, match=r"warm-frozen-m50\.critic\.from: .*tokenizers differ"):
+        check("other")

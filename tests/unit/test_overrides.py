@@ -155,7 +155,7 @@ def test_environment_variables_set_the_keys_of_a_training_command(monkeypatch):
     [
         (
             "algorithm.reward_mask_ratio=1.5",
-            "reward_mask_ratio: .* or equal to 1, not 1.5",
+            "reward_mask_ratio=1.5: .* less than or equal to 1",
         ),
         ("algorithm.reward_mask_type=token", "reward_mask_type"),
         ("critic.value_head=deep", "value_head"),
@@ -164,7 +164,7 @@ def test_environment_variables_set_the_keys_of_a_training_command(monkeypatch):
         ("trainer.load_critic_only=perhaps", "not a boolean"),
         ("algorithm.reward_mask_rescale=perhaps", "not a boolean"),
         ("algorithm.reward_mask_ratio=half", "not a number"),
-        ("algorithm.reward_mask_ratio=-0.1", "reward_mask_ratio: .* greater than or equal to 0"),
+        ("algorithm.reward_mask_ratio=-0.1", "reward_mask_ratio=-0.1: .* greater than"),
         ("algorithm.reward_mask_ratio=true", "not a number"),
         ("algorithm.reward_mask_seed=today", "not a whole number"),
         ("algorithm.reward_mask_seed=1.5", "not a whole number"),
@@ -172,7 +172,7 @@ def test_environment_variables_set_the_keys_of_a_training_command(monkeypatch):
         ("trainer.keep_checkpoints=0", "keep at least 1"),
         ("trainer.keep_checkpoints=many", "not a whole number"),
         ("critic.model.path=''", "critic.model.path is empty"),
-        ("algorithm.random_reward=1.5", "random_reward: .* less than or equal to 1"),
+        ("algorithm.random_reward=1.5", "random_reward=1.5: .* less than or equal to 1"),
         ("algorithm.random_reward=often", "not a number"),
         ("critic.constant=0.5", "critic.freeze=true"),
         ("trainer.lost_trajectories=1", "a share of a step's trajectories"),

@@ -10,6 +10,8 @@ import pytest
 import yaml
 from snake import PROJECT, finish, planned, snakemake
 
+from criticflow.planning.sources import sources
+
 EVERYTHING = Counter(
     prepare_data=1,
     build_base_model=1,
@@ -165,6 +167,14 @@ def test_what_is_finished_is_not_run_again(finished):
         ),
         ({"tasks": {"unused": {"kind": "gsm8k", "source": {"hub": "owner/name"}}}}, Counter()),
         ({"resources": {"free_converted": "all"}}, Counter()),
+        ({"resources": {"stall_minutes": 7.0, "save_minutes": 9.0}}, Counter()),
+        ({"resources": {"kv_cache_gb": 3, "rollout_memory": 0.4, "cpu_ranks": 1}}, Counter()),
+        ({"train": {"micro_batch_size": 16, "save_every": 7}}, Counter()),
+        ({"train": {"verl": {"critic.fsdp.optimizer_offload": True}}}, Counter()),
+        (
+            {"train": {"verl": {"actor_rollout_ref.actor.clip_ratio": 0.1}}},
+            WARM + Counter(train_run=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1),
+        ),
     ],
     ids=[
         "one run",
@@ -175,6 +185,11 @@ def test_what_is_finished_is_not_run_again(finished):
         "evaluation",
         "unused task",
         "what is kept",
+        "how long one waits",
+        "memory and ranks",
+        "micro-batch and saving",
+        "offload",
+        "a setting of verl",
     ],
 )
 def test_a_changed_setting_reruns_what_depends_on_it(finished, overlay, jobs):
@@ -216,11 +231,26 @@ def test_an_edited_module_reruns_the_rules_that_use_it(copied, module, jobs):
     assert set(changed) == jobs
 
 
+def test_the_summary_depends_on_no_engine_and_no_task():
+    """Editing the sampler must not by itself remake the summary: it reads finished evaluations."""
+    modules = {path.rpartition("criticflow/")[2] for path in sources("summarise.py")}
+    assert {"stages/compare.py", "stats/compare.py", "stats/outcomes.py"} <= modules
+    assert not {path for path in modules if path.startswith(("models/", "tasks/", "checkpoint/"))}
+    assert "stages/evaluate.py" not in modules
+
+
 def test_a_newer_date_alone_reruns_nothing(copied):
     project, workdir = copied
     for file in (project / "workflow" / "scripts" / "criticflow").rglob("*.py"):
         file.touch()  # as a fresh checkout of the same commit does
     assert planned(workdir, project=project) == Counter()
+
+
+def test_results_may_be_moved(finished, tmp_path):
+    """All inputs of a rule have their names from the study's folder, wherever that is."""
+    moved = tmp_path / "some" / "where" / "else"
+    shutil.copytree(finished, moved, symlinks=True, copy_function=shutil.copy2)
+    assert planned(moved) == Counter(render_report=1)  # from where its Snakefile is now
 
 
 def test_a_conversion_needs_no_key_that_has_a_default(tmp_path):

@@ -21,13 +21,9 @@ from criticflow.config import Config
 from criticflow.config.load import load_config, merge
 from criticflow.report.curves import PANELS, plot_curves
 from criticflow.report.probe_page import write_probe
-from criticflow.report.tables import (
-    lost_trajectories,
-    write_critics,
-    write_provenance,
-    write_results,
-)
-from criticflow.training.provenance import collect
+from criticflow.report.provenance_page import notes, write_provenance
+from criticflow.report.tables import lost_trajectories, write_critics, write_results
+from criticflow.training import provenance
 from criticflow.verl_plugin.critic_metrics import critic_metrics
 
 ROWS = [
@@ -137,8 +133,11 @@ def write_inputs(workdir: Path, study: Study = Study()) -> None:
             (critic / "critic.png").write_bytes(b"")  # some picture, below
         metrics.append(folder / "metrics.parquet")
         pd.DataFrame(table).to_parquet(metrics[-1])
-        record = collect({"run": name}, [metrics[-1]], {"run": seed}, started=0.0)
-        (folder / "provenance.json").write_text(json.dumps(record), encoding="utf-8")
+        made_from = {"inputs": {"data/train.parquet": "0" * 64}, "revisions": {}, "environment": {}}
+        code = {"code": {"verl_plugin/reward_mask.py": "1" * 64}}
+        (folder / provenance.NAME).unlink(missing_ok=True)
+        provenance.begin_attempt(folder, {"run": name}, made_from | code, {"train": {}}, 0)
+        provenance.end_attempt(folder, "finished")
     plots = [*workdir.glob("results/eval/critics/*/*/critic.png")]
     for model, task in {(run.model, run.task) for run in config.runs.values()}:
         probe = workdir / "results/probe" / model / task
@@ -157,7 +156,7 @@ def test_the_results_table_shows_values_and_intervals(tmp_path):
     assert "0.550<br><small>+0.150</small><br><small>[+0.110, +0.190]</small>" in page
     assert page.index("pass@1") < page.index("pass@4") < page.index("mean score")
     assert "cold: entropy 0.005" in page
-    assert "tiny -> cold, seed 0" in page
+    assert "tiny -&gt; cold, seed 0" in page
     assert '<td class="number">+0.150</td><td class="number">+37.5%</td>' in page
 
 
@@ -227,7 +226,7 @@ def test_nothing_scrolls_sideways_at_1280_pixels(tmp_path):
     folder = tmp_path / "results/runs"
     for seed in range(1, 9):
         shutil.copytree(folder / "cold/seed0", folder / f"cold/seed{seed}")
-    write_provenance(sorted(folder.glob("*/*/provenance.json")), page)
+    write_provenance(sorted(folder.glob("*/*/provenance.json")), provenance.versions(), page)
     assert width_of(page, beside_the_navigation) <= beside_the_navigation
 
 
@@ -258,11 +257,41 @@ def test_the_probe_page_shows_what_the_model_wrote(tmp_path):
 def test_provenance_shows_what_runs_share_and_what_they_do_not(tmp_path):
     write_inputs(tmp_path)
     files = [tmp_path / f"results/runs/{run}/seed0/provenance.json" for run in RUNS]
-    write_provenance(files, tmp_path / "provenance.html")
+    write_provenance(files, provenance.versions(), tmp_path / "provenance.html")
     page = (tmp_path / "provenance.html").read_text()
-    assert "<tr><td>settings.run</td><td>cold/seed0</td><td>cold</td></tr>" in page
-    assert re.search(r"<tr><td>versions.verl</td><td>0\.9\.1</td></tr>", page)
-    assert "machine.memory_gib" in page
+    assert "<td>settings.run</td><td>cold/seed0</td><td>cold</td>" in page
+    assert "<td>attempts.1.versions.verl</td><td>0.9.1</td>" in page
+    assert "attempts.1.machine.memory_gib" in page
+    assert "versions differ" not in page
+
+
+def test_provenance_says_first_what_differs(tmp_path):
+    write_inputs(tmp_path)
+    files = {run: tmp_path / f"results/runs/{run}/seed0/provenance.json" for run in RUNS}
+    records = {run: json.loads(path.read_text()) for run, path in files.items()}
+    installed = records["cold"]["attempts"][0]["versions"]
+    for record in records.values():
+        record["attempts"][0]["git"]["dirty"] = False
+    assert notes(records, installed) == []
+    newer = installed | {"torch": "99.0"}
+    (first, second) = notes(records, newer)
+    assert f"cold: versions differ: made with torch {installed['torch']}" in first
+    assert first.endswith("99.0") and second.startswith("warm-frozen-m50: versions differ")
+    cold = records["cold"]
+    again = cold["attempts"][0] | {"changed": ["resources kv_cache_gb: 1 -> 2"]}
+    cold["attempts"].append(again | {"steps": {"from": 20, "to": 40}})
+    cold["code"] = {"verl_plugin/reward_mask.py": "2" * 64}
+    differs = ["code verl_plugin/reward_mask.py differs"]
+    cold["accepted"] = [{"who": "ada", "when": "2026-11-21", "differs": differs}]
+    files["cold"].write_text(json.dumps(cold))
+    found = "".join(notes(records, installed))
+    assert "cold: from step 20 on, resources kv_cache_gb: 1 -> 2" in found
+    assert "accepted by ada, 2026-11-21, although code verl_plugin/reward_mask.py differs" in found
+    assert "not made by the same code: verl_plugin/reward_mask.py" in found
+    write_provenance(list(files.values()), installed, tmp_path / "provenance.html")
+    page = (tmp_path / "provenance.html").read_text()
+    assert "<td>code.verl_plugin/reward_mask.py</td>" in page
+    assert "<td>attempts.2.steps.from</td>" in page
 
 
 @pytest.fixture(scope="module")

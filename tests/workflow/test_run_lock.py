@@ -19,6 +19,7 @@ from snake import SNAKEFILE
 
 from criticflow.errors import UserError
 from criticflow.runtime import run_lock
+from criticflow.training.job import LOG
 
 # Takes the lock, and starts a child that inherits it.
 JOB = """
@@ -33,25 +34,36 @@ with run_lock.run_lock(Path(sys.argv[1])) as fd:
 """
 
 # A training stage as Snakemake starts it, which has survived its Snakemake.
-STAGE = """
+STAGE = '''
 from pathlib import Path
 from types import SimpleNamespace
 from criticflow.runtime.run_lock import run_lock
 from criticflow.runtime.stage import run_stage
 
+TRAINER = """
+import time
+from pathlib import Path
+
+print("step 1/40", flush=True)
+while not Path("go on").exists():
+    time.sleep(0.1)
+print("step 2/40", flush=True)
+time.sleep(600)
+"""
+
 def main(snakemake):
-    import time
-    with run_lock(Path("results/checkpoints/cold/seed0")):
-        print("step 1/40", flush=True)
-        while not Path("go on").exists():
-            time.sleep(0.1)
-        print("step 2/40", flush=True)
-        time.sleep(600)
+    import os, sys
+    from criticflow.runtime.processes import run_owned
+    from criticflow.training.job import LOG
+    directory = Path("results/checkpoints/cold/seed0")
+    with run_lock(directory):
+        directory.mkdir(parents=True)
+        run_owned([sys.executable, "-c", TRAINER], os.environ, directory / LOG)
 
 log = ["logs/train_run/cold/seed0.log"]
 job = SimpleNamespace(rule="train_run", wildcards=["cold", "0"], log=log, resources={})
 run_stage(job, main)
-"""
+'''
 
 
 def wait_for(done: Callable[[], object], seconds: float = 30.0) -> None:
@@ -243,30 +255,35 @@ def test_a_lock_that_cannot_be_read_is_an_error_that_names_the_file(run):
         run_lock.run_lock(run).__enter__()
 
 
-def test_a_second_training_job_leaves_the_log_of_the_first_as_it_is(tmp_path):
+def test_a_second_training_job_leaves_the_trainers_log_as_it_is(tmp_path):
+    """Snakemake deletes the log of the rule; the trainer's lies beside its checkpoints."""
     inputs = [f"data/countdown-mini/{split}.parquet" for split in ("train", "val")]
     for name in [*inputs, "probe/tiny/countdown-mini/summary.json", "models/tiny/config.json"]:
         (tmp_path / "results" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "results" / name).touch()
-    log = tmp_path / "logs/train_run/cold/seed0.log"
+    manifest = tmp_path / "results/data/countdown-mini/manifest.json"
+    manifest.write_text(json.dumps({"source": {}, "test_source": None}))
+    trainer = tmp_path / "results/checkpoints/cold/seed0" / LOG
+    stage = tmp_path / "logs/train_run/cold/seed0.log"
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "--allowed-rules", "train_run"]
     command += ["--snakefile", str(SNAKEFILE), "--directory", str(tmp_path)]
     command += ["--", "results/runs/cold/seed0/metrics.parquet"]
 
-    def says(text: str) -> bool:
+    def says(log: Path, text: str) -> bool:
         return log.exists() and text in log.read_text()
 
     (tmp_path / "first.py").write_text(STAGE)
     with open(tmp_path / "terminal", "w") as terminal:
         jobs = [subprocess.Popen([sys.executable, "first.py"], cwd=tmp_path, stderr=terminal)]
         try:
-            wait_for(lambda: says("step 1/40"))
+            wait_for(lambda: says(trainer, "step 1/40"))
             jobs.append(subprocess.Popen(command, stdout=terminal, stderr=terminal))
-            wait_for(lambda: says("waiting for process"), 120)
+            wait_for(lambda: says(stage, "waiting for process"), 120)
             (tmp_path / "go on").touch()
-            wait_for(lambda: says("step 2/40"))
+            wait_for(lambda: says(trainer, "step 2/40"))
         finally:
             for job in reversed(jobs):
                 job.terminate()
                 job.wait(60)
-    assert log.read_text().startswith("step 1/40\nwaiting for process ")
+    assert trainer.read_text().startswith("step 1/40\nstep 2/40\n")
+    assert stage.read_text().startswith("waiting for process ")

@@ -30,7 +30,7 @@ include: "{RULES}/messages.smk"
 rule work:
     output: "results/{{name}}.txt"
     log: "logs/{{name}}.log"
-    benchmark: "benchmarks/{{name}}.tsv"
+    benchmark: "results/benchmarks/{{name}}.tsv"
     script: "work.py"
 """
 SCRIPT = """
@@ -147,18 +147,6 @@ def test_after_a_kill_nothing_is_left_and_the_same_command_goes_on(workdir, numb
     terminal = again.communicate()[0]
     assert again.returncode == 0, terminal
     assert (workdir / "results/long.txt").read_text() == "whole"
-
-
-def test_the_log_of_a_running_job_is_given_back_when_snakemake_deletes_it(workdir):
-    process = start(workdir, "long")
-    wait_for((workdir / "daemon").exists, 60)
-    log = workdir / "logs/long.log"
-    log.unlink()
-    wait_for(log.exists)
-    assert "words of a child" in log.read_text()
-    process.terminate()
-    process.communicate(timeout=60)
-    assert [path.name for path in log.parent.iterdir()] == ["long.log"]
 
 
 def test_a_living_snakemake_keeps_its_directory(workdir):

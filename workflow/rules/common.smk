@@ -3,17 +3,8 @@
 import os
 import re
 
-from criticflow.planning.sources import package_data, sources
-
-# Files of the package that no import names: vLLM and verl load the plugin by entry points.
-VLLM_PLUGIN = ["criticflow.verl_plugin.vllm_cpu"]
-VERL_PLUGIN = [
-    "criticflow.commands.train",
-    "criticflow.verl_plugin.reward",
-    "criticflow.verl_plugin.plugin",
-    "criticflow.verl_plugin.weight_sender",
-    *VLLM_PLUGIN,
-]
+from criticflow.planning.sources import VLLM_PLUGIN, package_data, sources, training_sources
+from criticflow.training.deciding import deciding
 
 # An engine (vLLM, Ray) on the CPU claims every core, so that no two share a machine's memory;
 # with GPUs the resource `gpu` keeps jobs apart.
@@ -74,32 +65,16 @@ def settings(part):
     return part.model_dump(mode="json", by_alias=True)
 
 
-def job_resources():
-    """What a job may use; what is kept of a run afterwards is no job's concern."""
-    return CONFIG.resources.model_dump(mode="json", exclude={"free_converted"})
-
-
 def run_settings(run):
-    """The configuration less all that does not concern one run.
+    """The settings that a run's weights follow from, as params; all others it reads when it runs.
 
-    What remains: the run, the runs that its critic descends from, their models and tasks, and the
-    resources. A change to any other run, to the probe or to the evaluation does not rerun it.
+    A change to any other run, to the probe or to the evaluation does not rerun it, nor one to what
+    only concerns how it is carried out (`training.deciding`).
     """
-    runs = [run]
-    while (origin := CONFIG.before(runs[-1])) is not None:
-        runs.append(origin)
-    critics = {CONFIG.runs[name].critic.pretrained for name in runs} - {None}
-    models = {CONFIG.runs[name].model for name in runs}
-    tasks = {CONFIG.runs[name].task for name in runs}
-    tasks |= {build.task for name in models if (build := CONFIG.models[name].build)}
-    whole = CONFIG.model_dump(mode="json", by_alias=True)
-    part = {"resources": job_resources()}
-    models |= {CONFIG.critics[name].model for name in critics}
-    tasks |= {CONFIG.critics[name].task for name in critics}
-    named = {"runs": runs, "models": models, "tasks": tasks, "critics": critics}
-    for section, names in named.items():
-        part[section] = {name: whole[section][name] for name in sorted(names)}
-    return part
+    critic = CONFIG.runs[run].critic
+    model = CONFIG.models[CONFIG.runs[run].model]
+    origins = {"critic": [critic.path, critic.revision], "model": [model.path, model.revision]}
+    return deciding(CONFIG, run) | {"origins": origins}
 
 
 def train_inputs(wildcards):
@@ -108,9 +83,9 @@ def train_inputs(wildcards):
     return {
         "model": built_model(run.model),
         "data": [f"{data_dir(wildcards.run)}/{split}.parquet" for split in ("train", "val")],
+        "manifest": f"results/data/{run.task}/manifest.json",
         "probe": probe_gate(run),
-        "sources": sources("train_run.py", task_module(run), *VERL_PLUGIN),
-        "settings": package_data("verl_plugin/config"),
+        "sources": training_sources(CONFIG.tasks[run.task].kind),
     }
 
 
@@ -125,12 +100,12 @@ def probe_gate(run):
 
 def base_identity(model, task):
     """Who is evaluated, for the summary's row."""
-    return {"name": model, "kind": "base", "model_name": model, "task_name": task, "seed": None}
+    return {"name": model, "kind": "base", "seed": None, "model": model, "task": task}
 
 
 def run_identity(run, seed):
     """The same for a trained actor."""
-    names = {"model_name": CONFIG.runs[run].model, "task_name": CONFIG.runs[run].task}
+    names = {"model": CONFIG.runs[run].model, "task": CONFIG.runs[run].task}
     return {"name": run, "kind": "run", "seed": int(seed), **names}
 
 

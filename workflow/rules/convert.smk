@@ -11,7 +11,7 @@ rule convert_checkpoint:
     log:
         "logs/convert_checkpoint/{run}/seed{seed}/{kind}.log",
     benchmark:
-        "benchmarks/convert_checkpoint/{run}/seed{seed}/{kind}.tsv"
+        "results/benchmarks/convert_checkpoint/{run}/seed{seed}/{kind}.tsv"
     wildcard_constraints:
         kind="actor|critic",
     threads: 1
@@ -38,6 +38,6 @@ use rule convert_checkpoint as convert_step with:
     log:
         "logs/convert_step/{run}/seed{seed}/step{step}/{kind}.log",
     benchmark:
-        "benchmarks/convert_step/{run}/seed{seed}/step{step}/{kind}.tsv"
+        "results/benchmarks/convert_step/{run}/seed{seed}/step{step}/{kind}.tsv"
     message:
         "Convert the {wildcards.kind} of {wildcards.run}, seed {wildcards.seed}, step {wildcards.step}"

@@ -13,7 +13,7 @@ rule truth_of_base:
     log:
         "logs/truth_of_base/{model}/{task}.log",
     benchmark:
-        "benchmarks/truth_of_base/{model}/{task}.tsv"
+        "results/benchmarks/truth_of_base/{model}/{task}.tsv"
     threads: ENGINE_THREADS
     resources:
         gpu=min(1, CONFIG.resources.gpu),
@@ -26,7 +26,8 @@ rule truth_of_base:
         truth=truth_settings(),
         temperature=CONFIG.truth.temperature,
         gamma=1.0,
-        resources=job_resources(),
+        # Of the resources no other changes what comes out.
+        device=CONFIG.resources.device,
         actor=lambda wildcards: actor_identity(wildcards.model, None, None, wildcards.task),
     message:
         f"True values of {{wildcards.model}} on {{wildcards.task}}: {truth_cost()}"
@@ -46,7 +47,7 @@ use rule truth_of_base as truth_of_run with:
     log:
         "logs/truth_of_run/{run}/seed{seed}/step{step}/{task}.log",
     benchmark:
-        "benchmarks/truth_of_run/{run}/seed{seed}/step{step}/{task}.tsv"
+        "results/benchmarks/truth_of_run/{run}/seed{seed}/step{step}/{task}.tsv"
     params:
         model_path=lambda wildcards, input: input.model,
         model=lambda wildcards: settings(CONFIG.models[CONFIG.runs[wildcards.run].model]),
@@ -71,7 +72,7 @@ rule judge_critic:
     log:
         "logs/judge_critic/{critic}.log",
     benchmark:
-        "benchmarks/judge_critic/{critic}.tsv"
+        "results/benchmarks/judge_critic/{critic}.tsv"
     wildcard_constraints:
         critic=r"[^/]+/seed-?\d+(/step\d+)?",
     threads: 1
@@ -85,7 +86,8 @@ rule judge_critic:
         critic=lambda wildcards: critic_identity(wildcards.critic),
         gamma=lambda wildcards: critic_gamma(wildcards.critic),
         masked=lambda wildcards: masked_share(wildcards.critic),
-        resources=job_resources(),
+        # Of the resources no other changes what comes out.
+        device=CONFIG.resources.device,
     message:
         "Values of {wildcards.critic} against the truth"
     script:
@@ -102,7 +104,7 @@ rule critics_table:
     log:
         "logs/critics_table.log",
     benchmark:
-        "benchmarks/critics_table.tsv"
+        "results/benchmarks/critics_table.tsv"
     threads: 1
     resources:
         mem_mb=2000,

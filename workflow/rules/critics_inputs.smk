@@ -91,6 +91,12 @@ def truth_files(folders):
     return [f"{folder}/{name}" for folder in folders for name in names]
 
 
+def critic_name(run, seed, step):
+    """What the critic of one step of a run is called here; the last step's has no step in it."""
+    name = f"{run}/seed{seed}"
+    return name if step == CONFIG.runs[run].train.steps else f"{name}/step{step}"
+
+
 def split_critic(critic):
     """Name, seed and step of a critic; the step is None for a run's last and a pretrained one."""
     name, seed, *step = critic.split("/")
@@ -161,7 +167,7 @@ def judged_on(critic):
 def judged_critics():
     """Every critic that has an actor to be judged on."""
     named = [
-        f"{run}/seed{seed}" + ("" if step == CONFIG.runs[run].train.steps else f"/step{step}")
+        critic_name(run, seed, step)
         for run, seed in trainings()
         if has_critic(run)
         for step in compared_steps(run)

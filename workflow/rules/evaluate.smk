@@ -12,7 +12,7 @@ rule evaluate_base:
     log:
         "logs/evaluate_base/{model}/{task}.log",
     benchmark:
-        "benchmarks/evaluate_base/{model}/{task}.tsv"
+        "results/benchmarks/evaluate_base/{model}/{task}.tsv"
     threads: ENGINE_THREADS
     resources:
         gpu=min(1, CONFIG.resources.gpu),
@@ -24,7 +24,8 @@ rule evaluate_base:
         task=lambda wildcards: settings(CONFIG.tasks[wildcards.task]),
         who=lambda wildcards: base_identity(wildcards.model, wildcards.task),
         evaluate=settings(CONFIG.evaluate),
-        resources=job_resources(),
+        # Of the resources no other changes what comes out.
+        device=CONFIG.resources.device,
     message:
         "Evaluate {wildcards.model} on {wildcards.task}"
     script:
@@ -44,7 +45,7 @@ use rule evaluate_base as evaluate_run with:
     log:
         "logs/evaluate_run/{run}/seed{seed}.log",
     benchmark:
-        "benchmarks/evaluate_run/{run}/seed{seed}.tsv"
+        "results/benchmarks/evaluate_run/{run}/seed{seed}.tsv"
     params:
         model_path=lambda wildcards, input: input.model,
         model=lambda wildcards: settings(CONFIG.models[CONFIG.runs[wildcards.run].model]),
@@ -70,7 +71,7 @@ rule evaluate_critic:
     log:
         "logs/evaluate_critic/{run}/seed{seed}.log",
     benchmark:
-        "benchmarks/evaluate_critic/{run}/seed{seed}.tsv"
+        "results/benchmarks/evaluate_critic/{run}/seed{seed}.tsv"
     threads: 1
     resources:
         gpu=min(1, CONFIG.resources.gpu),
@@ -80,7 +81,8 @@ rule evaluate_critic:
         model=lambda wildcards: settings(CONFIG.models[CONFIG.runs[wildcards.run].model]),
         gamma=lambda wildcards: CONFIG.runs[wildcards.run].train.gamma,
         evaluate=settings(CONFIG.evaluate),
-        resources=job_resources(),
+        # Of the resources no other changes what comes out.
+        device=CONFIG.resources.device,
     message:
         "Evaluate the critic of {wildcards.run}, seed {wildcards.seed}"
     script:
@@ -98,7 +100,7 @@ rule summarise:
     log:
         "logs/summarise.log",
     benchmark:
-        "benchmarks/summarise.tsv"
+        "results/benchmarks/summarise.tsv"
     threads: 1
     resources:
         mem_mb=2000,

@@ -12,7 +12,7 @@ rule sample_returns:
     log:
         "logs/sample_returns/{critic}/seed{seed}.log",
     benchmark:
-        "benchmarks/sample_returns/{critic}/seed{seed}.tsv"
+        "results/benchmarks/sample_returns/{critic}/seed{seed}.tsv"
     wildcard_constraints:
         critic=only(CONFIG.critics),
     threads: ENGINE_THREADS
@@ -25,7 +25,8 @@ rule sample_returns:
         model=lambda wildcards: settings(CONFIG.models[CONFIG.critics[wildcards.critic].model]),
         task=lambda wildcards: settings(CONFIG.tasks[CONFIG.critics[wildcards.critic].task]),
         critic=lambda wildcards: sampling_settings(wildcards.critic),
-        resources=job_resources(),
+        # Of the resources no other changes what comes out.
+        device=CONFIG.resources.device,
     message:
         "Sample responses for the critic {wildcards.critic}, seed {wildcards.seed}"
     script:
@@ -42,7 +43,7 @@ rule pretrain_critic:
     log:
         "logs/pretrain_critic/{critic}/seed{seed}.log",
     benchmark:
-        "benchmarks/pretrain_critic/{critic}/seed{seed}.tsv"
+        "results/benchmarks/pretrain_critic/{critic}/seed{seed}.tsv"
     wildcard_constraints:
         critic=only(CONFIG.critics),
     threads: ENGINE_THREADS
@@ -54,7 +55,8 @@ rule pretrain_critic:
         critic=lambda wildcards: settings(CONFIG.critics[wildcards.critic]),
         model=lambda wildcards: settings(CONFIG.models[CONFIG.critics[wildcards.critic].model]),
         model_path=lambda wildcards: model_path(CONFIG.critics[wildcards.critic].model),
-        resources=job_resources(),
+        # Of the resources no other changes what comes out.
+        device=CONFIG.resources.device,
         # Not an output: a retry goes on from it.
         checkpoints="results/checkpoints/critics/{critic}/seed{seed}",
     message:

@@ -9,6 +9,7 @@ rule report_parts:
         probes=probe_summaries(),
         provenance=provenance_files(),
         sources=sources("report_parts.py"),
+        templates=package_data("report", "*.jinja"),
     output:
         results=report(
             "results/report/results.html",
@@ -43,7 +44,7 @@ rule report_parts:
     log:
         "logs/report_parts.log",
     benchmark:
-        "benchmarks/report_parts.tsv"
+        "results/benchmarks/report_parts.tsv"
     threads: 1
     resources:
         mem_mb=2000,
@@ -65,7 +66,7 @@ rule render_report:
     log:
         "logs/render_report.log",
     benchmark:
-        "benchmarks/render_report.tsv"
+        "results/benchmarks/render_report.tsv"
     threads: 1
     resources:
         mem_mb=2000,

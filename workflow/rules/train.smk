@@ -11,7 +11,7 @@ rule train_run:
     log:
         "logs/train_run/{run}/seed{seed}.log",
     benchmark:
-        "benchmarks/train_run/{run}/seed{seed}.tsv"
+        "results/benchmarks/train_run/{run}/seed{seed}.tsv"
     wildcard_constraints:
         run=only([name for name in CONFIG.runs if origin_dir(name, 0) is None]),
     threads: ENGINE_THREADS
@@ -20,7 +20,7 @@ rule train_run:
         mem_mb=12000,
         runtime=1440,
     params:
-        config=lambda wildcards: run_settings(wildcards.run),
+        settings=lambda wildcards: run_settings(wildcards.run),
         model_path=lambda wildcards: model_path(CONFIG.runs[wildcards.run].model),
         data_dir=lambda wildcards: data_dir(wildcards.run),
         # Not an output: a retry resumes from it.

@@ -16,7 +16,7 @@ def main(snakemake) -> None:
         snakemake.input.samples,
         params.gamma,
         config.Evaluate.model_validate(params.evaluate),
-        config.Resources.model_validate(params.resources),
+        config.load_config(snakemake.config).resources,
         Path(snakemake.output.summary).parent,
         snakemake.wildcards.run,
         int(snakemake.wildcards.seed),

@@ -16,7 +16,7 @@ def main(snakemake) -> None:
         [Path(folder) for folder in params.folders],
         params.critic,
         params.gamma,
-        config.Resources.model_validate(params.resources),
+        config.load_config(snakemake.config).resources,
         Path(snakemake.output.rows).parent,
         masked=params.masked,
     )

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from criticflow.runtime.run_lock import may_be_owned
 from criticflow.runtime.stage import run_stage
 
 
@@ -17,13 +16,12 @@ def main(snakemake) -> None:
         params.model_path,
         Path(snakemake.input.samples),
         int(snakemake.wildcards.seed),
-        config.Resources.model_validate(params.resources),
+        config.load_config(snakemake.config).resources,
         Path(params.checkpoints),
         Path(snakemake.output.model),
-        Path(snakemake.log[0]),
         snakemake.wildcards.critic,
     )
 
 
 if __name__ == "__main__":
-    run_stage(snakemake, main, log_in_use=lambda: may_be_owned(Path(snakemake.params.checkpoints)))
+    run_stage(snakemake, main)

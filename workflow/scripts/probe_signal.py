@@ -16,7 +16,7 @@ def main(snakemake) -> None:
         snakemake.input.train,
         config.Task.model_validate(params.task),
         config.Probe.model_validate(params.probe),
-        config.Resources.model_validate(params.resources),
+        config.load_config(snakemake.config).resources,
         Path(snakemake.output.summary).parent,
         title=f"{snakemake.wildcards.model} on {snakemake.wildcards.task}",
     )

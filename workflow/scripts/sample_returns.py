@@ -18,7 +18,7 @@ def main(snakemake) -> None:
         config.Task.model_validate(params.task),
         config.PretrainedCritic.model_validate(params.critic),
         int(snakemake.wildcards.seed),
-        config.Resources.model_validate(params.resources),
+        config.load_config(snakemake.config).resources,
         Path(snakemake.output.samples),
         probe_samples=Path(probe) if probe else None,
     )

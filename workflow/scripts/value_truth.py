@@ -20,7 +20,7 @@ def main(snakemake) -> None:
         config.Truth.model_validate(params.truth),
         params.temperature,
         params.gamma,
-        config.Resources.model_validate(params.resources),
+        config.load_config(snakemake.config).resources,
         Path(snakemake.output.states).parent,
         params.actor,
     )

@@ -25,7 +25,7 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def replacing(target: Path | str) -> Iterator[Path]:
-    """Yield a path beside ``target`` to write to; it takes the target's name when the block ends.
+    """Yield a path beside ``target`` to write to; when the block ends it is renamed to ``target``.
 
     Works for a file and for a directory (the caller makes it). If the block raises, what it wrote
     is removed and the target stays as it was. A killed process leaves at most a hidden
@@ -90,8 +90,8 @@ def require_space(path: Path | str, needed: int) -> None:
     """
     if (free := free_space(path)) < needed:
         raise UserError(
-            f"{path} needs about {needed / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free on its "
-            "file system: make room and run again"
+            f"no space for {path}: it needs about {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are "
+            "free on its file system: make room and run again"
         )
 
 

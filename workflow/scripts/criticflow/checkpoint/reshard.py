@@ -70,15 +70,7 @@ def reshard(
         version = shards.fsdp_version or 2
         all_plain = not any(tensor.mesh for tensor in stored.values())
         for rank in range(world_size):
-            device_mesh = DeviceMesh(
-                mesh.device,
-                torch.tensor(mesh.ranks),
-                mesh_dim_names=mesh.names,
-                _init_backend=False,
-                _rank=rank,
-            )
-            # The default process group's name, which a mesh of all ranks uses; FSDP1 gathers by it.
-            device_mesh._dim_group_names = ["0"]
+            device_mesh = mesh_on_rank(mesh, rank)
             parts: dict[str, torch.Tensor] = {}
             for name, kept in original.items():
                 if name != kept:
@@ -89,7 +81,7 @@ def reshard(
                 if placement is not None:
                     box = local_box(tuple(whole[name].shape), mesh, (placement,), rank)
                     local = _cut(mapped, places[name][1], whole[name], box)
-                    parts[name] = _distributed(local, whole[name], device_mesh, placement)
+                    parts[name] = distributed(local, whole[name], device_mesh, placement)
             _save(parts, partial / rank_file_name(world_size, rank))
         del whole, mapped
         shutil.rmtree(scratch)
@@ -129,9 +121,24 @@ def _cut(storage: torch.UntypedStorage, start: int, whole: torch.Tensor, box: Bo
     return torch.empty(0, dtype=whole.dtype).set_(storage[begin:end]).view(local.shape)
 
 
-def _distributed(
+def mesh_on_rank(mesh: Mesh, rank: int) -> DeviceMesh:
+    """A device mesh as ``rank`` would have it, outside of any process group."""
+    device_mesh = DeviceMesh(
+        mesh.device,
+        torch.tensor(mesh.ranks),
+        mesh_dim_names=mesh.names,
+        _init_backend=False,
+        _rank=rank,
+    )
+    # The default process group's name, which a mesh of all ranks uses; FSDP1 gathers by it.
+    device_mesh._dim_group_names = ["0"]
+    return device_mesh
+
+
+def distributed(
     local: torch.Tensor, whole: torch.Tensor, mesh: DeviceMesh, placement: Placement
 ) -> DTensor:
+    """A DTensor from one rank's block; of ``whole`` only shape and strides count."""
     meta = TensorMeta(whole.shape, whole.stride(), whole.dtype)
     return DTensor(local, DTensorSpec(mesh, (placement,), tensor_meta=meta), requires_grad=False)
 

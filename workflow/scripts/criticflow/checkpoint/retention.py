@@ -1,4 +1,4 @@
-"""Which checkpoints of a training are complete, and which stay.
+"""Which checkpoints of a training are complete, and which are kept.
 
 verl's layout, a file per rank::
 
@@ -29,7 +29,7 @@ def last_step(directory: Path) -> int:
 
 
 def mend_tracker(directory: Path) -> None:
-    """Where a machine went down while verl wrote which step is the last, write it again."""
+    """Write verl's file of the last step again if the machine stopped while verl wrote it."""
     tracker = directory / TRACKER
     if not tracker.is_file() or tracker.read_text().strip().isdigit():
         return

@@ -1,17 +1,10 @@
-"""``python -m criticflow.train OVERRIDES``: verl's PPO training with criticflow's keys.
-
-The same entry point, configuration and overrides as ``python -m verl.trainer.main_ppo``; see
-``--help`` and ``--cfg job``. On a machine without an accelerator set ``VERL_PLATFORM=cpu`` and
-``trainer.device=cpu``.
-
-    REWARD_MASK_RATIO=0.5 FREEZE_CRITIC=true CRITIC_MODEL_PATH=critic_hf \\
-        python -m criticflow.train actor_rollout_ref.model.path=Qwen/Qwen3-0.6B ...
-"""
+"""``criticflow train OVERRIDES``: verl's PPO training with criticflow's keys."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib.resources import files
 from pathlib import Path
@@ -30,7 +23,35 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def main() -> None:
+_HELP = """\
+usage: criticflow train [KEY=VALUE ...]
+
+PPO or GRPO on stock verl: the entry point, configuration and overrides of
+python -m verl.trainer.main_ppo, with criticflow's keys besides (below).
+
+input:   actor_rollout_ref.model.path (actor and reference policy), critic.model.path (the actor's
+         by default), data.train_files and data.val_files (parquet, as the workflow prepares it);
+         REWARD_MASK_RATIO, FREEZE_CRITIC and CRITIC_MODEL_PATH from the environment
+output:  checkpoints in trainer.default_local_dir, metrics where trainer.logger says
+
+All keys with their values: criticflow train --cfg job. Hydra's own options: --hydra-help.
+Without an accelerator set VERL_PLATFORM=cpu and trainer.device=cpu.
+
+example:
+  REWARD_MASK_RATIO=0.5 FREEZE_CRITIC=true CRITIC_MODEL_PATH=critic_hf \\
+      criticflow train actor_rollout_ref.model.path=Qwen/Qwen3-0.6B \\
+      data.train_files=train.parquet data.val_files=val.parquet
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train in this process and those that it starts; ``arguments`` are Hydra's."""
+    if arguments is not None:
+        sys.argv[1:] = arguments  # where Hydra looks
+    if set(sys.argv[1:]) & {"-h", "--help"}:
+        keys = files("criticflow.verl_plugin.config") / "criticflow_trainer.yaml"
+        print(_HELP, keys.read_text(encoding="utf-8"), sep="\n", end="")
+        return
     try:
         check_temporary_folder()
     except UserError as error:
@@ -134,7 +155,3 @@ def train(job: Path) -> None:
             sys.exit(f"error: {getattr(error, 'cause', error)}")
 
     run()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""From YAML to :class:`Config`: inheritance between runs, then validation in readable words."""
+"""From YAML to :class:`Config`: inheritance between runs, then validation with readable errors."""
 
 from __future__ import annotations
 
@@ -50,7 +50,11 @@ def read_config(path: Path | str) -> Config:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``over`` on top of ``base``, dictionary by dictionary; anything else is replaced."""
+    """``over`` on top of ``base``, dictionary by dictionary; anything else is replaced.
+
+    As Snakemake merges configuration files (``snakemake.utils.update_config``), which a process of
+    verl should not have to import. OmegaConf would refuse some texts (``${``) and drop others.
+    """
     merged = copy.deepcopy(dict(base))
     for key, value in over.items():
         below = merged.get(key)

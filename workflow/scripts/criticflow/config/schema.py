@@ -43,30 +43,37 @@ class Build(Strict):
     """A Qwen3 made by the workflow, with a character-level tokenizer."""
 
     task: Name = Field(description="task whose solved training problems it is fine-tuned on")
-    hidden_size: Positive = 128
-    intermediate_size: Positive = 768
-    num_layers: Positive = 3
-    num_heads: Positive = 4
-    num_kv_heads: Positive = 2
-    max_positions: Positive = Field(128, description="longest prompt and response together")
-    seed: int = 0
-    sft: Sft = Sft()
+    hidden_size: Positive = Field(128, description="width of the hidden states")
+    intermediate_size: Positive = Field(768, description="width of the feed-forward layers")
+    num_layers: Positive = Field(3, description="transformer layers")
+    num_heads: Positive = Field(4, description="attention heads of the queries")
+    num_kv_heads: Positive = Field(2, description="attention heads of keys and values")
+    max_positions: Positive = Field(128, description="longest prompt and response together, tokens")
+    seed: int = Field(0, description="of the weights and of the order of problems")
+    sft: Sft = Field(Sft(), description="supervised fine-tuning")
 
 
 class Model(Strict):
     """A base model: a directory or hub name, or one that the workflow builds."""
 
-    path: str | None = None
-    build: Build | None = None
+    path: str | None = Field(None, description="directory, or name on the Hugging Face hub")
+    revision: str | None = Field(
+        None, description="branch, tag or commit of a hub model; null: what its main branch is now"
+    )
+    build: Build | None = Field(None, description="a model that the workflow makes")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="precision of sampling")
     attn_implementation: str | None = Field(
         None, description="attention of actors and critics; null lets the model's config decide"
     )
-    trust_remote_code: bool = False
+    trust_remote_code: bool = Field(
+        False, description="whether Python code that comes with the model may run"
+    )
 
     @model_validator(mode="after")
     def _one_origin(self) -> Model:
         _exactly_one(self, "path", "build")
+        if self.build and self.revision:
+            raise ValueError("revision belongs to a model on the hub: give path, or leave it out")
         return self
 
 
@@ -74,15 +81,15 @@ class Generate(Strict):
     """Problems made by a task's own generator (Countdown)."""
 
     numbers: list[Positive] = Field([2, 3], min_length=1, description="how many numbers, each size")
-    low: Positive = 1
-    high: Positive = 9
+    low: Positive = Field(1, description="smallest number")
+    high: Positive = Field(9, description="largest number")
     operators: Annotated[str, Field(pattern=r"^[-+*/]+$")] = Field(
         "+-*/", description="operators of the worked solutions; a response may use all four"
     )
     max_target: Positive = Field(99, description="largest target")
     max_answer_length: Positive = Field(16, description="characters of the worked solution")
     problems: Positive = Field(2048, description="distinct problems to make")
-    seed: int = 0
+    seed: int = Field(0, description="of the problems")
 
 
 class Source(Strict):
@@ -90,12 +97,12 @@ class Source(Strict):
 
     hub: str | None = Field(None, description="name of a Hugging Face data set")
     name: str | None = Field(None, description="its configuration, if it has several")
-    revision: str | None = None
+    revision: str | None = Field(None, description="commit or tag of the data set")
     stream: bool = Field(False, description="read the hub row by row, without a local copy")
     files: dict[Literal["train", "val", "test"], str] | None = Field(
         None, description="jsonl, parquet or csv per split"
     )
-    generate: Generate | None = None
+    generate: Generate | None = Field(None, description="problems of the task's own generator")
 
     @model_validator(mode="after")
     def _one_origin(self) -> Source:
@@ -109,20 +116,20 @@ class Split(Strict):
     train: Positive | None = Field(None, description="at most this many; null: all that is left")
     val: Positive = Field(128, description="taken from train where the source has no val")
     test: Positive | None = Field(None, description="at most this many; null: all of the source's")
-    seed: int = 0
+    seed: int = Field(0, description="which problem goes where")
 
 
 class Task(Strict):
     """A task: problems, prompt, and lengths. ``kind`` names a module of ``criticflow.tasks``."""
 
-    kind: Name
-    source: Source
+    kind: Name = Field(description="module of criticflow.tasks: prompt, answer format and reward")
+    source: Source = Field(description="where problems come from")
     test_source: Source | None = Field(None, description="another origin for the test split")
-    split: Split = Split()
+    split: Split = Field(Split(), description="sizes of the splits, in problems")
     prompt: str | None = Field(None, description="the user's message; null: the task's own")
     system: str | None = Field(None, description="a system message; null: none")
-    max_prompt_length: Positive = 512
-    max_response_length: Positive = 1024
+    max_prompt_length: Positive = Field(512, description="tokens; longer prompts are left out")
+    max_response_length: Positive = Field(1024, description="tokens")
 
     @field_validator("kind")
     @classmethod
@@ -137,15 +144,24 @@ class Probe(Strict):
 
     n: Annotated[int, Field(ge=2)] = Field(16, description="samples per prompt")
     prompts: Positive = Field(128, description="training prompts to probe")
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, gt=0, description="of sampling")
     gate: Literal["off", "warn", "fail"] = Field("warn", description="what a bad verdict does")
     filter: Literal["mixed"] | list[Fraction] | None = Field(
         None, description="keep training prompts with mixed outcomes, or with a pass rate in [a, b]"
     )
-    accuracy: list[Fraction] = Field([0.1, 0.8], min_length=2, max_length=2)
-    variance_min: Fraction = 0.05
-    entropy: list[float] = Field([0.2, 0.8], min_length=2, max_length=2, description="nats a token")
-    seed: int = 0
+    accuracy: list[Fraction] = Field(
+        [0.1, 0.8], min_length=2, max_length=2, description="good range of the mean pass rate"
+    )
+    variance_min: Fraction = Field(
+        0.05, description="least good mean variance of the rewards of one prompt"
+    )
+    entropy: list[float] = Field(
+        [0.2, 0.8],
+        min_length=2,
+        max_length=2,
+        description="good range of the mean entropy, nats a token",
+    )
+    seed: int = Field(0, description="of prompts and samples")
 
     @field_validator("filter")
     @classmethod
@@ -160,11 +176,13 @@ class Evaluate(Strict):
 
     n: Positive = Field(4, description="samples per prompt")
     prompts: Positive | None = Field(None, description="at most this many; null: all")
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, gt=0, description="of sampling")
     k: list[Positive] = Field([1, 4], description="pass@k for these k, at most n")
     resamples: Positive = Field(2000, description="bootstrap resamples")
-    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    seed: int = 0
+    confidence: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.95, description="level of the intervals"
+    )
+    seed: int = Field(0, description="of samples and bootstrap")
 
     @model_validator(mode="after")
     def _k_within_n(self) -> Evaluate:
@@ -241,8 +259,10 @@ class PretrainedCritic(Strict):
 class RewardMask(Strict):
     """Which trajectories lose their reward (see ``criticflow.verl_plugin.reward_mask``)."""
 
-    ratio: Fraction = 0.0
-    type: Literal["bernoulli", "fixed_ratio"] = "bernoulli"
+    ratio: Fraction = Field(0.0, description="share of trajectories whose whole reward becomes 0")
+    type: Literal["bernoulli", "fixed_ratio"] = Field(
+        "bernoulli", description="each by a draw of its own, or exactly this share of a batch"
+    )
     rescale: bool = Field(False, description="multiply what is kept by 1/(1-ratio)")
     drop: bool = Field(
         False, description="leave masked trajectories out of the step, in place of a reward of 0"
@@ -277,8 +297,11 @@ class Critic(Strict):
         None, description="of `from: {run, step, seed}`: not the same seed but this one"
     )
     path: str | None = Field(None, description="or a directory or hub name; null: the base model")
-    freeze: bool = False
-    value_head: Literal["linear", "mlp"] = "linear"
+    revision: str | None = Field(None, description="branch, tag or commit of a hub name")
+    freeze: bool = Field(False, description="the critic gives values and never learns")
+    value_head: Literal["linear", "mlp"] = Field(
+        "linear", description="one linear layer, or Linear-ReLU-Linear"
+    )
     allow_untrained: bool = Field(False, description="permit freezing a critic never trained")
     constant: float | None = Field(None, description="the value of every state; needs freeze")
     scale: float = Field(1.0, description="factor on the values of the critic that is loaded")
@@ -326,22 +349,22 @@ class Critic(Strict):
 class Train(Strict):
     """How a run is trained. Defaults for all runs; a run overrides single keys."""
 
-    steps: Positive = 40
+    steps: Positive = Field(40, description="PPO steps")
     batch_size: Positive = Field(128, description="prompts per step")
     mini_batch_size: Positive = Field(64, description="prompts per optimizer step")
     micro_batch_size: Positive = Field(32, description="trajectories per rank and forward pass")
     rollout_n: Positive = Field(1, description="responses per prompt")
-    temperature: float = Field(1.0, gt=0)
-    actor_lr: float = Field(1e-6, gt=0)
-    critic_lr: float = Field(1e-5, gt=0)
+    temperature: float = Field(1.0, gt=0, description="of rollouts")
+    actor_lr: float = Field(1e-6, gt=0, description="learning rate of the actor")
+    critic_lr: float = Field(1e-5, gt=0, description="learning rate of the critic")
     critic_warmup: NotNegative = Field(
         0, description="first steps, in which only the critic learns; a frozen critic has none"
     )
     lost_trajectories: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="share of a step's trajectories that may be lost to errors in rollouts"
     )
-    gamma: Fraction = 1.0
-    lam: Fraction = 1.0
+    gamma: Fraction = Field(1.0, description="discount per token")
+    lam: Fraction = Field(1.0, description="lambda of GAE")
     critic_lam: Fraction | None = Field(
         None, description="lambda of the returns that the critic learns; null: that of the policy"
     )
@@ -360,13 +383,15 @@ class Train(Strict):
     kl_coef: float = Field(0.0, ge=0, description="KL to the reference policy, in the reward")
     kl_loss_coef: float = Field(0.0, ge=0, description="KL to the reference policy, in the loss")
     save_every: Positive = Field(20, description="steps between checkpoints; the last is saved too")
-    keep_checkpoints: Positive = 1
+    keep_checkpoints: Positive = Field(1, description="complete checkpoints that are kept")
     keep_steps: list[Positive] = Field(
         [], description="steps whose checkpoints stay besides; those that critic.from names are in"
     )
     test_every: int = Field(-1, description="steps between validations; -1: never")
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    strategy: Literal["fsdp", "fsdp2"] = "fsdp2"
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="precision of training")
+    strategy: Literal["fsdp", "fsdp2"] = Field(
+        "fsdp2", description="how verl shards models; fsdp needs a GPU"
+    )
     verl: dict[str, Any] = Field(
         {}, description="further verl settings, by dotted key; they win over everything above"
     )
@@ -375,15 +400,15 @@ class Train(Strict):
 class Run(Strict):
     """One run of the study, fully resolved."""
 
-    model: Name
-    task: Name
-    algorithm: Literal["ppo", "grpo"] = "ppo"
-    critic: Critic = Critic()
-    reward_mask: RewardMask = RewardMask()
+    model: Name = Field(description="base model: actor and reference policy start from it")
+    task: Name = Field(description="task to train on")
+    algorithm: Literal["ppo", "grpo"] = Field("ppo", description="grpo has no critic")
+    critic: Critic = Field(Critic(), description="where the critic comes from")
+    reward_mask: RewardMask = Field(RewardMask(), description="trajectories without reward")
     random_reward: Fraction | None = Field(
         None, description="probability of random outcomes in place of the scores"
     )
-    train: Train = Train()
+    train: Train = Field(Train(), description="how it is trained")
 
 
 class Resources(Strict):
@@ -417,17 +442,17 @@ class Resources(Strict):
 class Config(Strict):
     """The whole study."""
 
-    models: dict[Name, Model]
-    tasks: dict[Name, Task]
-    runs: dict[Name, Run]
+    models: dict[Name, Model] = Field(description="base models, by name")
+    tasks: dict[Name, Task] = Field(description="tasks, by name")
+    runs: dict[Name, Run] = Field(description="what is trained, once per seed, by name")
     critics: dict[Name, PretrainedCritic] = Field(
         {}, description="critics that are pretrained offline, by name"
     )
-    seeds: list[int] = Field([0], min_length=1)
-    probe: Probe = Probe()
-    evaluate: Evaluate = Evaluate()
-    truth: Truth = Truth()
-    resources: Resources = Resources()
+    seeds: list[int] = Field([0], min_length=1, description="every run is trained with each")
+    probe: Probe = Field(Probe(), description="the signal probe, before training")
+    evaluate: Evaluate = Field(Evaluate(), description="evaluation on the test split")
+    truth: Truth = Field(Truth(), description="true values of states, and who is compared")
+    resources: Resources = Field(Resources(), description="what a training job may use")
 
     @model_validator(mode="before")
     @classmethod

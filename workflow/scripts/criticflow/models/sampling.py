@@ -17,6 +17,7 @@ from criticflow import config
 from criticflow.errors import UserError
 from criticflow.logs import progress
 from criticflow.models.directory import check_model_directory
+from criticflow.models.hub import local_copy
 
 Messages = Sequence[dict[str, str]]
 """A chat: ``[{"role": ..., "content": ...}, ...]``."""
@@ -38,7 +39,7 @@ COLUMNS = [
 
 
 class Engine:
-    """One vLLM engine; a context manager that ends it.
+    """A running vLLM engine; as a context manager it is ended with the block.
 
     On the CPU it lives in this process (vLLM's default of an engine and a worker process imports
     everything three times, most of the start-up of a small model) and takes the CPU settings of its
@@ -47,7 +48,7 @@ class Engine:
     Args:
         model_path: a model directory, checked before anything starts, or the name of a hub model.
         model: precision, and whether code that comes with the model may run.
-        max_model_len: most tokens of a prompt and its response together.
+        max_model_len: tokens of a prompt and its response together, at most.
         resources: GPU or CPU, and the size of the cache on the CPU.
         block_size: tokens of a block of the cache. Sequences share the computation of whole blocks
             that they have in common. None: vLLM's choice, on the CPU 128.
@@ -64,6 +65,7 @@ class Engine:
         resources: config.Resources,
         block_size: int | None = None,
     ) -> None:
+        model_path = local_copy(str(model_path), model.revision)
         settings = check_model_directory(model_path)
         positions = (settings or {}).get("max_position_embeddings")
         if positions is not None and positions < max_model_len:
@@ -72,7 +74,7 @@ class Engine:
                 f"{max_model_len} tokens: lower max_prompt_length or max_response_length"
             )
         self.max_model_len = max_model_len
-        self._llm = _start(str(model_path), model, max_model_len, resources, block_size)
+        self._llm = _start(model_path, model, max_model_len, resources, block_size)
         self.tokenizer = self._llm.get_tokenizer()
 
     def __enter__(self) -> Engine:

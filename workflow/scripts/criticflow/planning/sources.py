@@ -1,18 +1,42 @@
 """Which files of this package a rule depends on, read from the imports in the code.
 
-A rule lists them as inputs, so editing a module reruns the rules that use it and no others.
+A rule lists them as inputs, so editing a module reruns the rules that use it and no others. They
+are named by a link in Snakemake's own folder: Snakemake runs a rule again whose inputs have other
+names, and these stay the same wherever results and project lie.
 """
 
 from __future__ import annotations
 
 import ast
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
 PACKAGE = "criticflow"
+VLLM_PLUGIN = ("criticflow.verl_plugin.vllm_cpu",)
+"""Modules that vLLM loads by their entry point, so that no import names them."""
+TRAINING = (
+    "criticflow.commands.train",
+    "criticflow.verl_plugin.reward",
+    "criticflow.verl_plugin.plugin",
+    "criticflow.verl_plugin.weight_sender",
+    *VLLM_PLUGIN,
+)
+"""The same for a training: what verl runs, and loads by name."""
+LINK = Path(".snakemake") / "scripts"
 _ROOT = Path(__file__).parents[2]
+
+
+def link_sources() -> None:
+    """Make the link through which rules name their sources, in the working directory."""
+    if LINK.is_symlink() and os.readlink(LINK) == str(_ROOT):
+        return
+    LINK.parent.mkdir(exist_ok=True)
+    partial = LINK.with_name(f"{LINK.name}.{os.getpid()}")
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(_ROOT, target_is_directory=True)
+    os.replace(partial, LINK)
 
 
 def sources(*roots: str) -> list[str]:
@@ -24,9 +48,36 @@ def sources(*roots: str) -> list[str]:
             itself.
 
     Returns:
-        Paths relative to the working directory, sorted; a copy of the project elsewhere gives the
-        same ones.
+        Names of the files as inputs of a rule, by way of :func:`link_sources`, sorted.
     """
+    return _named(_reached(*roots))
+
+
+def training_sources(task_kind: str) -> list[str]:
+    """The same for a training, Hydra's YAML included.
+
+    Args:
+        task_kind: the module of ``criticflow.tasks`` that scores its responses.
+    """
+    return _named(training_files(task_kind))
+
+
+def training_files(task_kind: str) -> list[Path]:
+    """Where the files of :func:`training_sources` are.
+
+    Less the statistics: the trainer logs them, and no weight follows from what is logged.
+    """
+    folder = _ROOT / PACKAGE
+    data = (folder / "verl_plugin" / "config").glob("*.yaml")
+    code = _reached("train_run.py", f"{PACKAGE}.tasks.{task_kind}", *TRAINING)
+    return sorted([*(path for path in code if folder / "stats" not in path.parents), *data])
+
+
+def _named(files: Iterable[Path]) -> list[str]:
+    return sorted(str(LINK / path.relative_to(_ROOT)) for path in files)
+
+
+def _reached(*roots: str) -> set[Path]:
     found: set[Path] = set()
     scripts = {_ROOT / root for root in roots if root.endswith(".py")}
     waiting = [*scripts, *(_file_of(root) for root in roots if not root.endswith(".py"))]
@@ -35,13 +86,12 @@ def sources(*roots: str) -> list[str]:
         if path not in found:
             found.add(path)
             waiting += imported_files(path)
-    return sorted(os.path.relpath(path) for path in found - scripts)
+    return found - scripts
 
 
-def package_data(folder: str) -> list[str]:
-    """Files in a folder of the package that are read, not imported (Hydra's YAML)."""
-    files = (_ROOT / PACKAGE / folder).glob("*.yaml")
-    return sorted(os.path.relpath(path) for path in files)
+def package_data(folder: str, pattern: str) -> list[str]:
+    """Files in a folder of the package that are read, not imported (templates)."""
+    return _named((_ROOT / PACKAGE / folder).glob(pattern))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Figures of the probe."""
+"""Plots of the probe and of critics."""
 
 from __future__ import annotations
 

@@ -1,12 +1,11 @@
-"""Results, critics and provenance as tables."""
+"""Results and critics as tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from html import escape
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
 from pyarrow import parquet
 
 from criticflow.files import read_json
@@ -72,27 +71,9 @@ def lost_trajectories(metrics: Path) -> str | None:
 def write_critics(files: list[Path], out: Path) -> None:
     """One row a critic: figures over all tokens, AUC at both ends of the response."""
     if not files:
-        return html.write_page(out, "Critics", ["<p>No run has a critic.</p>\n"])
+        return html.write_page(out, "Critics", [Markup("<p>No run has a critic.</p>")])
     rows = map(_critic_row, map(read_json, files))
     html.write_page(out, "Critics", [html.table(["run", "seed", *_CRITIC_COLUMNS], rows)])
-
-
-def write_provenance(files: list[Path], out: Path) -> None:
-    """What all runs and seeds have in common, then what they have not, each with its own."""
-    records = {"/".join(path.parts[-3:-1]): read_json(path) for path in files}
-    rows = {name: dict(_flat(record)) for name, record in records.items()}
-    keys = list(dict.fromkeys(key for row in rows.values() for key in row))
-    common, own = [], []
-    for key in keys:
-        found = {name: row.get(key) for name, row in rows.items()}
-        first, *others = found.values()
-        if others and all(value == first for value in others):
-            common.append([escape(key), html.value(first)])
-        else:
-            own += [[escape(key), escape(name), html.value(value)] for name, value in found.items()]
-    tables = [html.table(["all runs", ""], common)] if common else []
-    tables.append(html.table(["", "run", ""], own))
-    html.write_page(out, "Provenance", tables)
 
 
 def _passes(rows: list[dict[str, Any]]) -> list[str]:
@@ -110,7 +91,7 @@ def _results_keys(rows: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def _results_head(rows: list[dict[str, Any]]) -> list[str]:
-    return ["model or run", *map(escape, _results_keys(rows).values())]
+    return ["model or run", *_results_keys(rows).values()]
 
 
 def _results_row(rows: list[dict[str, Any]]) -> Any:
@@ -119,7 +100,7 @@ def _results_row(rows: list[dict[str, Any]]) -> Any:
     def cells(row: dict[str, Any]) -> list[str]:
         seed = "" if row.get("seed") is None else f", seed {row['seed']}"
         what = f"{row['kind']}{seed}, {row['n_prompts']} problems of {row['task']}"
-        name = f"<b>{escape(row['name'])}</b><br><small>{escape(what)}</small>"
+        name = html.below(Markup("<b>{}</b>").format(row["name"]), what)
         return [name, *(_figure(row, key) for key in keys)]
 
     return cells
@@ -130,15 +111,14 @@ def _figure(row: dict[str, Any], key: str) -> str:
     difference = (row.get("difference") or {}).get(key)
     if difference is None:
         return value
-    lines = [f"{difference['value']:+.3f}", html.interval(difference, "+")]
-    return "".join([value, *(f"<br><small>{line}</small>" for line in lines if line)])
+    return html.below(value, f"{difference['value']:+.3f}", html.interval(difference, "+"))
 
 
 def _comparison(row: dict[str, Any]) -> str:
-    head = [f"{escape(row['model'])} -> {escape(row['name'])}, seed {row['seed']}"]
+    head = [f"{row['model']} -> {row['name']}, seed {row['seed']}"]
     body = [
         [
-            escape(figure),
+            figure,
             html.value(found["base"]),
             html.value(found["trained"]),
             f"{found['absolute']:+.3f}",
@@ -152,7 +132,7 @@ def _comparison(row: dict[str, Any]) -> str:
 def _critic_row(summary: dict[str, Any]) -> list[str]:
     tokens, positions = summary["tokens"], summary["positions"]
     return [
-        f"<b>{escape(summary['name'])}</b>",
+        Markup("<b>{}</b>").format(summary["name"]),
         str(summary["seed"]),
         str(summary["n_prompts"]),
         html.value(tokens["mean_return"]),
@@ -164,12 +144,3 @@ def _critic_row(summary: dict[str, Any]) -> list[str]:
         html.estimate(positions[-1]["auc"]),
         html.estimate(summary["prompt_value"]["correlation"]),
     ]
-
-
-def _flat(record: Any, where: str = "") -> Iterable[tuple[str, Any]]:
-    """``a.b.c`` and value of everything in nested dictionaries."""
-    if isinstance(record, dict) and record:
-        for key, value in record.items():
-            yield from _flat(value, f"{where}.{key}".lstrip("."))
-    else:
-        yield where, record

@@ -81,8 +81,8 @@ class Owner:
 def run_lock(directory: Path) -> Iterator[int]:
     """Own ``directory`` while the block runs; wait for a living owner first, and say so.
 
-    Waiting, not an error: the study then finishes by itself, and the job that waited finds the
-    work done.
+    It waits rather than fails, so that the study finishes without help: the job that waited then
+    finds the work done.
 
     Yields:
         A file descriptor for the children that work in the directory (``pass_fds``).
@@ -118,22 +118,6 @@ def owner(directory: Path) -> Owner | None:
         return _read(stream, path)
 
 
-def may_be_owned(directory: Path) -> bool:
-    """Whether somebody may be working in ``directory``: also where that cannot be told."""
-    try:
-        other = owner(directory)
-    except UserError:
-        return True  # perhaps it is being written
-    if other is None:
-        return False
-    path = lock_path(directory)
-    if kernel_decides(path, other):
-        with open(path, encoding="utf-8") as stream:  # closed, it is free again
-            if (free := _flock(stream)) is not None:
-                return not free
-    return other.lives() is not False
-
-
 def living_owner(directory: Path) -> Owner | None:
     """Who works in ``directory`` now, as far as can be told."""
     try:
@@ -153,14 +137,14 @@ def _acquire(stream: IO[str], path: Path) -> None:
         except UserError:
             if free is not False:
                 raise
-            other = None  # its owner is writing it
+            other = None  # its owner is just writing it
         nobody = free is not False if other is None else free and kernel_decides(path, other)
         lives = other.lives() if other and not nobody and free is not False else None
         if nobody or lives is False:
             _write(stream, json.dumps(asdict(_me())))
             return
         if free:
-            _unlock(stream)  # names decide
+            _unlock(stream)  # the owner named in the file may still live
         if lives is not None or free is False:
             answer = time.monotonic()
         elif not other.slurm_job or time.monotonic() - answer > PATIENCE:

@@ -154,7 +154,7 @@ def states_of(
 
 
 def _at(states: pd.DataFrame, position: float) -> pd.DataFrame:
-    """The state of each response at a share of its way."""
+    """The state of each response at a share of its length (0: prompt, 1: last token)."""
     return states[states["token"] == np.rint(position * (states["tokens"] - 1))]
 
 

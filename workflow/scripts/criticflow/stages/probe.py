@@ -1,4 +1,4 @@
-"""The signal probe: does this model solve some of this task's problems, and not all?
+"""The signal probe: samples a base model on training problems and judges whether PPO can learn.
 
 PPO learns from differences between responses to one prompt. Where all are wrong or all right there
 is nothing to learn from, and where the model always answers the same there is nothing to compare.
@@ -20,8 +20,9 @@ from criticflow.files import replacing, write_json
 from criticflow.logs import progress
 from criticflow.models.sampling import Engine
 from criticflow.report.plots import plot_probe
-from criticflow.stages.samples import add_scores, per_prompt, read_problems
+from criticflow.stages.samples import add_scores, read_problems
 from criticflow.stats import outcomes
+from criticflow.stats.outcomes import per_prompt
 
 RESAMPLES = 2000
 TOO_HARD, TOO_EASY = 0.05, 0.95
@@ -205,7 +206,8 @@ def filtered_training_set(
 
 
 def examples(samples: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
-    """For a person to read: prompts with the best, worst and most divided outcomes, 3 of each."""
+    """Examples for a person to read: the 3 prompts each with the best, worst and most mixed
+    outcomes."""
     rates = samples.groupby("prompt_index", sort=True)["correct"].mean()
     orders = {
         "best": rates.sort_values(ascending=False, kind="stable"),

@@ -30,6 +30,8 @@ from criticflow.verl_plugin.critic_fit import (
     write_settings,
 )
 
+LOG = "fit.log"
+"""What the fit prints, in the same place."""
 IDENTITY = "made_from.json"
 """In the directory of checkpoints: settings and samples that they belong to."""
 
@@ -43,7 +45,6 @@ def pretrain(
     resources: Resources,
     directory: Path,
     out: Path,
-    log: Path,
     name: str,
 ) -> None:
     """Fit, or go on where an earlier attempt stopped, and write the critic to ``out``.
@@ -56,7 +57,6 @@ def pretrain(
         directory: checkpoints; those of the same settings and samples are gone on from, others
             removed.
         out: the critic's HuggingFace directory, that of the best look at the held-out responses.
-        log: output of the fit is appended here.
         name: the critic's.
 
     Raises:
@@ -90,7 +90,7 @@ def pretrain(
         if not read_state(directory).done:
             _check(resources, model_path, directory)
             write_settings(settings, directory / "settings.json")
-            _fit(settings, directory, log, lock)
+            _fit(settings, directory, lock)
         state = read_state(directory)
         progress(
             f"best held-out error {state.best_mse:.4f} at step {state.best_step} of {state.step}"
@@ -132,9 +132,9 @@ def _check(resources: Resources, model_path: str, directory: Path) -> None:
         preflight.check_memory(needed, resources.ranks)
 
 
-def _fit(settings: Settings, directory: Path, log: Path, lock: int) -> None:
-    shown = read_state(directory).step
-    progress(f"fitting the critic from step {shown}")
+def _fit(settings: Settings, directory: Path, lock: int) -> None:
+    shown, log = read_state(directory).step, directory / LOG
+    progress(f"fitting the critic from step {shown}; all it says: {log}")
 
     def watch() -> None:
         nonlocal shown

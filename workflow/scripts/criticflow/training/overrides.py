@@ -1,4 +1,4 @@
-"""From a run's settings to verl's: the one place where the two vocabularies meet."""
+"""Translates a run's settings into verl's keys; no other module knows both names."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def _first_actor_step(run: Run) -> int:
 
 
 def _cpu(task: Task, resources: Resources, critic: bool) -> dict[str, Any]:
-    """What a machine without an accelerator needs, and what its start-up can do without."""
+    """Settings for a machine without an accelerator, and those that shorten its start."""
     ranks = resources.ranks
     rollout = "actor_rollout_ref.rollout"
     settings: dict[str, Any] = {
@@ -215,7 +215,7 @@ def _cpu(task: Task, resources: Resources, critic: bool) -> dict[str, Any]:
         "actor_rollout_ref.model.enable_gradient_checkpointing": False,
         f"{rollout}.enforce_eager": True,
         # All prompts fit into one batch: where vLLM splits a prompt of a seeded request, it asks
-        # the generator for an offset, which the CPU's has not.
+        # the generator for an offset, which the CPU's generator does not have.
         f"{rollout}.max_num_seqs": SEQUENCES,
         f"{rollout}.max_num_batched_tokens": SEQUENCES * (task.max_prompt_length + 1),
         f"{rollout}.free_cache_engine": False,

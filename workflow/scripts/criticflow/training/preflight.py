@@ -1,4 +1,4 @@
-"""Can this training job run here? Asked before it costs anything."""
+"""Checks whether a training job can run on this machine, before it costs anything."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BASE_PROCESSES = 5
 """Driver, task runner, transfer queue, reward worker and agent loop, besides the ranks."""
 BYTES_A_PARAMETER = 16
 """Weights, gradients and Adam's two moments in float32, together over all ranks. Reference policy,
-rollout weights and buffers come on top: this refuses what cannot work, it promises nothing."""
+rollout weights and buffers come on top: what passes this check may still run out of memory."""
 
 
 def check_training(
@@ -92,7 +92,7 @@ def check_memory(needed: float, ranks: int) -> None:
 
 
 def check_port(host: str = "127.0.0.1") -> None:
-    """Ray and torch take free ports; raise :class:`UserError` if there is none to be had."""
+    """Ray and torch take free ports; raise :class:`UserError` if there is no free one."""
     try:
         with socket.socket() as probe:
             probe.bind((host, 0))

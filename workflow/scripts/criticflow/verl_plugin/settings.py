@@ -125,10 +125,9 @@ def _named(key: str) -> Iterator[None]:
     except ValidationError as error:
         problem = error.errors()[0]
         where = key.format(*(problem["loc"] or [""])).rstrip("_")
-        message = problem["msg"].removeprefix("Value error, ")
         if problem["loc"]:
-            message += f", not {problem['input']!r}"
-        raise UserError(f"{where}: {message}") from None
+            where += f"={problem['input']}"
+        raise UserError(f"{where}: {problem['msg'].removeprefix('Value error, ')}") from None
 
 
 def _number(key: str, value: Any) -> float:

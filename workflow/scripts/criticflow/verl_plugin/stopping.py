@@ -1,4 +1,4 @@
-"""Stopping between two steps, with a checkpoint, so that the next attempt loses nothing.
+"""Stops a training between two steps, with a checkpoint, so that the next attempt loses nothing.
 
 Training stops after a step when the file ``stop`` lies in ``trainer.default_local_dir`` (whoever
 started the training puts it there), or when Slurm would end the job before another step and a

@@ -12,7 +12,7 @@ from criticflow.verl_plugin import settings
 @ray.remote
 class TaskRunner(TaskRunnerV1.__ray_actor_class__):
     def run(self, config: DictConfig) -> None:
-        import criticflow.verl_plugin.trainer  # noqa: F401  (registers)
+        import criticflow.verl_plugin.trainer  # noqa: F401  (registers the trainer)
 
         settings.check_cpus(config, ray.cluster_resources().get("CPU", 0))
         super().run(config)

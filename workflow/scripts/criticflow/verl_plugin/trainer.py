@@ -65,7 +65,7 @@ class CriticflowTrainer(PPOTrainerSync):
     """Selected with ``trainer.v1.trainer_mode=criticflow``."""
 
     trainer_mode = property(
-        lambda self: "sync",  # verl asks by name what a trainer does; this one is synchronous
+        lambda self: "sync",  # verl compares this name; this trainer is a synchronous one
         lambda self, _: None,
     )
 

@@ -1,4 +1,4 @@
-"""The critic's worker: verl's, able to take weights alone and to prove what it loaded."""
+"""The critic's worker: verl's, which can also load weights alone and show what it loaded."""
 
 from __future__ import annotations
 
