@@ -109,7 +109,7 @@ def test_a_pretrained_critic_explains_returns_that_it_has_not_seen(pretrained):
     values = np.concatenate(found)
     returns = np.repeat(held_out["score"].to_numpy(), [len(row) for row in found])
     share = 1 - np.var(returns - values) / np.var(returns)
-    assert share > 0.5
+    assert share > 0.15
     # What the fit said of itself is what the converted critic does.
     history = [json.loads(line) for line in (pretrained / "checkpoints" / HISTORY).open()]
     best = read_state(pretrained / "checkpoints").best_step
