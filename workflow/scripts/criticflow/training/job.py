@@ -220,9 +220,12 @@ def environment(resources: Resources, metrics: Path) -> dict[str, str]:
             # With the engine in the server's own process vLLM starts one process less a rank.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "OMP_NUM_THREADS": "1",
-            # vLLM's attention starts a second thread all the same, which waits for its turn in a
-            # loop while the other ranks want the core.
+            # Where a library asks for more threads all the same, they would wait for their turn
+            # in a loop while the other ranks want the core.
             "OMP_THREAD_LIMIT": "1",
+            # vLLM's attention shares the keys of a long sequence out among the threads that it has
+            # been promised, and waits for ever for those that the limit withholds.
+            "VLLM_CPU_ATTN_SPLIT_KV": "0",
             # The queue between verl's processes asks for eight threads each.
             "TQ_NUM_THREADS": "1",
             "TQ_CLIENT_ZMQ_IO_THREADS": "1",
