@@ -17,15 +17,20 @@ from criticflow.config import Config, Resources
 from criticflow.errors import UserError
 from criticflow.files import replacing, write_json
 from criticflow.logs import progress, terminal_fds
+from criticflow.models.weights import model_weights
 from criticflow.runtime.processes import run_owned
 from criticflow.runtime.run_lock import run_lock
 from criticflow.runtime.slurm import end_time
 from criticflow.training import identity
+from criticflow.training.footprint import Part, remedies
 from criticflow.training.log import Progress, attempts, metrics_table, next_attempt, read_rows
+from criticflow.training.memory_use import MemoryUse
 from criticflow.training.overrides import verl_overrides
 from criticflow.training.preflight import check_training, checkpoint_bytes
 from criticflow.training.provenance import collect
+from criticflow.training.rollout_watch import RolloutWatch
 from criticflow.training.watchdog import Watchdog, repeat_traceback
+from criticflow.verl_plugin.heartbeat import DIRECTORY as HEARTBEATS
 from criticflow.verl_plugin.stopping import STOP
 
 logger = logging.getLogger(__name__)
@@ -72,15 +77,19 @@ def train_run(
     }
     with run_lock(checkpoint_dir) as lock:
         # How long one waits, and what one keeps, has no part in what comes out.
-        aside = {"stall_minutes", "save_minutes", "free_converted"}
+        aside = {"stall_minutes", "rollout_stall_minutes", "save_minutes", "free_converted"}
         lasting = config.resources.model_dump(mode="json", exclude=aside)
         claimed = identity.fingerprint({**used, "resources": lasting}, inputs)
         identity.claim(checkpoint_dir, claimed)
         mend_tracker(checkpoint_dir)
 
+        on_cpu = config.resources.device == "cpu"
         steps, metrics = settings.train.steps, checkpoint_dir / "metrics"
         if last_step(checkpoint_dir) < steps:
-            check_training(config.resources, model_dir, critic, checkpoint_dir)
+            trained, task = config.models[settings.model], config.tasks[settings.task]
+            parts = check_training(
+                settings, task, trained, config.resources, model_dir, critic, checkpoint_dir
+            )
             overrides = verl_overrides(
                 settings,
                 config.models[settings.model],
@@ -92,14 +101,17 @@ def train_run(
                 critic_dir=critic,
                 data_dir=data_dir,
                 checkpoint_dir=checkpoint_dir.resolve(),
+                largest_tensor=model_weights(model_dir).largest if on_cpu else 0,
             )
             overrides.append(f"hydra.run.dir={checkpoint_dir / 'hydra'}")
             done = last_step(checkpoint_dir)
             progress(f"starting verl from step {done} of {steps}")
             argv = [sys.executable, "-m", "criticflow.train", *overrides]
-            code = _train(argv, config.resources, checkpoint_dir, steps, log, lock)
+            memory = MemoryUse()
+            code = _train(argv, config.resources, checkpoint_dir, steps, log, lock, memory)
             if code:
                 how = ending(checkpoint_dir, steps, code)
+                how = how or out_of_memory(memory, log, parts)
                 how = how or full_disk(checkpoint_dir, checkpoint_bytes(model_dir, critic))
                 how = how or f"ended with exit code {code}: see {log}"
                 raise UserError(f"training of {run}, seed {seed}, {how}")
@@ -124,17 +136,22 @@ def _train(
     steps: int,
     log: Path,
     lock: int,
+    memory: MemoryUse,
 ) -> int:
     """Run verl under its watchdog; its exit code."""
     attempt = next_attempt(checkpoint_dir / "metrics")
     report = Progress(attempt, steps, progress)
     watchdog = Watchdog(report.newest, 60 * resources.stall_minutes)
+    heartbeats = heartbeat_directory(attempt)
+    rollouts = RolloutWatch(heartbeats, 60 * resources.rollout_stall_minutes)
     stop = checkpoint_dir / STOP
     stop.unlink(missing_ok=True)
 
     def watch() -> None:
         report()
+        memory()
         watchdog()
+        rollouts()
 
     def ask_to_stop() -> None:
         stop.touch()
@@ -153,6 +170,8 @@ def _train(
     except UserError as error:
         repeat_traceback(log, str(error))
         raise UserError(f"{error}: see the end of {log}") from None
+    shutil.rmtree(heartbeats, ignore_errors=True)
+    progress(f"memory of the training at its peak: {memory.described()}")
     if 0 < code < 128 and ending(checkpoint_dir, steps, code) is None:
         repeat_traceback(log, f"exit code {code}")
     return code
@@ -178,6 +197,32 @@ def ending(checkpoint_dir: Path, steps: int, code: int) -> str | None:
     return None
 
 
+def out_of_memory(memory: MemoryUse, log: Path, parts: list[Part]) -> str | None:
+    """How a training ended for want of memory; None: it ended for something else.
+
+    Args:
+        memory: what was watched while it ran.
+        log: the trainer's output.
+        parts: its memory as expected, for what makes it smaller; none where nothing was.
+    """
+    if not memory.ran_out(log):
+        return None
+    lower = f"lower {remedies(parts)}, or " if parts else ""
+    return (
+        f"ended for want of memory: at its peak it used {memory.described()}; {lower}end other "
+        f"programs (see {log})"
+    )
+
+
+def heartbeat_directory(metrics: Path) -> Path:
+    """Where the rollout engines of an attempt show that they yield tokens.
+
+    Args:
+        metrics: the attempt's metrics.
+    """
+    return metrics.resolve().with_suffix(".rollouts")
+
+
 def full_disk(checkpoint_dir: Path, needed: int) -> str | None:
     """How a training ended if no checkpoint of ``needed`` bytes fits any more; None: it does."""
     free = shutil.disk_usage(checkpoint_dir).free
@@ -194,11 +239,12 @@ def environment(resources: Resources, metrics: Path) -> dict[str, str]:
     """Environment variables of a training process.
 
     Args:
-        resources: which device, how much cache.
+        resources: which device.
         metrics: where verl's file logger writes.
     """
     env = os.environ | {
         "VERL_FILE_LOGGER_PATH": str(metrics.resolve()),
+        HEARTBEATS: str(heartbeat_directory(metrics)),
         "PYTHONWARNINGS": "ignore",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_COLOR_PREFIX": "0",
@@ -211,12 +257,12 @@ def environment(resources: Resources, metrics: Path) -> dict[str, str]:
         "HYDRA_FULL_ERROR": "1",
     }
     env.pop("RAY_ADDRESS", None)  # a job has a Ray of its own
+    env.pop("VLLM_CPU_KVCACHE_SPACE", None)  # wins over resources.kv_cache_gb
     if (end := end_time()) is not None:
         env["SLURM_JOB_END_TIME"] = str(end)  # for the trainer (``verl_plugin.stopping``)
     if resources.device == "cpu":
         env |= {
             "VERL_PLATFORM": "cpu",
-            "VLLM_CPU_KVCACHE_SPACE": str(resources.kv_cache_gb),
             # With the engine in the server's own process vLLM starts one process less a rank.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "OMP_NUM_THREADS": "1",
