@@ -108,7 +108,12 @@ def train_run(
             progress(f"starting verl from step {done} of {steps}")
             argv = [sys.executable, "-m", "criticflow.train", *overrides]
             memory = MemoryUse()
-            code = _train(argv, config.resources, checkpoint_dir, steps, log, lock, memory)
+            try:
+                code = _train(argv, config.resources, checkpoint_dir, steps, log, lock, memory)
+            except UserError as error:
+                if (how := out_of_memory(memory, log, parts)) is None:
+                    raise
+                raise UserError(f"training of {run}, seed {seed}, {how}") from error
             if code:
                 how = ending(checkpoint_dir, steps, code)
                 how = how or out_of_memory(memory, log, parts)
