@@ -277,6 +277,11 @@ def environment(resources: Resources, metrics: Path) -> dict[str, str]:
             # vLLM's attention shares the keys of a long sequence out among the threads that it has
             # been promised, and waits for ever for those that the limit withholds.
             "VLLM_CPU_ATTN_SPLIT_KV": "0",
+            # Tensors are allocated and freed by several threads. Left to itself, GNU's allocator
+            # keeps freed ones in a heap for each, up to twice what is in use.
+            "MALLOC_ARENA_MAX": "1",
+            "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20),
+            "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20),
             # The queue between verl's processes asks for eight threads each.
             "TQ_NUM_THREADS": "1",
             "TQ_CLIENT_ZMQ_IO_THREADS": "1",
