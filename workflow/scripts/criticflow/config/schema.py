@@ -424,9 +424,12 @@ class Resources(Strict):
     rollout_memory: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.5, description="share of GPU memory for vLLM"
     )
-    kv_cache_gb: Positive = Field(1, description="vLLM's cache on the CPU, GiB")
+    kv_cache_gb: float = Field(1, gt=0, description="cache of one vLLM engine on the CPU, GiB")
     stall_minutes: float = Field(
         60, gt=0, description="a training job that completes no step for so long is ended"
+    )
+    rollout_stall_minutes: float = Field(
+        15, gt=0, description="one whose rollouts yield no token for so long is ended (CPU)"
     )
     save_minutes: float = Field(
         5, gt=0, description="what SIGTERM leaves a training job to end its step and save"

@@ -12,7 +12,13 @@ from typing import Any
 
 from criticflow.config import Config
 
-EXECUTION_TRAIN = {"micro_batch_size", "save_every", "keep_checkpoints", "lost_trajectories"}
+EXECUTION_TRAIN = {
+    "micro_batch_size",
+    "save_every",
+    "keep_checkpoints",
+    "keep_steps",
+    "lost_trajectories",
+}
 """Keys of a run's ``train``."""
 EXECUTION_VERL = {
     "nnodes",
@@ -39,7 +45,7 @@ EXECUTION_VERL = {
     "max_critic_ckpt_to_keep",
 }
 """Last parts of keys under ``train.verl``; all of ``ray_kwargs`` besides."""
-_WAITING = {"stall_minutes", "save_minutes", "free_converted"}
+_WAITING = {"stall_minutes", "rollout_stall_minutes", "save_minutes", "free_converted"}
 _CRITIC_ORIGIN = {"from_run", "from_step", "from_seed", "pretrained", "path", "revision"}
 """Keys of a run's ``critic`` whose whole effect is in the critic that it starts from."""
 _IN_DATA = {"source", "test_source", "split", "prompt", "system"}
