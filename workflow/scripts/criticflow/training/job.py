@@ -130,9 +130,7 @@ def train_run(
                 critic_dir=critic,
                 data_dir=data_dir,
                 checkpoint_dir=checkpoint_dir.resolve(),
-                largest_tensor=model_weights(model_dir).largest
-                if config.resources.device == "cpu"
-                else 0,
+                largest_tensor=model_weights(model_dir).largest if on_cpu else 0,
             )
             overrides.append(f"hydra.run.dir={checkpoint_dir / 'hydra'}")
             overrides.append(f"trainer.checkpoint_bytes={checkpoint_bytes(model_dir, critic)}")
