@@ -18,7 +18,7 @@ from snakemake.utils import update_config
 
 from criticflow.config import Config, load_config, read_config
 from criticflow.config.grid import Grid
-from criticflow.config.load import merge
+from criticflow.config.load import DESCRIPTION, merge
 from criticflow.errors import UserError
 from criticflow.planning.tokenizers import check_critics_tokenizers
 
@@ -225,3 +225,7 @@ def test_directories_whose_tokenizers_differ_share_no_critic(tmp_path):
     check("hub")  # nothing is known of it here
     with pytest.raises(UserError, match=r"warm-frozen-m50\.critic\.from: .*tokenizers differ"):
         check("other")
+
+
+def test_a_job_reads_what_snakemake_has_with_the_description_of_runs():
+    assert load_config(raw() | {DESCRIPTION: {"cold": "PPO"}}) == load_config(raw())

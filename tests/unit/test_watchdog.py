@@ -100,6 +100,28 @@ def test_a_machine_that_slept_has_lost_no_time(monkeypatch):
     watching()
 
 
+def test_after_the_last_step_processes_may_end_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(watchdog, "time", clock := Clock())
+    program = tmp_path / "raylet"
+    program.symlink_to(sys.executable)
+    for done in (False, True):
+        process = subprocess.Popen([program, "-c", "import time; time.sleep(60)"])
+        watching = Watchdog(newest=lambda: None, stall=600, done=lambda done=done: done)
+        while not watching.known:
+            clock.passes(watchdog.LOOK)
+            watching()
+        process.kill()
+        process.wait()
+        clock.passes(watchdog.LOOK)
+        watching()
+        clock.passes(watchdog.LOST_SECONDS + 1)
+        if done:
+            watching()
+        else:
+            with pytest.raises(UserError, match="raylet has ended"):
+                watching()
+
+
 def test_a_forked_child_is_not_taken_for_its_parent(tmp_path):
     code = "import os, time\nos.fork()\ntime.sleep(60)\n"
     program = tmp_path / "raylet"

@@ -27,7 +27,7 @@ output:  TARGET_DIR with safetensors, config, tokenizer and conversion.json: a
          when it is complete and verified. Exit code 2 and one line on stderr if that fails.
 """
 _EPILOG = """\
-examples:
+example:
   {command} --local_dir checkpoints/global_step_100/{kind} --target_dir models/{kind}
 verify it again at any time:
   {command} --check models/{kind}

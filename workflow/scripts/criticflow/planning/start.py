@@ -8,13 +8,14 @@ from snakemake.exceptions import WorkflowError
 from snakemake.workflow import Workflow
 
 from criticflow.config import Config, load_config
+from criticflow.config.load import DESCRIPTION
 from criticflow.errors import UserError
 from criticflow.planning.gpus import limit_gpus
 from criticflow.planning.snakemake_patch import plan_each_rule_once, plan_past_ancient_inputs
 from criticflow.planning.tokenizers import check_critics_tokenizers
 from criticflow.planning.verl_keys import check_verl_keys
 from criticflow.planning.workdir import check_interpreter, claim_workdir
-from criticflow.report.description import DESCRIPTION, describe_runs
+from criticflow.report.description import describe_runs
 
 
 def start(workflow: Workflow, raw: dict[str, Any]) -> Config:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from criticflow.config import Config, Run
 
-DESCRIPTION = "description"
-"""Key of Snakemake's ``config`` under which ``report/workflow.rst`` finds the sentences."""
-
 
 def describe_runs(config: Config) -> dict[str, str]:
     """A sentence for every run, from its resolved settings."""

@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
+from criticflow.config.load import DESCRIPTION
 from criticflow.errors import UserError
 from criticflow.files import replacing
-from criticflow.report.description import DESCRIPTION
 
 
 def render(snakefile: Path, config: Mapping[str, Any], targets: Sequence[str], out: Path) -> None:

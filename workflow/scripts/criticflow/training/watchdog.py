@@ -54,13 +54,20 @@ class Watchdog:
     Args:
         newest: something that is another when the job has made progress.
         stall: seconds without progress after which it is given up.
+        done: whether all steps are made. The processes then end as they should, which may take
+            long on a busy machine.
 
     Raises:
         UserError: from the call, with what is wrong.
     """
 
-    def __init__(self, newest: Callable[[], object], stall: float) -> None:
-        self.newest, self.stall = newest, stall
+    def __init__(
+        self,
+        newest: Callable[[], object],
+        stall: float,
+        done: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.newest, self.stall, self.done = newest, stall, done
         self.seen, self.progressed = newest(), time.monotonic()
         self.looked = -LOOK
         self.known: dict[psutil.Process, str] = {}
@@ -85,7 +92,9 @@ class Watchdog:
     def _look(self, now: float) -> None:
         self.known |= essential_processes()
         ended = [title for process, title in self.known.items() if not alive(process)]
-        if ended and self.lost is None:
+        if self.done():
+            self.lost = None
+        elif ended and self.lost is None:
             self.lost = now, ended[0]
         self.controller_ended = any(title.startswith(CONTROLLER) for title in ended)
 
