@@ -18,7 +18,7 @@ ONE_RANK = SMALL | {"train": TRAIN, "resources": {"cpu_ranks": 1, "kv_cache_gb":
 MEASURED = r"timing|perf/"
 """Metrics that no two runs have in common."""
 OF_THE_ENGINE = r"rollout_corr/|training/rollout_"
-"""Metrics from vLLM's own log-probabilities, which depend in their last digit on which requests came
+"""Metrics from vLLM's own log-probabilities: their last digit depends on which requests came
 into one batch, and so on the moment."""
 
 
