@@ -3,9 +3,11 @@
 #
 #   DEVICE=gpu    the GPU lock file instead of the CPU one (requirements/gpu.txt)
 #   PYTHON=...    another Python 3.11 or 3.12 than the first on the path
+#   STUDY=...     another study of config/studies for `make study`
 #   ARGS=...      further arguments of snakemake or pytest
 
 DEVICE ?= cpu
+STUDY ?= critic-value
 ARGS ?=
 LOCK := requirements/$(DEVICE).txt
 BIN := .venv/bin
@@ -17,16 +19,22 @@ PYTHON := $(firstword $(foreach name,python3.12 python3.11,\
 endif
 SUPPORTED := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
 SAME := import sys; sys.exit(sys.version_info[:2] != tuple(map(int, sys.argv[1].split("."))))
+# Letters of any alphabet (bytes outside of ASCII), digits, and signs that no shell takes for its own.
+PLAIN := A-Za-z0-9/._+@%:,=\n\200-\377-
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slurm test-all lint format lock bench-convert clean
+.PHONY: help setup run study test test-slurm test-all lint format lock bench-convert clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1: /p' $(MAKEFILE_LIST)
 
 run: $(STAMP)  ## run the study (config/config.yaml) and make results/report.html
 	@$(BIN)/snakemake --cores all $(ARGS)
+
+study: $(STAMP)  ## run the CPU study (config/studies/critic-value.yaml) in studies/: hours, it resumes
+	@$(BIN)/snakemake --cores all --keep-going --directory studies/$(STUDY) \
+	    --configfile config/studies/$(STUDY).yaml $(ARGS)
 
 test: lint  ## lint, unit tests, workflow tests and a small run of the whole pipeline
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
@@ -58,6 +66,8 @@ setup: $(STAMP)  ## only set up .venv
 # for dependencies, since the lock names them and leaves out what the build of torch decides.
 # `.installing` stands until all is well; what it marks is made again from nothing.
 $(STAMP): $(LOCK) pyproject.toml
+	@[ -z "$$(pwd | LC_ALL=C tr -d '$(PLAIN)')" ] || { echo "error: $$(pwd): Snakemake does not quote" \
+	    "the path of its Python: move the project to a path without spaces and quotes" >&2; exit 2; }
 	@$(PYTHON) -c '$(SUPPORTED)' 2>/dev/null || { echo "error: $(PYTHON) is not Python 3.11 or" \
 	    "3.12: install one of them, or name it: make PYTHON=/path/to/python3.12" >&2; exit 2; }
 	@if [ -e .venv/.installing ] || { [ -x $(BIN)/python ] && ! $(BIN)/python -c '$(SAME)' \
@@ -85,4 +95,4 @@ lock:  ## resolve requirements/*.txt anew
 	done
 
 clean:  ## remove results, logs and Snakemake's records; .venv stays
-	rm -rf results logs .snakemake benchmarks/*/ benchmarks/*.tsv
+	rm -rf results logs .snakemake

@@ -42,7 +42,12 @@ def critic_config(path: str, **settings: Any) -> CriticConfig:
         head_seed=settings.pop("head_seed", 0),
     )
     strategy = settings.pop("strategy", "fsdp2")
-    engine = FSDPEngineConfig(use_torch_compile=False, mixed_precision=FP32, strategy=strategy)
+    engine = FSDPEngineConfig(
+        use_torch_compile=False,
+        mixed_precision=FP32,
+        strategy=strategy,
+        optimizer_offload=settings.pop("optimizer_offload", False),
+    )
     optim = FSDPOptimizerConfig(lr=1e-2, total_training_steps=10)
     checkpoint = CheckpointConfig(**settings.pop("checkpoint", {}))
     return CriticConfig(
@@ -180,10 +185,20 @@ def train_and_save(rank: int, model: str, out: str, head: str) -> dict[str, Any]
     }
 
 
+def go_on(rank: int, model: str, folder: str, head: str) -> dict[str, torch.Tensor]:
+    """Two more steps from a checkpoint; every rank has the same batch, so that their number has no
+    part in the mean gradient."""
+    start()
+    engine = critic_engine(model, value_head=head, head_seed=99)
+    engine.load_checkpoint(folder, None, False)
+    train(engine, batch(0), steps=2)
+    return {name: tensor.full_tensor() for name, tensor in engine.module.state_dict().items()}
+
+
 def frozen(rank: int, critic: str, out: str) -> dict[str, Any]:
     """A frozen critic gives values, keeps its bytes, saves and resumes without optimizer."""
     start()
-    engine, data = critic_engine(critic, freeze=True), batch(rank)
+    engine, data = critic_engine(critic, freeze=True, optimizer_offload=True), batch(rank)
     before, first = checksum(engine), values(engine, data)
     engine.save_checkpoint(f"{out}/global_step_1/critic", None, 1, None)
     engine.load_checkpoint(f"{out}/global_step_1/critic", None, False)

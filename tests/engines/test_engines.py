@@ -9,6 +9,8 @@ from ranks import run_on_ranks
 from safetensors.torch import load_file
 
 from criticflow.checkpoint.convert import convert
+from criticflow.checkpoint.ranks import fit_ranks
+from criticflow.checkpoint.retention import TRACKER
 from criticflow.models.value_head import load_value_model
 
 
@@ -29,6 +31,29 @@ def test_a_trained_critic_resumes_bit_for_bit(trained):
     for result in results:
         assert result["learned"] and result["restored"] and result["resumed_equal"]
         assert any(name.startswith("optim_world_size") for name in result["files"])
+
+
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_a_training_goes_on_with_another_number_of_ranks(trained, base_model, tmp_path, ranks):
+    """With Adam's moments: without them the first steps are much larger."""
+    out, world_size, head, _ = trained
+    if (head, world_size) != ("linear", 2):
+        pytest.skip("once is enough")
+    directory = tmp_path / "seed0"
+    shutil.copytree(out / "global_step_3", directory / "global_step_3")
+    (directory / TRACKER).write_text("3")
+    assert fit_ranks(directory, 2) is None
+    assert fit_ranks(directory, ranks) == 2
+    folder = directory / "global_step_3/critic"
+    assert len(list(folder.glob("*_rank_*.pt"))) == 3 * ranks
+
+    def weights(folder, ranks, name):
+        (work := tmp_path / name).mkdir()
+        case = {"model": str(base_model), "folder": str(folder), "head": head}
+        return run_on_ranks("go_on", ranks, work, **case)[0]
+
+    same = weights(out / "global_step_3/critic", 2, "same")
+    torch.testing.assert_close(weights(folder, ranks, "other"), same, rtol=0, atol=2e-6)
 
 
 def test_a_converted_critic_has_the_values_of_the_trained_one(trained):

@@ -11,10 +11,11 @@ from pathlib import Path
 import pandas as pd
 
 from criticflow import config
+from criticflow.commands import evaluate as by_hand
 from criticflow.errors import UserError
 from criticflow.files import write_json
 from criticflow.models.sampling import Engine
-from criticflow.stages import base_model, evaluate, probe
+from criticflow.stages import base_model, evaluate, probe, value_truth
 from criticflow.stages.data import prepare
 from criticflow.stages.samples import read_problems
 
@@ -30,6 +31,7 @@ MODEL = config.Model(path="model")
 RESOURCES = config.Resources()
 PROBE = config.Probe(n=4, prompts=32)
 EVALUATE = config.Evaluate(n=4, resamples=200)
+TRUTH = config.Truth(problems=48, positions=[0.0, 0.5, 1.0], continuations=16)
 
 
 def main(out: Path) -> None:
@@ -52,16 +54,26 @@ def main(out: Path) -> None:
             "greedy": engine.generate(prompts, 1, 0.0, 24, 0),
             "short": engine.generate(prompts[:8], 1, 1.0, 2, 0),
         }
+        states = [
+            [*row.prompt_tokens, *row.tokens[:4]] for row in sample["greedy"].head(12).itertuples()
+        ]
+        most = [20 - index for index in range(len(states))]
+        onward = engine.continue_from(states, 8, 1.0, most, 0)
+        turned = engine.continue_from(states[::-1], 8, 1.0, most[::-1], 0)
+        write_json(
+            out / "continued.json",
+            {"states": states, "most": most, "onward": onward, "turned": turned[::-1]},
+        )
         try:
             engine.generate(prompts, 1, 1.0, 60, 0)
         except UserError as error:
             (out / "too_long.txt").write_text(str(error))
         problems = read_problems(out / "data/test.parquet")
-        most = int(sample["all"]["prompt_tokens"].map(len).max()) - 1
-        fitting, left_out = engine.fitting(problems, most, "test.parquet")
+        longest = int(sample["all"]["prompt_tokens"].map(len).max()) - 1
+        fitting, left_out = engine.fitting(problems, longest, "test.parquet")
         write_json(
             out / "fitting.json",
-            {"most": most, "left_out": left_out, "prompts": engine.render(fitting["prompt"])},
+            {"longest": longest, "left_out": left_out, "prompts": engine.render(fitting["prompt"])},
         )
         try:
             engine.fitting(problems, 1, "test.parquet")
@@ -70,25 +82,21 @@ def main(out: Path) -> None:
     for name, frame in sample.items():
         frame.to_parquet(out / f"{name}.parquet")
     test = out / "data/test.parquet"
-    probe.run(model, MODEL, out / "data/train.parquet", TASK, PROBE, RESOURCES, out / "probe")
-    who = {"model_name": "tiny", "task_name": "mini"}
+    probe.probe_signal(
+        model, MODEL, out / "data/train.parquet", TASK, PROBE, RESOURCES, out / "probe"
+    )
+    actor = {"actor": "tiny", "actor_seed": None, "actor_step": None, "task": "mini"}
+    lengths = (TASK.max_prompt_length, TASK.max_response_length)
+    value_truth.measure_truth(
+        model, MODEL, test, *lengths, TRUTH, 1.0, 1.0, RESOURCES, out / "truth", actor
+    )
+    job = evaluate.Evaluation(model, MODEL, test, *lengths, EVALUATE, RESOURCES)
     for name, kind in (("base", "base"), ("same", "run")):
-        evaluate.run(
-            model,
-            MODEL,
-            test,
-            TASK.max_prompt_length,
-            TASK.max_response_length,
-            EVALUATE,
-            RESOURCES,
-            out / name,
-            name,
-            kind,
-            **who,
-        )
-    sys.argv[1:] = ["--model", str(model), "--data", str(test), "--out", str(out / "by_hand")]
-    sys.argv += ["--limit", "5", "--max-prompt-length", "32", "--max-response-length", "24"]
-    evaluate.main()
+        subject = evaluate.Subject(name, kind, None, "tiny", "mini")
+        evaluate.evaluate_model(job, subject, out / name)
+    arguments = ["--model", str(model), "--data", str(test), "--out", str(out / "by_hand")]
+    arguments += ["--limit", "5", "--max-prompt-length", "32", "--max-response-length", "24"]
+    by_hand.main(arguments)
 
 
 if __name__ == "__main__":

@@ -103,31 +103,31 @@ def test_ece_and_reliability_by_hand():
 
 def test_a_perfect_and_a_constant_critic():
     states = table()
-    perfect = calibration.figures(states.assign(value=states["return"]), 40, **OPTIONS)
+    perfect = calibration.state_figures(states.assign(value=states["return"]), 40, **OPTIONS)
     assert perfect["explained_variance"]["value"] == pytest.approx(1.0)
     assert perfect["auc"]["value"] == 1.0
     assert perfect["brier"]["value"] == perfect["ece"]["value"] == 0.0
-    constant = calibration.figures(states.assign(value=0.5), 40, **OPTIONS)
+    constant = calibration.state_figures(states.assign(value=0.5), 40, **OPTIONS)
     assert constant["explained_variance"]["value"] == pytest.approx(0.0)
     assert constant["auc"] == {"value": 0.5, "low": 0.5, "high": 0.5}
 
 
 def test_what_is_undefined_is_none():
     states = table().assign(**{"return": 1.0, "correct": True})
-    found = calibration.figures(states, 40, **OPTIONS)
+    found = calibration.state_figures(states, 40, **OPTIONS)
     assert found["explained_variance"] is None and found["auc"] is None
     constant = calibration.correlation(np.full(40, 0.1), np.arange(40.0))
     assert calibration.estimate(constant, 40, **OPTIONS) is None
 
 
 def test_intervals_hold_the_figure_and_count_samples_of_a_prompt_as_one():
-    one = calibration.figures(table(), 40, **OPTIONS)
+    one = calibration.state_figures(table(), 40, **OPTIONS)
     for name in ("explained_variance", "brier", "ece", "auc"):
         assert one[name]["low"] <= one[name]["value"] <= one[name]["high"], name
-    many = calibration.figures(table(tokens=10), 40, **OPTIONS)
+    many = calibration.state_figures(table(tokens=10), 40, **OPTIONS)
     assert "auc" not in many  # ten states of a response share its outcome
     assert many["explained_variance"] == pytest.approx(one["explained_variance"])
-    again = calibration.figures(table(), 40, **OPTIONS)
+    again = calibration.state_figures(table(), 40, **OPTIONS)
     assert again == one
 
 

@@ -3,12 +3,7 @@
 import numpy as np
 import pytest
 
-from criticflow.verl_plugin.critic_metrics import (
-    auc,
-    critic_metrics,
-    explained_variance,
-    monte_carlo_returns,
-)
+from criticflow.verl_plugin.critic_metrics import critic_metrics, monte_carlo_returns
 
 MASK = np.array([[1, 1, 1], [1, 1, 0]])
 REWARDS = np.array([[0.0, 0.0, 1.0], [0.0, 0.5, 0.0]])
@@ -25,21 +20,28 @@ def test_returns_skip_tokens_outside_of_the_mask():
     assert returns.tolist() == [[0.5, 0.0, 1.0]]
 
 
+def metric(name, values, scores):
+    """One metric of single-token responses."""
+    column = np.asarray(values, dtype=float)[:, None], np.asarray(scores, dtype=float)[:, None]
+    found = critic_metrics(*column, column[1], np.ones((len(values), 1)), gamma=1.0)
+    return found.get(f"criticflow/{name}")
+
+
 def test_explained_variance_of_perfect_constant_and_inverse_values():
     returns = np.array([0.0, 1.0, 0.0, 1.0])
-    assert explained_variance(returns, returns) == 1.0
-    assert explained_variance(np.full(4, 7.0), returns) == 0.0
-    assert explained_variance(1 - returns, returns) == -3.0
-    assert np.isnan(explained_variance(returns, np.ones(4)))
+    name = "explained_variance/true_return"
+    assert metric(name, returns, returns) == 1.0
+    assert metric(name, np.full(4, 7.0), returns) == 0.0
+    assert metric(name, 1 - returns, returns) == -3.0
+    assert metric(name, returns, np.ones(4)) is None
 
 
 def test_auc_is_the_share_of_ordered_pairs():
-    values = np.array([0.1, 0.4, 0.4, 0.9])
-    success = np.array([False, True, False, True])
+    values, scores = [0.1, 0.4, 0.4, 0.9], [0.0, 1.0, 0.0, 1.0]
     pairs = [(0.4, 0.1), (0.4, 0.4), (0.9, 0.1), (0.9, 0.4)]
     expected = np.mean([1.0 if high > low else 0.5 if high == low else 0.0 for high, low in pairs])
-    assert auc(values, success) == pytest.approx(expected)
-    assert np.isnan(auc(values, np.ones(4, dtype=bool)))
+    assert metric("prompt_value_auc", values, scores) == pytest.approx(expected)
+    assert metric("prompt_value_auc", values, np.ones(4)) is None
 
 
 def test_true_and_masked_returns_are_told_apart():

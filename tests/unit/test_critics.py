@@ -62,7 +62,7 @@ def samples(tmp_path) -> Path:
 def run(critic, samples, gamma=1.0):
     out = samples.parent / "out"
     arguments = (MODEL, samples, gamma, EVALUATE, RESOURCES, out, "cold", 0)
-    return critics.run(critic, *arguments)
+    return critics.evaluate_critic(critic, *arguments)
 
 
 @pytest.mark.parametrize("head", ["linear", "mlp"])
@@ -111,7 +111,7 @@ def test_a_critic_that_knows_the_prompts_is_recognised(tmp_path, samples):
     values = [
         np.full(len(row), 0.2 + 0.8 * p) for row, p in zip(frame["tokens"], rate, strict=True)
     ]
-    found = critics.figures(frame, values, 1.0, EVALUATE)
+    found = critics.critic_figures(frame, values, 1.0, EVALUATE)
     assert found["prompt_value"]["correlation"]["value"] == pytest.approx(1.0)
     assert found["positions"][0]["explained_variance"]["value"] > 0.1
     assert found["positions"][0]["auc"] == found["positions"][10]["auc"]

@@ -213,7 +213,7 @@ def test_a_data_set_is_read_through_the_datasets_library(stream, tmp_path, monke
 
 def test_without_the_hub_the_error_is_one_readable_line(tmp_path):
     code = (
-        "from criticflow import config, data, errors\n"
+        "from criticflow import config, errors\nfrom criticflow.stages import data\n"
         "source = config.Source(hub='openai/no-such-data', name='main')\n"
         "task = config.Task(kind='gsm8k', source=source)\n"
         f"errors.run_program(lambda: data.prepare('g', task, {str(tmp_path / 'out')!r}))"

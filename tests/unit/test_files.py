@@ -20,8 +20,8 @@ def names(folder: Path) -> list[str]:
 
 def test_a_file_appears_when_the_block_ends(tmp_path):
     target = tmp_path / "deep" / "result.txt"
-    with replacing(target) as aside:
-        aside.write_text("new")
+    with replacing(target) as partial:
+        partial.write_text("new")
         assert not target.exists()
     assert target.read_text() == "new"
     assert names(target.parent) == ["result.txt"]
@@ -30,9 +30,9 @@ def test_a_file_appears_when_the_block_ends(tmp_path):
 def test_a_directory_takes_the_place_of_another(tmp_path):
     target = tmp_path / "model"
     for weights in ("old", "new"):
-        with replacing(target) as aside:
-            aside.mkdir()
-            (aside / f"{weights}.bin").write_text(weights)
+        with replacing(target) as partial:
+            partial.mkdir()
+            (partial / f"{weights}.bin").write_text(weights)
     assert names(target) == ["new.bin"]
     assert names(tmp_path) == ["model"]
 
@@ -41,8 +41,8 @@ def test_a_directory_takes_the_place_of_another(tmp_path):
 def test_what_was_there_stays_when_the_block_fails(tmp_path, error):
     target = tmp_path / "result.txt"
     target.write_text("old")
-    with pytest.raises(type(error)), replacing(target) as aside:
-        aside.write_text("half")
+    with pytest.raises(type(error)), replacing(target) as partial:
+        partial.write_text("half")
         raise error
     assert target.read_text() == "old"
     assert names(tmp_path) == ["result.txt"]
@@ -52,23 +52,23 @@ def test_a_kill_leaves_no_target(tmp_path):
     code = (
         "import os, signal, sys\n"
         "from criticflow.files import replacing\n"
-        "with replacing(sys.argv[1]) as aside:\n"
-        "    aside.write_text('half')\n"
+        "with replacing(sys.argv[1]) as partial:\n"
+        "    partial.write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     target = tmp_path / "result.txt"
     done = subprocess.run([sys.executable, "-c", code, str(target)], check=False)
     assert done.returncode == -9
     assert not target.exists()
-    with replacing(target) as aside:  # and the next attempt is not disturbed
-        aside.write_text("whole")
+    with replacing(target) as partial:  # and the next attempt is not disturbed
+        partial.write_text("whole")
     assert target.read_text() == "whole"
 
 
 def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
     full = pytest.raises(UserError, match=r"no space left while writing .*result\.txt")
-    with full, replacing(tmp_path / "result.txt") as aside:
-        aside.write_text("half")
+    with full, replacing(tmp_path / "result.txt") as partial:
+        partial.write_text("half")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert names(tmp_path) == []
 
@@ -77,9 +77,9 @@ def test_a_really_full_disk(tmp_path):
     if not os.access("/dev/full", os.W_OK):
         pytest.skip("no /dev/full here")
     full = pytest.raises(UserError, match="no space left")
-    with full, replacing(tmp_path / "result.txt") as aside:
-        aside.symlink_to("/dev/full")
-        aside.write_text("x" * 100_000)
+    with full, replacing(tmp_path / "result.txt") as partial:
+        partial.symlink_to("/dev/full")
+        partial.write_text("x" * 100_000)
     assert names(tmp_path) == []
 
 

@@ -69,7 +69,7 @@ def test_a_real_limit(request):
         pytest.skip(f"no control group can be made here: {error}")
     code = (
         f"import os; open('{made}/cgroup.procs', 'w').write(str(os.getpid())); "
-        "from criticflow import memory; print(memory.available())"
+        "from criticflow.runtime import memory; print(memory.available())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 256 * MB < int(done.stdout) <= 512 * MB

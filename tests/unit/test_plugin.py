@@ -38,7 +38,8 @@ NAMED = {"VERL_USE_EXTERNAL_MODULES": "criticflow.verl_plugin.plugin"}
 
 
 def test_the_training_command_names_the_plugin_for_every_process_of_the_job(tmp_path):
-    code = "from criticflow import train; train.require_plugin(); import os; print(os.environ)"
+    code = "import os; from criticflow.commands import train; train.require_plugin(); "
+    code += "print(os.environ)"
     done = python(tmp_path, code, VERL_USE_EXTERNAL_MODULES="other.module")
     assert (
         "'VERL_USE_EXTERNAL_MODULES': 'other.module,criticflow.verl_plugin.plugin'" in done.stdout

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from criticflow.training import identity
 from criticflow.training.checkpoints import converting
 
 SETTINGS = {"settings": {"steps": 4}, "inputs": {}}
+VERSIONS = {"torch": "2.13.0"}
 SMALL = {
     "fingerprint.json",
     "metrics/attempt-0000.jsonl",
@@ -61,6 +61,17 @@ def test_the_last_complete_checkpoints_stay(tmp_path, number, kept):
     assert left(tmp_path) == kept
 
 
+def test_what_a_person_put_beside_the_checkpoints_is_none_of_them(tmp_path):
+    saved(tmp_path, 9, 20)
+    copies = ["global_step_20_copy2", "global_step_9_copy", "global_step_best"]
+    for name in copies:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "data.pt").touch()
+    keep_last(tmp_path, 1)
+    kept = sorted(path.name for path in tmp_path.glob("global_step_*"))
+    assert kept == ["global_step_20", *copies]
+
+
 def test_what_is_being_written_stays(tmp_path):
     saved(tmp_path, 9, 20)
     saved(tmp_path, 30, complete=False)
@@ -98,7 +109,7 @@ def run(tmp_path, monkeypatch) -> Path:
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).touch()
     (directory / TRACKER).write_text("4")
-    (directory / identity.NAME).write_text(json.dumps(SETTINGS))
+    identity.write_stamp(directory, SETTINGS, VERSIONS)
     return directory
 
 
@@ -125,7 +136,7 @@ def test_all_goes_with_the_last_kind_and_not_before(run):
 def test_a_training_starts_afresh_where_weights_are_gone(run):
     with converting(run, "actor", "all"):
         pass
-    identity.claim(run, SETTINGS)
+    identity.claim(run, SETTINGS, VERSIONS)
     assert files(run) == {identity.NAME}
 
 
@@ -157,7 +168,7 @@ def test_a_directory_that_another_training_took_meanwhile_is_left_alone(run, wai
     theirs = run / shard("actor", "optim")
 
     def train() -> None:
-        identity.claim(run, other)
+        identity.claim(run, other, VERSIONS)
         theirs.parent.mkdir(parents=True)
         theirs.touch()
         (run / TRACKER).write_text("4")

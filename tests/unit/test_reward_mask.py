@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from criticflow.errors import UserError
 from criticflow.verl_plugin.reward_mask import (
@@ -69,7 +70,8 @@ def test_bernoulli_masks_the_requested_share(ratio):
 
 @given(st.floats(0, 1), st.integers(1, 200))
 def test_fixed_ratio_masks_exactly_the_rounded_count(ratio, size):
-    masked = masked_trajectories(RewardMaskSettings(ratio, "fixed_ratio"), 1, NAMES[:size])
+    settings = RewardMaskSettings(ratio=ratio, type="fixed_ratio")
+    masked = masked_trajectories(settings, 1, NAMES[:size])
     assert masked.sum() == int(np.floor(ratio * size + 0.5))
 
 
@@ -100,8 +102,11 @@ def test_metrics_show_true_scores_of_both_parts():
     "values", [{"ratio": 1.5}, {"ratio": -0.1}, {"type": "token"}, {"ratio": 1.0, "rescale": True}]
 )
 def test_impossible_settings_are_refused(values):
+    keys = {"ratio": 0.0, "type": "bernoulli", "rescale": False, "seed": None} | values
+    algorithm = {f"reward_mask_{key}": value for key, value in keys.items()}
+    config = OmegaConf.create({"algorithm": algorithm, "data": {"seed": 0}})
     with pytest.raises(UserError, match=r"algorithm\.reward_mask"):
-        RewardMaskSettings(**values)
+        RewardMaskSettings.read(config)
 
 
 def test_shells_booleans_are_read_as_booleans():

@@ -19,7 +19,9 @@ from criticflow.files import read_json
 from criticflow.models.directory import check_model_directory
 from criticflow.models.sampling import Engine, request_seeds
 from criticflow.stages import compare
+from criticflow.stages.samples import read_problems
 from criticflow.stats import outcomes
+from criticflow.tasks import get_task
 
 pytestmark = pytest.mark.vllm
 
@@ -111,10 +113,60 @@ def test_rows_are_complete(out):
     assert "exceed the engine's 64" in (out / "too_long.txt").read_text()
 
 
+def test_continuations_belong_to_their_state_and_end_as_responses_do(out):
+    found = read_json(out / "continued.json")
+    pairs = list(zip(found["onward"], found["turned"], strict=True))
+    same = [a == b for one, other in pairs for a, b in zip(one, other, strict=True)]
+    assert np.mean(same) > 0.98
+    assert all(len(samples) == 8 for samples in found["onward"])
+    assert np.mean([len({tuple(ids) for ids in samples}) for samples in found["onward"]]) > 1.5
+    end = AutoTokenizer.from_pretrained(out / "model").eos_token_id
+    for most, samples in zip(found["most"], found["onward"], strict=True):
+        for ids in samples:
+            assert 1 <= len(ids) <= most
+            assert (ids[-1] == end) or len(ids) == most
+            assert end not in ids[:-1]
+
+
+def test_the_truth_of_prompts_is_what_independent_responses_get(out):
+    states = pd.read_parquet(out / "truth/states.parquet")
+    assert list(states["position"].unique()) == [0.0, 0.5, 1.0]
+    assert (states["n"] == 16).all()
+    prompts = states[states["position"] == 0]
+    sampled = read(out, "base/samples")
+    sampled = sampled[(sampled["mode"] == "sampled") & (sampled["prompt_index"] < 48)]
+    rates = sampled.groupby("prompt_index")["score"].agg(["mean", "var", "count"])
+    error = np.sqrt((prompts["v_se"] ** 2).sum() + (rates["var"] / rates["count"]).sum()) / 48
+    assert abs(prompts["v_mc"].mean() - rates["mean"].mean()) < 4 * error
+    # Near the end nearly all is decided: the last token ends the response or does not.
+    last = states[states["position"] == 1]
+    assert last["v_se"].mean() < 0.2 * prompts["v_se"].mean()
+    assert last["v_mc"].std() > prompts["v_mc"].std()
+
+
+def test_prefix_and_continuation_are_scored_as_one_response(out):
+    """A state near its end gets what its own whole response got, which no continuation sees."""
+    states = pd.read_parquet(out / "truth/states.parquet")
+    scores = pd.read_parquet(out / "truth/continuations.parquet")
+    assert set(scores.columns) == {"state", "score", "correct", "length"}
+    last = states[states["position"] == 1]
+    problems = read_problems(out / "data/test.parquet")
+    tokenizer = AutoTokenizer.from_pretrained(out / "model")
+    short = scores[scores["length"] == 1].groupby("state")["score"].first()
+    checked = 0
+    for row in last[last["state"].isin(short.index)].itertuples():
+        text = tokenizer.decode(list(row.prefix_tokens)).split("<|assistant|>")[1]
+        problem = problems.loc[row.prompt_index]
+        expected = get_task("countdown").score(text, problem["ground_truth"]).score
+        checked += 1
+        assert short[row.state] == expected
+    assert checked > 40
+
+
 def test_prompts_that_are_too_long_are_left_out_and_counted(out):
     found = read_json(out / "fitting.json")
     prompts = read(out, "greedy")
-    fits = prompts["prompt_tokens"].map(len) <= found["most"]
+    fits = prompts["prompt_tokens"].map(len) <= found["longest"]
     assert found["prompts"] == list(prompts["prompt"][fits])
     assert found["left_out"] == (~fits).sum() > 0
     assert (

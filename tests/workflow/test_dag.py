@@ -7,7 +7,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 from snake import PROJECT, finish, planned, snakemake
+
+from criticflow.config.merging import merge
+from criticflow.planning.sources import source_files
 
 EVERYTHING = Counter(
     prepare_data=1,
@@ -20,12 +24,23 @@ EVERYTHING = Counter(
     evaluate_run=2,
     evaluate_critic=2,
     summarise=1,
+    truth_of_base=1,
+    truth_of_run=2,
+    judge_critic=2,
+    critics_table=1,
     report_parts=1,
     render_report=1,
 )
+TRUTHS = {"truth_of_base", "truth_of_run", "judge_critic", "critics_table"}
+# What one run's own part of the critics' table is made of.
+JUDGED = Counter(truth_of_run=1, judge_critic=1, critics_table=1)
 TABLES = Counter(summarise=1, report_parts=1, render_report=1)
 EVALUATIONS = {"evaluate_base", "evaluate_run", "evaluate_critic", *TABLES}
-WARM = Counter(train_run_warm=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1) + TABLES
+WARM = (
+    Counter(train_run_warm=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1)
+    + JUDGED
+    + TABLES
+)
 
 
 def test_everything_is_planned_once(tmp_path):
@@ -59,6 +74,90 @@ def test_a_run_per_seed_and_critics_only_where_there_are_any(tmp_path):
     assert jobs["train_run_warm"] == 3
     assert jobs["convert_checkpoint"] == 3 * (2 + 2 + 1)
     assert jobs["evaluate_critic"] == 3 * (1 + 1)
+
+
+GRID = {
+    "runs": {"warm-frozen-m50": None},
+    "contrasts": [],
+    "grid": {
+        "study": {
+            "like": "cold",
+            "factors": {
+                "critic": {
+                    "constant": {"critic": {"constant": 0.0, "freeze": True}},
+                    "warm-frozen": {"critic": {"from": "cold", "freeze": True}},
+                },
+                "mask": {"m0": {}, "m0.5": {"reward_mask": {"ratio": 0.5}}},
+            },
+        }
+    },
+}
+ARM = Counter(
+    convert_checkpoint=2, evaluate_run=1, evaluate_critic=1, truth_of_run=1, judge_critic=1
+)
+ALL_TABLES = TABLES + Counter(critics_table=1)
+
+
+def test_a_grid_is_planned_arm_by_arm_and_shares_what_is_shared(tmp_path):
+    jobs = planned(tmp_path, overlay=GRID)
+    shared = ("prepare_data", "build_base_model", "probe_signal", "evaluate_base", "truth_of_base")
+    arms = Counter({rule: 5 * count for rule, count in ARM.items()})
+    # Cold, and a constant at each mask; the warm ones at each mask.
+    trainings = Counter(train_run=3, train_run_warm=2)
+    assert jobs == Counter(dict.fromkeys(shared, 1)) + trainings + arms + ALL_TABLES
+
+
+@pytest.fixture(scope="module")
+def finished_grid(tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("grid")
+    finish(workdir, overlay=GRID)
+    return workdir
+
+
+@pytest.mark.parametrize(
+    ("overlay", "jobs"),
+    [
+        ({}, Counter()),
+        (
+            {"grid": {"study": {"factors": {"mask": {"m0.9": {"reward_mask": {"ratio": 0.9}}}}}}},
+            Counter(train_run=1, train_run_warm=1) + ARM + ARM,
+        ),
+        (
+            {"grid": {"study": {"exclude": [{"critic": "constant", "mask": "m0"}]}}},
+            Counter(),
+        ),
+        (
+            {"seeds": [0, 1]},
+            Counter(train_run=3, train_run_warm=2)
+            + Counter({rule: 5 * count for rule, count in ARM.items()}),
+        ),
+        (
+            {
+                "grid": {
+                    "study": {
+                        "override": [
+                            {"where": {"critic": "constant"}, "settings": {"seeds": [0, 1]}}
+                        ]
+                    }
+                }
+            },
+            Counter(train_run=2) + ARM + ARM,
+        ),
+        (
+            {
+                "contrasts": [
+                    {"name": "worth", "a": "warm-frozen/m0.5", "b": "constant/m0.5"},
+                ]
+            },
+            Counter(),
+        ),
+    ],
+    ids=["nothing", "an arm", "an arm less", "a seed", "a seed of some arms", "a contrast"],
+)
+def test_a_further_arm_or_seed_plans_just_that(finished_grid, overlay, jobs):
+    changed = planned(finished_grid, overlay=merge(GRID, overlay))
+    same = overlay.keys() <= {"contrasts"}
+    assert changed == (jobs if same else jobs + ALL_TABLES)
 
 
 def test_a_named_model_is_not_built(tmp_path):
@@ -97,11 +196,15 @@ def test_what_is_finished_is_not_run_again(finished):
         ({"runs": {"warm-frozen-m50": {"reward_mask": {"ratio": 0.3}}}}, WARM),
         (
             {"runs": {"cold": {"train": {"steps": 41}}}},
-            WARM + Counter(train_run=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1),
+            WARM
+            + Counter(train_run=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1)
+            + Counter(truth_of_run=1, judge_critic=1),
         ),
         (
             {"runs": {"plain": {"like": "cold", "train": {"lam": 0.95}}}},
-            Counter(train_run=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1) + TABLES,
+            Counter(train_run=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1)
+            + JUDGED
+            + TABLES,
         ),
         ({"probe": {"n": 4}}, Counter(probe_signal=1, report_parts=1, render_report=1)),
         (
@@ -114,6 +217,14 @@ def test_what_is_finished_is_not_run_again(finished):
         ),
         ({"tasks": {"unused": {"kind": "gsm8k", "source": {"hub": "owner/name"}}}}, Counter()),
         ({"resources": {"free_converted": "all"}}, Counter()),
+        ({"resources": {"stall_minutes": 7.0, "rollout_stall_minutes": 1.0}}, Counter()),
+        ({"resources": {"kv_cache_gb": 3, "rollout_memory": 0.4, "cpu_ranks": 1}}, Counter()),
+        ({"train": {"micro_batch_size": 16, "save_every": 7}}, Counter()),
+        ({"train": {"verl": {"critic.fsdp.optimizer_offload": True}}}, Counter()),
+        (
+            {"train": {"verl": {"actor_rollout_ref.actor.clip_ratio": 0.1}}},
+            WARM + Counter(train_run=1) + ARM,
+        ),
     ],
     ids=[
         "one run",
@@ -124,6 +235,11 @@ def test_what_is_finished_is_not_run_again(finished):
         "evaluation",
         "unused task",
         "what is kept",
+        "how long one waits",
+        "memory and ranks",
+        "micro-batch and saving",
+        "offload",
+        "a setting of verl",
     ],
 )
 def test_a_changed_setting_reruns_what_depends_on_it(finished, overlay, jobs):
@@ -148,7 +264,7 @@ def copied(tmp_path_factory) -> tuple[Path, Path]:
     [
         ("report/curves.py", {"report_parts", "render_report"}),
         ("stats/calibration.py", {"evaluate_critic", "report_parts", "render_report"}),
-        ("models/sampling.py", EVALUATIONS | {"probe_signal"}),
+        ("models/sampling.py", EVALUATIONS | TRUTHS | {"probe_signal"}),
         ("stages/evaluate.py", EVALUATIONS),
         ("stages/base_model.py", set(EVERYTHING) - {"prepare_data"}),
         ("verl_plugin/trainer.py", set(WARM) | {"train_run"}),
@@ -159,10 +275,28 @@ def test_an_edited_module_reruns_the_rules_that_use_it(copied, module, jobs):
     project, workdir = copied
     file = project / "workflow" / "scripts" / "criticflow" / module
     before = file.read_text(encoding="utf-8")
-    file.write_text(before + "\n# edited\n", encoding="utf-8")
+    file.write_text(before + "\nEDITED = True\n", encoding="utf-8")
     changed = planned(workdir, project=project)
     file.write_text(before, encoding="utf-8")
     assert set(changed) == jobs
+
+
+def test_a_comment_or_a_docstring_reruns_nothing(copied):
+    project, workdir = copied
+    file = project / "workflow" / "scripts" / "criticflow" / "models" / "sampling.py"
+    before = file.read_text(encoding="utf-8")
+    file.write_text(before.replace('"""', '"""Edited. ', 1) + "\n# edited\n", encoding="utf-8")
+    changed = planned(workdir, project=project)
+    file.write_text(before, encoding="utf-8")
+    assert changed == Counter()
+
+
+def test_the_summary_depends_on_no_engine_and_no_task():
+    """Editing the sampler must not by itself remake the summary: it reads finished evaluations."""
+    modules = {str(path).rpartition("criticflow/")[2] for path in source_files("summarise.py")}
+    assert {"stages/compare.py", "stats/compare.py", "stats/outcomes.py"} <= modules
+    assert not {path for path in modules if path.startswith(("models/", "tasks/", "checkpoint/"))}
+    assert "stages/evaluate.py" not in modules
 
 
 def test_a_newer_date_alone_reruns_nothing(copied):
@@ -170,3 +304,27 @@ def test_a_newer_date_alone_reruns_nothing(copied):
     for file in (project / "workflow" / "scripts" / "criticflow").rglob("*.py"):
         file.touch()  # as a fresh checkout of the same commit does
     assert planned(workdir, project=project) == Counter()
+
+
+def test_results_may_be_moved(finished, tmp_path):
+    """All inputs of a rule have their names from the study's folder, wherever that is."""
+    moved = tmp_path / "some" / "where" / "else"
+    shutil.copytree(finished, moved, symlinks=True, copy_function=shutil.copy2)
+    assert planned(moved) == Counter(render_report=1)  # from where its Snakefile is now
+
+
+def test_a_conversion_needs_no_key_that_has_a_default(tmp_path):
+    """The stage has the validated configuration, also where the file leaves a section out."""
+    project, workdir = tmp_path / "project", tmp_path / "work"
+    shutil.copytree(PROJECT / "workflow", project / "workflow")
+    (project / "config").mkdir()
+    config = yaml.safe_load((PROJECT / "config/config.yaml").read_text(encoding="utf-8"))
+    del config["resources"]
+    (project / "config/config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    metrics = workdir / "results/runs/cold/seed0/metrics.parquet"
+    metrics.parent.mkdir(parents=True)
+    metrics.touch()
+    actor = str((metrics.parent / "actor").relative_to(workdir))
+    only = ["--allowed-rules", "convert_checkpoint", "--cores", "1", "--", actor]
+    done = snakemake(workdir, *only, project=project)
+    assert "seed0 holds no weights of the actor" in done.stdout + done.stderr

@@ -6,6 +6,7 @@ import shutil
 import socket
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -14,10 +15,10 @@ from transformers import Qwen3Config
 from criticflow.config import Model, Resources, Run, Task
 from criticflow.config.schema import Source
 from criticflow.errors import UserError
+from criticflow.files import require_space
 from criticflow.runtime import memory
 from criticflow.training import preflight
 from criticflow.training.footprint import MICRO_BATCHES, Part, total
-from criticflow.training.provenance import collect
 
 RUN = Run(model="base", task="problems")
 TASK = Task(kind="countdown", source=Source(files={"train": "train.jsonl"}))
@@ -94,8 +95,16 @@ def test_a_missing_critic_is_named(model, tmp_path):
 
 
 def test_too_little_disk_is_named(tmp_path):
-    with pytest.raises(UserError, match=f"{tmp_path} needs about"):
-        preflight.check_disk(tmp_path, 10**18)
+    with pytest.raises(UserError, match=f"no space for {tmp_path}/not made yet"):
+        require_space(tmp_path / "not made yet", 10**18)
+
+
+def test_more_prompts_a_step_than_problems_are_named(tmp_path):
+    train = tmp_path / "train.parquet"
+    pd.DataFrame({"prompt": range(7)}).to_parquet(train)
+    preflight.check_batch(train, 7)
+    with pytest.raises(UserError, match=r"8 prompts a step, but .*train\.parquet has 7 problems"):
+        preflight.check_batch(train, 8)
 
 
 def test_an_address_without_ports_is_named():
@@ -107,14 +116,3 @@ def test_a_port_in_use_disturbs_nobody():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         preflight.check_port()
-
-
-def test_provenance_tells_versions_inputs_and_machine(tmp_path):
-    (tmp_path / "in").write_bytes(b"abc")
-    record = collect({"lr": 1.0}, [tmp_path / "in"], {"run": 3}, started=0.0)
-    assert record["versions"]["verl"] == "0.9.1"
-    assert record["inputs"][str(tmp_path / "in")].startswith("ba7816bf")
-    assert record["machine"]["cores"] >= 1
-    assert set(record["git"]) == {"commit", "dirty"}
-    assert record["seeds"] == {"run": 3}
-    assert record["wall_time_seconds"] > 0

@@ -6,13 +6,12 @@ rule build_base_model:
         train=lambda wildcards: (
             f"results/data/{CONFIG.models[wildcards.model].build.task}/train.parquet"
         ),
-        sources=sources("build_base_model.py"),
     output:
         model=directory("results/models/{model}"),
     log:
         "logs/build_base_model/{model}.log",
     benchmark:
-        "benchmarks/build_base_model/{model}.tsv"
+        "results/benchmarks/build_base_model/{model}.tsv"
     wildcard_constraints:
         model=only([name for name, model in CONFIG.models.items() if model.build]),
     threads: os.cpu_count()
@@ -20,6 +19,7 @@ rule build_base_model:
         mem_mb=4000,
         runtime=60,
     params:
+        code=code("build_base_model.py"),
         build=lambda wildcards: settings(CONFIG.models[wildcards.model].build),
     message:
         "Make the base model {wildcards.model}"

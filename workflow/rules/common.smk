@@ -3,16 +3,9 @@
 import os
 import re
 
-from criticflow.planning.sources import package_data, sources
-
-# Files of the package that no import names: vLLM and verl load the plugin by entry points.
-VLLM_PLUGIN = ["criticflow.verl_plugin.vllm_cpu"]
-VERL_PLUGIN = [
-    "criticflow.commands.train",
-    "criticflow.verl_plugin.reward",
-    "criticflow.verl_plugin.plugin",
-    *VLLM_PLUGIN,
-]
+from criticflow.planning.code import code, training_code
+from criticflow.planning.sources import VLLM_PLUGIN
+from criticflow.training.deciding import deciding
 
 # An engine (vLLM, Ray) on the CPU claims every core, so that no two share a machine's memory;
 # with GPUs the resource `gpu` keeps jobs apart.
@@ -73,28 +66,16 @@ def settings(part):
     return part.model_dump(mode="json", by_alias=True)
 
 
-def job_resources():
-    """What a job may use; what is kept of a run afterwards is no job's concern."""
-    return CONFIG.resources.model_dump(mode="json", exclude={"free_converted"})
-
-
 def run_settings(run):
-    """The configuration less all that does not concern one run.
+    """The settings that a run's weights follow from, as params; all others it reads when it runs.
 
-    What remains: the run, the runs that its critic descends from, their models and tasks, and the
-    resources. A change to any other run, to the probe or to the evaluation does not rerun it.
+    A change to any other run, to the probe or to the evaluation does not rerun it, nor one to what
+    only concerns how it is carried out (`training.deciding`).
     """
-    runs = [run]
-    while (origin := CONFIG.runs[runs[-1]].critic.from_run) is not None:
-        runs.append(origin)
-    models = {CONFIG.runs[name].model for name in runs}
-    tasks = {CONFIG.runs[name].task for name in runs}
-    tasks |= {build.task for name in models if (build := CONFIG.models[name].build)}
-    whole = CONFIG.model_dump(mode="json", by_alias=True)
-    part = {"resources": job_resources()}
-    for section, names in (("runs", runs), ("models", models), ("tasks", tasks)):
-        part[section] = {name: whole[section][name] for name in sorted(names)}
-    return part
+    critic = CONFIG.runs[run].critic
+    model = CONFIG.models[CONFIG.runs[run].model]
+    origins = {"critic": [critic.path, critic.revision], "model": [model.path, model.revision]}
+    return deciding(CONFIG, run) | {"origins": origins}
 
 
 def train_inputs(wildcards):
@@ -103,9 +84,8 @@ def train_inputs(wildcards):
     return {
         "model": built_model(run.model),
         "data": [f"{data_dir(wildcards.run)}/{split}.parquet" for split in ("train", "val")],
+        "manifest": f"results/data/{run.task}/manifest.json",
         "probe": probe_gate(run),
-        "sources": sources("train_run.py", task_module(run), *VERL_PLUGIN),
-        "settings": package_data("verl_plugin/config"),
     }
 
 
@@ -120,19 +100,20 @@ def probe_gate(run):
 
 def base_identity(model, task):
     """Who is evaluated, for the summary's row."""
-    return {"name": model, "kind": "base", "model_name": model, "task_name": task, "seed": None}
+    return {"name": model, "kind": "base", "seed": None, "model": model, "task": task}
 
 
 def run_identity(run, seed):
     """The same for a trained actor."""
-    names = {"model_name": CONFIG.runs[run].model, "task_name": CONFIG.runs[run].task}
+    names = {"model": CONFIG.runs[run].model, "task": CONFIG.runs[run].task}
     return {"name": run, "kind": "run", "seed": int(seed), **names}
 
 
 def used_tasks():
     """Tasks that a run or a built model needs; others are configured but cost nothing."""
-    builds = [CONFIG.models[run.model].build for run in CONFIG.runs.values()]
-    tasks = {run.task for run in CONFIG.runs.values()}
+    users = [*CONFIG.runs.values(), *CONFIG.critics.values()]
+    builds = [CONFIG.models[user.model].build for user in users]
+    tasks = {user.task for user in users}
     return sorted(tasks | {build.task for build in builds if build})
 
 
@@ -153,23 +134,23 @@ def probe_plots():
     return [f"results/probe/{model}/{task}/probe.png" for model, task in base_pairs()]
 
 
+def per_training(folder, file):
+    """One file of every training of the study: each run with each of its seeds."""
+    return [f"{folder}/{run}/seed{seed}/{file}" for run, seed in CONFIG.run_seeds()]
+
+
 def trained_runs():
-    return expand(
-        "results/runs/{run}/seed{seed}/metrics.parquet", run=CONFIG.runs, seed=CONFIG.seeds
-    )
+    return per_training("results/runs", "metrics.parquet")
 
 
 def provenance_files():
-    return expand(
-        "results/runs/{run}/seed{seed}/provenance.json", run=CONFIG.runs, seed=CONFIG.seeds
-    )
+    return per_training("results/runs", "provenance.json")
 
 
 def converted_models():
     return [
         f"results/runs/{run}/seed{seed}/{kind}"
-        for run in CONFIG.runs
-        for seed in CONFIG.seeds
+        for run, seed in CONFIG.run_seeds()
         for kind in kinds(run)
     ]
 
@@ -179,18 +160,16 @@ def base_evaluations():
 
 
 def run_evaluations():
-    return expand(
-        "results/eval/runs/{run}/seed{seed}/summary.json", run=CONFIG.runs, seed=CONFIG.seeds
-    )
+    return per_training("results/eval/runs", "summary.json")
 
 
 def critic_evaluations(file):
     """One file of every critic's evaluation; a run without a critic has none."""
-    return expand(
-        f"results/eval/critics/{{run}}/seed{{seed}}/{file}",
-        run=list(filter(has_critic, CONFIG.runs)),
-        seed=CONFIG.seeds,
-    )
+    return [
+        f"results/eval/critics/{run}/seed{seed}/{file}"
+        for run, seed in CONFIG.run_seeds()
+        if has_critic(run)
+    ]
 
 
 def captions():

@@ -5,13 +5,12 @@ rule convert_checkpoint:
     input:
         # The shards are no declared files; the run's metrics stand for them.
         metrics="results/runs/{run}/seed{seed}/metrics.parquet",
-        sources=sources("convert_checkpoint.py"),
     output:
         model=directory("results/runs/{run}/seed{seed}/{kind}"),
     log:
         "logs/convert_checkpoint/{run}/seed{seed}/{kind}.log",
     benchmark:
-        "benchmarks/convert_checkpoint/{run}/seed{seed}/{kind}.tsv"
+        "results/benchmarks/convert_checkpoint/{run}/seed{seed}/{kind}.tsv"
     wildcard_constraints:
         kind="actor|critic",
     threads: 1
@@ -19,7 +18,10 @@ rule convert_checkpoint:
         mem_mb=4000,
         runtime=60,
     params:
+        code=code("convert_checkpoint.py"),
         checkpoints="results/checkpoints/{run}/seed{seed}",
+        # A function of the output as well: so Snakemake converts nothing again when it changes.
+        freed=lambda wildcards, output: CONFIG.resources.free_converted,
     message:
         "Convert the {wildcards.kind} of {wildcards.run}, seed {wildcards.seed}"
     script:

@@ -4,7 +4,6 @@
 rule prepare_data:
     input:
         files=task_files,
-        sources=lambda wildcards: sources("prepare_data.py", task_module(wildcards)),
     output:
         train="results/data/{task}/train.parquet",
         val="results/data/{task}/val.parquet",
@@ -13,12 +12,13 @@ rule prepare_data:
     log:
         "logs/prepare_data/{task}.log",
     benchmark:
-        "benchmarks/prepare_data/{task}.tsv"
+        "results/benchmarks/prepare_data/{task}.tsv"
     threads: 1
     resources:
         mem_mb=4000,
         runtime=60,
     params:
+        code=lambda wildcards: code("prepare_data.py", task_module(wildcards)),
         task=lambda wildcards: settings(CONFIG.tasks[wildcards.task]),
     message:
         "Prepare the problems of {wildcards.task}"

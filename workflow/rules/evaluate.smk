@@ -5,26 +5,27 @@ rule evaluate_base:
     input:
         model=lambda wildcards: built_model(wildcards.model),
         test="results/data/{task}/test.parquet",
-        sources=lambda wildcards: sources("evaluate_model.py", task_module(wildcards), *VLLM_PLUGIN),
     output:
         summary="results/eval/base/{model}/{task}/summary.json",
         samples="results/eval/base/{model}/{task}/samples.parquet",
     log:
         "logs/evaluate_base/{model}/{task}.log",
     benchmark:
-        "benchmarks/evaluate_base/{model}/{task}.tsv"
+        "results/benchmarks/evaluate_base/{model}/{task}.tsv"
     threads: ENGINE_THREADS
     resources:
         gpu=min(1, CONFIG.resources.gpu),
         mem_mb=8000,
         runtime=120,
     params:
+        code=lambda wildcards: code("evaluate_model.py", task_module(wildcards), *VLLM_PLUGIN),
         model_path=lambda wildcards: model_path(wildcards.model),
         model=lambda wildcards: settings(CONFIG.models[wildcards.model]),
         task=lambda wildcards: settings(CONFIG.tasks[wildcards.task]),
         who=lambda wildcards: base_identity(wildcards.model, wildcards.task),
         evaluate=settings(CONFIG.evaluate),
-        resources=job_resources(),
+        # Of the resources no other changes what comes out.
+        device=CONFIG.resources.device,
     message:
         "Evaluate {wildcards.model} on {wildcards.task}"
     script:
@@ -35,17 +36,17 @@ use rule evaluate_base as evaluate_run with:
     input:
         model="results/runs/{run}/seed{seed}/actor",
         test=lambda wildcards: f"results/data/{CONFIG.runs[wildcards.run].task}/test.parquet",
-        sources=lambda wildcards: sources(
-            "evaluate_model.py", task_module(CONFIG.runs[wildcards.run]), *VLLM_PLUGIN
-        ),
     output:
         summary="results/eval/runs/{run}/seed{seed}/summary.json",
         samples="results/eval/runs/{run}/seed{seed}/samples.parquet",
     log:
         "logs/evaluate_run/{run}/seed{seed}.log",
     benchmark:
-        "benchmarks/evaluate_run/{run}/seed{seed}.tsv"
+        "results/benchmarks/evaluate_run/{run}/seed{seed}.tsv"
     params:
+        code=lambda wildcards: code(
+            "evaluate_model.py", task_module(CONFIG.runs[wildcards.run]), *VLLM_PLUGIN
+        ),
         model_path=lambda wildcards, input: input.model,
         model=lambda wildcards: settings(CONFIG.models[CONFIG.runs[wildcards.run].model]),
         task=lambda wildcards: settings(CONFIG.tasks[CONFIG.runs[wildcards.run].task]),
@@ -58,7 +59,6 @@ rule evaluate_critic:
     input:
         critic="results/runs/{run}/seed{seed}/critic",
         samples="results/eval/runs/{run}/seed{seed}/samples.parquet",
-        sources=sources("evaluate_critic.py"),
     output:
         summary="results/eval/critics/{run}/seed{seed}/summary.json",
         plot=report(
@@ -70,17 +70,19 @@ rule evaluate_critic:
     log:
         "logs/evaluate_critic/{run}/seed{seed}.log",
     benchmark:
-        "benchmarks/evaluate_critic/{run}/seed{seed}.tsv"
+        "results/benchmarks/evaluate_critic/{run}/seed{seed}.tsv"
     threads: 1
     resources:
         gpu=min(1, CONFIG.resources.gpu),
         mem_mb=4000,
         runtime=60,
     params:
+        code=code("evaluate_critic.py"),
         model=lambda wildcards: settings(CONFIG.models[CONFIG.runs[wildcards.run].model]),
         gamma=lambda wildcards: CONFIG.runs[wildcards.run].train.gamma,
         evaluate=settings(CONFIG.evaluate),
-        resources=job_resources(),
+        # Of the resources no other changes what comes out.
+        device=CONFIG.resources.device,
     message:
         "Evaluate the critic of {wildcards.run}, seed {wildcards.seed}"
     script:
@@ -91,19 +93,19 @@ rule summarise:
     input:
         base=base_evaluations(),
         runs=run_evaluations(),
-        sources=sources("summarise.py"),
     output:
         summary="results/summary.json",
         table="results/summary.md",
     log:
         "logs/summarise.log",
     benchmark:
-        "benchmarks/summarise.tsv"
+        "results/benchmarks/summarise.tsv"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
     params:
+        code=code("summarise.py"),
         evaluate=settings(CONFIG.evaluate),
     message:
         "Compare all models with their base"

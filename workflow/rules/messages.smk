@@ -1,23 +1,28 @@
 """What a person is told when the workflow starts, ends and fails."""
 
-import itertools
 from pathlib import Path
 
+from criticflow.errors import UserError
+from criticflow.planning.gpus import require_gpus
 from criticflow.runtime.processes import stop_jobs_on_signals
 from criticflow.runtime.run_lock import living_owner
 from criticflow.planning.workdir import failed_logs
 
 
 onstart:
+    try:
+        require_gpus(workflow, CONFIG.resources.gpu)
+    except UserError as error:
+        raise WorkflowError(str(error))
     stop_jobs_on_signals()
     print(
         f"criticflow: {len(CONFIG.runs)} runs ({', '.join(CONFIG.runs)}), "
-        f"seeds {', '.join(map(str, CONFIG.seeds))}, on the {CONFIG.resources.device}.\n"
+        f"{len(CONFIG.run_seeds())} trainings with their seeds, on the {CONFIG.resources.device}.\n"
         "  Results appear in results/, one log per job in logs/. Ctrl-C stops everything; "
         "the same command goes on from there.",
         file=sys.stderr,
     )
-    for run, seed in itertools.product(CONFIG.runs, CONFIG.seeds):
+    for run, seed in CONFIG.run_seeds():
         if other := living_owner(Path(f"results/checkpoints/{run}/seed{seed}")):
             print(
                 f"criticflow: {other} still trains {run}, seed {seed}. A new job for it waits until "

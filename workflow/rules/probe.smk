@@ -5,7 +5,6 @@ rule probe_signal:
     input:
         model=lambda wildcards: built_model(wildcards.model),
         train="results/data/{task}/train.parquet",
-        sources=lambda wildcards: sources("probe_signal.py", task_module(wildcards), *VLLM_PLUGIN),
     output:
         FILTERED,
         summary="results/probe/{model}/{task}/summary.json",
@@ -19,18 +18,20 @@ rule probe_signal:
     log:
         "logs/probe_signal/{model}/{task}.log",
     benchmark:
-        "benchmarks/probe_signal/{model}/{task}.tsv"
+        "results/benchmarks/probe_signal/{model}/{task}.tsv"
     threads: ENGINE_THREADS
     resources:
         gpu=min(1, CONFIG.resources.gpu),
         mem_mb=8000,
         runtime=120,
     params:
+        code=lambda wildcards: code("probe_signal.py", task_module(wildcards), *VLLM_PLUGIN),
         model_path=lambda wildcards: model_path(wildcards.model),
         model=lambda wildcards: settings(CONFIG.models[wildcards.model]),
         task=lambda wildcards: settings(CONFIG.tasks[wildcards.task]),
         probe=settings(CONFIG.probe),
-        resources=job_resources(),
+        # Of the resources no other changes what comes out.
+        device=CONFIG.resources.device,
     message:
         "Probe {wildcards.model} on {wildcards.task}: is there something to learn?"
     script:
@@ -41,15 +42,13 @@ rule filter_training_set:
     input:
         train=FILTERED,
         val="results/data/{task}/val.parquet",
-        test="results/data/{task}/test.parquet",
     output:
         train="results/filtered/{model}/{task}/train.parquet",
         val="results/filtered/{model}/{task}/val.parquet",
-        test="results/filtered/{model}/{task}/test.parquet",
     log:
         "logs/filter_training_set/{model}/{task}.log",
     benchmark:
-        "benchmarks/filter_training_set/{model}/{task}.tsv"
+        "results/benchmarks/filter_training_set/{model}/{task}.tsv"
     threads: 1
     resources:
         mem_mb=500,
@@ -57,5 +56,4 @@ rule filter_training_set:
     message:
         "Train {wildcards.model} on the problems of {wildcards.task} that the probe kept"
     shell:
-        "cp {input.train} {output.train} 2> {log} && cp {input.val} {output.val} 2>> {log} && "
-        "cp {input.test} {output.test} 2>> {log}"
+        "cp {input.train} {output.train} 2> {log} && cp {input.val} {output.val} 2>> {log}"

@@ -8,7 +8,6 @@ rule report_parts:
         critics=critic_evaluations("summary.json"),
         probes=probe_summaries(),
         provenance=provenance_files(),
-        sources=sources("report_parts.py"),
     output:
         results=report(
             "results/report/results.html",
@@ -43,11 +42,13 @@ rule report_parts:
     log:
         "logs/report_parts.log",
     benchmark:
-        "benchmarks/report_parts.tsv"
+        "results/benchmarks/report_parts.tsv"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        code=code("report_parts.py", data="report/*.jinja"),
     message:
         "Make tables and learning curves"
     script:
@@ -58,19 +59,19 @@ rule render_report:
     input:
         parts=rules.report_parts.output,
         plots=[*probe_plots(), *critic_evaluations("critic.png")],
-        sources=sources("render_report.py"),
         captions=captions(),
     output:
         report="results/report.html",
     log:
         "logs/render_report.log",
     benchmark:
-        "benchmarks/render_report.tsv"
+        "results/benchmarks/render_report.tsv"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
     params:
+        code=code("render_report.py"),
         snakefile=os.path.relpath(workflow.main_snakefile),
     message:
         "Render results/report.html"

@@ -11,16 +11,17 @@ rule train_run:
     log:
         "logs/train_run/{run}/seed{seed}.log",
     benchmark:
-        "benchmarks/train_run/{run}/seed{seed}.tsv"
+        "results/benchmarks/train_run/{run}/seed{seed}.tsv"
     wildcard_constraints:
-        run=only([name for name, run in CONFIG.runs.items() if not run.critic.from_run]),
+        run=only([name for name in CONFIG.runs if origin_dir(name, 0) is None]),
     threads: ENGINE_THREADS
     resources:
         gpu=CONFIG.resources.gpu,
         mem_mb=12000,
         runtime=1440,
     params:
-        config=lambda wildcards: run_settings(wildcards.run),
+        code=lambda wildcards: training_code(CONFIG.tasks[CONFIG.runs[wildcards.run].task].kind),
+        settings=lambda wildcards: run_settings(wildcards.run),
         model_path=lambda wildcards: model_path(CONFIG.runs[wildcards.run].model),
         data_dir=lambda wildcards: data_dir(wildcards.run),
         # Not an output: a retry resumes from it.
@@ -34,8 +35,6 @@ rule train_run:
 use rule train_run as train_run_warm with:
     input:
         unpack(train_inputs),
-        critic=lambda wildcards: (
-            f"results/runs/{CONFIG.runs[wildcards.run].critic.from_run}/seed{wildcards.seed}/critic"
-        ),
+        critic=lambda wildcards: origin_dir(wildcards.run, wildcards.seed),
     wildcard_constraints:
-        run=only([name for name, run in CONFIG.runs.items() if run.critic.from_run]),
+        run=only([name for name in CONFIG.runs if origin_dir(name, 0) is not None]),

@@ -1,7 +1,7 @@
 """Convert verl's FSDP checkpoint of an actor to a HuggingFace directory (see --help)."""
 
-from criticflow.commands.convert import run
+from criticflow.commands.convert import main
 from criticflow.errors import run_program
 
 if __name__ == "__main__":
-    run_program(lambda: run("actor"))
+    run_program(lambda: main(kind="actor"))

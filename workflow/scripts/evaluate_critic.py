@@ -10,17 +10,18 @@ def main(snakemake) -> None:
     from criticflow.stages import critics
 
     params = snakemake.params
-    critics.run(
+    critics.evaluate_critic(
         snakemake.input.critic,
         config.Model.model_validate(params.model),
         snakemake.input.samples,
         params.gamma,
         config.Evaluate.model_validate(params.evaluate),
-        config.Resources.model_validate(params.resources),
+        config.load_config(snakemake.config).resources,
         Path(snakemake.output.summary).parent,
         snakemake.wildcards.run,
         int(snakemake.wildcards.seed),
     )
 
 
-run_stage(snakemake, main)
+if __name__ == "__main__":
+    run_stage(snakemake, main)

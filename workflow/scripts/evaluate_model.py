@@ -11,17 +11,18 @@ def main(snakemake) -> None:
 
     params = snakemake.params
     task = config.Task.model_validate(params.task)
-    evaluate.run(
+    job = evaluate.Evaluation(
         params.model_path,
         config.Model.model_validate(params.model),
         snakemake.input.test,
         task.max_prompt_length,
         task.max_response_length,
         config.Evaluate.model_validate(params.evaluate),
-        config.Resources.model_validate(params.resources),
-        Path(snakemake.output.summary).parent,
-        **params.who,
+        config.load_config(snakemake.config).resources,
     )
+    subject = evaluate.Subject(**params.who)
+    evaluate.evaluate_model(job, subject, Path(snakemake.output.summary).parent)
 
 
-run_stage(snakemake, main)
+if __name__ == "__main__":
+    run_stage(snakemake, main)

@@ -10,16 +10,17 @@ def main(snakemake) -> None:
     from criticflow.stages import probe
 
     params = snakemake.params
-    probe.run(
+    probe.probe_signal(
         params.model_path,
         config.Model.model_validate(params.model),
         snakemake.input.train,
         config.Task.model_validate(params.task),
         config.Probe.model_validate(params.probe),
-        config.Resources.model_validate(params.resources),
+        config.load_config(snakemake.config).resources,
         Path(snakemake.output.summary).parent,
         title=f"{snakemake.wildcards.model} on {snakemake.wildcards.task}",
     )
 
 
-run_stage(snakemake, main)
+if __name__ == "__main__":
+    run_stage(snakemake, main)

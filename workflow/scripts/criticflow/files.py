@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def replacing(target: Path | str) -> Iterator[Path]:
-    """Yield a path beside ``target`` to write to; it takes the target's name when the block ends.
+    """Yield a path beside ``target`` to write to; when the block ends it is renamed to ``target``.
 
     Works for a file and for a directory (the caller makes it). If the block raises, what it wrote
     is removed and the target stays as it was. A killed process leaves at most a hidden
@@ -35,33 +36,69 @@ def replacing(target: Path | str) -> Iterator[Path]:
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.parent / f".{target.name}.partial-{os.getpid()}"
-    _remove(aside)
+    partial = target.parent / f".{target.name}.partial-{os.getpid()}"
+    _remove(partial)
     try:
-        yield aside
-        if target.is_dir() and aside.is_dir():
+        yield partial
+        if target.is_dir() and partial.is_dir():
             old = target.parent / f".{target.name}.old-{os.getpid()}"
             os.rename(target, old)
-            os.rename(aside, target)
+            os.rename(partial, target)
             shutil.rmtree(old)
         else:
-            os.replace(aside, target)
+            os.replace(partial, target)
     except OSError as error:
-        _remove(aside)
+        _remove(partial)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(
                 f"no space left while writing {target}: free some and run again"
             ) from error
         raise
     except BaseException:
-        _remove(aside)
+        _remove(partial)
         raise
+
+
+def own_directory(path: Path) -> None:
+    """Make a directory that nobody else may enter, in a folder that is everybody's.
+
+    Raises:
+        UserError: it is there and not this user's alone.
+    """
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        found = path.lstat()
+        ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+        if not ours or stat.S_IMODE(found.st_mode) != 0o700:
+            raise UserError(f"{path} is not this user's alone: remove it and run again") from None
+
+
+def free_space(path: Path | str) -> int:
+    """Bytes free on the file system of ``path``, which need not exist yet."""
+    folder = Path(path).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def require_space(path: Path | str, needed: int) -> None:
+    """Whether ``needed`` bytes fit on the file system of ``path``.
+
+    Raises:
+        UserError: they do not.
+    """
+    if (free := free_space(path)) < needed:
+        raise UserError(
+            f"no space for {path}: it needs about {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are "
+            "free on its file system: make room and run again"
+        )
 
 
 def write_json(path: Path | str, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically."""
-    with replacing(path) as aside:
-        aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path | str) -> Any:

@@ -11,6 +11,11 @@ from criticflow.files import read_json
 _RANK_FILE = re.compile(r"model_world_size_(\d+)_rank_(\d+)\.pt")
 
 
+def rank_file_name(world_size: int, rank: int) -> str:
+    """The name that verl gives to a rank's weights."""
+    return f"model_world_size_{world_size}_rank_{rank}.pt"
+
+
 def find_rank_files(local_dir: Path) -> tuple[list[Path], int | None, list[str]]:
     """Paths in rank order, FSDP version (None if unknown) and notes.
 
@@ -55,7 +60,7 @@ def find_rank_files(local_dir: Path) -> tuple[list[Path], int | None, list[str]]
     missing = [rank for rank in range(world_size) if rank not in ranks]
     if missing:
         raise UserError(
-            f"{local_dir} misses {len(missing)} of {world_size} rank files: rank "
+            f"{local_dir} lacks {len(missing)} of {world_size} rank files: rank "
             f"{', '.join(map(str, missing))}: copy model_world_size_{world_size}_rank_*.pt in full"
         )
     if extra := sorted(set(ranks) - set(range(world_size))):

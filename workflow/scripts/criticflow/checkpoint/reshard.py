@@ -11,12 +11,13 @@ from torch.distributed.tensor import DeviceMesh, DTensor, Placement, Shard
 from torch.distributed.tensor._dtensor_spec import DTensorSpec, TensorMeta
 
 from criticflow.checkpoint.layout import Box, StoredTensor, assemble, local_box
+from criticflow.checkpoint.rank_files import rank_file_name
 from criticflow.checkpoint.shards import Mesh, read_shards
-from criticflow.checkpoint.target import require_free_target, require_space
+from criticflow.checkpoint.target import require_free_target
 from criticflow.checkpoint.transfer import Transfer
 from criticflow.checkpoint.writer import Output, safetensors_files
 from criticflow.errors import UserError
-from criticflow.files import replacing
+from criticflow.files import replacing, require_space
 
 
 def reshard(
@@ -51,9 +52,9 @@ def reshard(
     }
     outputs = [Output(name, stored[name], stored[name].dtype) for name in same.values()]
     require_space(target_dir, 2 * sum(output.nbytes for output in outputs))
-    with replacing(target_dir) as aside:
-        aside.mkdir()
-        scratch = aside / "whole"
+    with replacing(target_dir) as partial:
+        partial.mkdir()
+        scratch = partial / "whole"
         scratch.mkdir()
         with safetensors_files(scratch, outputs, max_shard_size=1 << 62) as files:
             with Transfer(shards, stored.values(), outputs, files, progress=progress) as job:
@@ -69,15 +70,7 @@ def reshard(
         version = shards.fsdp_version or 2
         all_plain = not any(tensor.mesh for tensor in stored.values())
         for rank in range(world_size):
-            device_mesh = DeviceMesh(
-                mesh.device,
-                torch.tensor(mesh.ranks),
-                mesh_dim_names=mesh.names,
-                _init_backend=False,
-                _rank=rank,
-            )
-            # The default process group's name, which a mesh of all ranks uses; FSDP1 gathers by it.
-            device_mesh._dim_group_names = ["0"]
+            device_mesh = mesh_on_rank(mesh, rank)
             parts: dict[str, torch.Tensor] = {}
             for name, kept in original.items():
                 if name != kept:
@@ -88,14 +81,14 @@ def reshard(
                 if placement is not None:
                     box = local_box(tuple(whole[name].shape), mesh, (placement,), rank)
                     local = _cut(mapped, places[name][1], whole[name], box)
-                    parts[name] = _distributed(local, whole[name], device_mesh, placement)
-            _save(parts, aside / f"model_world_size_{world_size}_rank_{rank}.pt")
+                    parts[name] = distributed(local, whole[name], device_mesh, placement)
+            _save(parts, partial / rank_file_name(world_size, rank))
         del whole, mapped
         shutil.rmtree(scratch)
         if (local_dir / "huggingface").is_dir():
             weights = shutil.ignore_patterns("*.safetensors", "*.bin", "*.index.json")
-            shutil.copytree(local_dir / "huggingface", aside / "huggingface", ignore=weights)
-        (aside / "fsdp_config.json").write_text(
+            shutil.copytree(local_dir / "huggingface", partial / "huggingface", ignore=weights)
+        (partial / "fsdp_config.json").write_text(
             json.dumps({"FSDP_version": version, "world_size": world_size}, indent=4)
         )
 
@@ -128,9 +121,24 @@ def _cut(storage: torch.UntypedStorage, start: int, whole: torch.Tensor, box: Bo
     return torch.empty(0, dtype=whole.dtype).set_(storage[begin:end]).view(local.shape)
 
 
-def _distributed(
+def mesh_on_rank(mesh: Mesh, rank: int) -> DeviceMesh:
+    """A device mesh as ``rank`` would have it, outside of any process group."""
+    device_mesh = DeviceMesh(
+        mesh.device,
+        torch.tensor(mesh.ranks),
+        mesh_dim_names=mesh.names,
+        _init_backend=False,
+        _rank=rank,
+    )
+    # The default process group's name, which a mesh of all ranks uses; FSDP1 gathers by it.
+    device_mesh._dim_group_names = ["0"]
+    return device_mesh
+
+
+def distributed(
     local: torch.Tensor, whole: torch.Tensor, mesh: DeviceMesh, placement: Placement
 ) -> DTensor:
+    """A DTensor from one rank's block; of ``whole`` only shape and strides count."""
     meta = TensorMeta(whole.shape, whole.stride(), whole.dtype)
     return DTensor(local, DTensorSpec(mesh, (placement,), tensor_meta=meta), requires_grad=False)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from criticflow.errors import UserError
@@ -16,15 +15,3 @@ def require_free_target(target_dir: Path, local_dir: Path, overwrite: bool) -> N
         raise UserError(f"{target_dir} contains the checkpoint itself: choose another target")
     if target_dir.is_dir() and any(target_dir.iterdir()) and not overwrite:
         raise UserError(f"{target_dir} is not empty: choose another target or add --overwrite")
-
-
-def require_space(target_dir: Path, nbytes: int) -> None:
-    """Raise :class:`UserError` if the target's disk has less than ``nbytes`` free."""
-    folder = target_dir.absolute().parent
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if free < nbytes:
-        raise UserError(
-            f"no space for {target_dir}: {nbytes / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free"
-        )

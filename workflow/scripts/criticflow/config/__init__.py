@@ -8,6 +8,7 @@ from criticflow.config.schema import (
     Evaluate,
     Generate,
     Model,
+    PretrainedCritic,
     Probe,
     Resources,
     RewardMask,
@@ -17,6 +18,7 @@ from criticflow.config.schema import (
     Split,
     Task,
     Train,
+    Truth,
 )
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "Evaluate",
     "Generate",
     "Model",
+    "PretrainedCritic",
     "Probe",
     "Resources",
     "RewardMask",
@@ -35,6 +38,7 @@ __all__ = [
     "Split",
     "Task",
     "Train",
+    "Truth",
     "load_config",
     "read_config",
 ]

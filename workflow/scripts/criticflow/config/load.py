@@ -10,30 +10,42 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from criticflow.config.grid import Grids
+from criticflow.config.merging import merge, without_null
 from criticflow.config.schema import Config
 from criticflow.errors import UserError
 
+DESCRIPTION = "description"
+"""Key of Snakemake's ``config`` under which the report's first page finds a sentence for each run
+(:mod:`criticflow.report.description`); no key of a configuration file."""
+
 
 def load_config(raw: Mapping[str, Any]) -> Config:
-    """Resolve ``like`` and ``train`` defaults, then validate.
+    """Expand ``grid``, resolve ``like`` and ``train`` defaults, then validate.
 
-    ``raw`` is what Snakemake (or YAML) read: plain dictionaries with two keys more than
-    :class:`Config` has, ``train`` (defaults merged under every run) and ``runs.*.like`` (the run
-    whose settings this one inherits). A model, task or run that is null is left out: so an overlay
-    takes away what the file below it defines.
+    ``raw`` is what Snakemake (or YAML) read: plain dictionaries with three keys more than
+    :class:`Config` has, ``train`` (defaults merged under every run), ``grid`` (runs as combinations
+    of factors) and ``runs.*.like`` (the run whose settings this one inherits). A model, task, run
+    or pretrained critic that is null is left out: so an overlay takes away what the file below it
+    defines. A null run also takes away the arm of that name from a grid. In a job of the workflow
+    there is :data:`DESCRIPTION` too, which is left out.
 
     Raises:
         UserError: every mistake found, each with the key it stands under.
     """
     resolved = copy.deepcopy(dict(raw))
+    resolved.pop(DESCRIPTION, None)
     defaults = resolved.pop("train", None) or {}
-    for section in ("models", "tasks", "runs"):
-        if isinstance(named := resolved.get(section), dict):
-            resolved[section] = {name: value for name, value in named.items() if value is not None}
-    runs = resolved.get("runs")
-    if isinstance(runs, dict):
-        resolved["runs"] = {name: _resolve(name, runs, defaults) for name in runs}
     try:
+        if (grid := resolved.pop("grid", None)) is not None:
+            arms = Grids.model_validate({"grid": grid}).runs()
+            resolved["runs"] = _beside(resolved.get("runs", {}), arms)
+        for section in ("models", "tasks", "runs", "critics"):
+            if section in resolved:
+                resolved[section] = without_null(resolved[section])
+        runs = resolved.get("runs")
+        if isinstance(runs, dict):
+            resolved["runs"] = {name: _resolve(name, runs, defaults) for name in runs}
         return Config.model_validate(resolved)
     except ValidationError as error:
         raise UserError(f"configuration: {_in_words(error)}") from None
@@ -48,14 +60,17 @@ def read_config(path: Path | str) -> Config:
     return load_config(raw or {})
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``over`` on top of ``base``, dictionary by dictionary; anything else is replaced."""
-    merged = copy.deepcopy(dict(base))
-    for key, value in over.items():
-        below = merged.get(key)
-        both = isinstance(value, Mapping) and isinstance(below, Mapping)
-        merged[key] = merge(below, value) if both else copy.deepcopy(value)
-    return merged
+def _beside(runs: Any, arms: dict[str, Any]) -> Any:
+    """The runs and the grid's arms; a run that is null takes away the arm of its name."""
+    if runs is None or not isinstance(runs, Mapping):
+        return arms if runs is None else runs  # the wrong type is reported with other mistakes
+    for name in runs.keys() & arms.keys():
+        if runs[name] is not None:
+            raise UserError(
+                f"configuration: runs.{name}: the grid has an arm of this name: "
+                "set it right there under override, or call the run otherwise"
+            )
+    return {**arms, **runs}
 
 
 def _resolve(name: str, runs: Mapping[str, Any], defaults: Mapping[str, Any]) -> Any:
@@ -79,6 +94,7 @@ def _resolve(name: str, runs: Mapping[str, Any], defaults: Mapping[str, Any]) ->
     for ancestor in reversed(chain):
         resolved = merge(resolved, runs[ancestor])
     resolved.pop("like", None)
+    resolved["factors"] = runs[name].get("factors") or {}  # a grid's arm only, not what is like it
     return resolved
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ from safetensors import SafetensorError, safe_open
 
 from criticflow.errors import UserError
 from criticflow.files import read_json
+from criticflow.models.hub import is_name
 
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
 
 
@@ -25,7 +24,7 @@ def check_model_directory(path: Path | str) -> dict[str, Any] | None:
         UserError: the directory, its configuration, weights or tokenizer is missing or broken.
     """
     directory = Path(path)
-    if not directory.exists() and _HUB_NAME.fullmatch(str(path)) and not directory.parent.is_dir():
+    if is_name(path):
         return None
     if not directory.is_dir():
         raise UserError(f"{path}: there is no such model directory")

@@ -17,6 +17,7 @@ from criticflow import config
 from criticflow.errors import UserError
 from criticflow.logs import progress
 from criticflow.models.directory import check_model_directory
+from criticflow.models.hub import local_copy
 
 Messages = Sequence[dict[str, str]]
 """A chat: ``[{"role": ..., "content": ...}, ...]``."""
@@ -38,7 +39,7 @@ COLUMNS = [
 
 
 class Engine:
-    """One vLLM engine; a context manager that ends it.
+    """A running vLLM engine; as a context manager it is ended with the block.
 
     On the CPU it lives in this process (vLLM's default of an engine and a worker process imports
     everything three times, most of the start-up of a small model) and takes the CPU settings of its
@@ -47,8 +48,10 @@ class Engine:
     Args:
         model_path: a model directory, checked before anything starts, or the name of a hub model.
         model: precision, and whether code that comes with the model may run.
-        max_model_len: most tokens of a prompt and its response together.
+        max_model_len: tokens of a prompt and its response together, at most.
         resources: GPU or CPU, and the size of the cache on the CPU.
+        block_size: tokens of a block of the cache. Sequences share the computation of whole blocks
+            that they have in common. None: vLLM's choice, on the CPU 128.
 
     Raises:
         UserError: the model is missing, broken, or too short for ``max_model_len``.
@@ -60,7 +63,9 @@ class Engine:
         model: config.Model,
         max_model_len: int,
         resources: config.Resources,
+        block_size: int | None = None,
     ) -> None:
+        model_path = local_copy(str(model_path), model.revision)
         settings = check_model_directory(model_path)
         positions = (settings or {}).get("max_position_embeddings")
         if positions is not None and positions < max_model_len:
@@ -69,7 +74,7 @@ class Engine:
                 f"{max_model_len} tokens: lower max_prompt_length or max_response_length"
             )
         self.max_model_len = max_model_len
-        self._llm = _start(str(model_path), model, max_model_len, resources)
+        self._llm = _start(model_path, model, max_model_len, resources, block_size)
         self.tokenizer = self._llm.get_tokenizer()
 
     def __enter__(self) -> Engine:
@@ -107,9 +112,9 @@ class Engine:
         ]
 
     def fitting(
-        self, problems: pd.DataFrame, most: int, source: Path | str
+        self, problems: pd.DataFrame, max_length: int, source: Path | str
     ) -> tuple[pd.DataFrame, int]:
-        """Problems whose ``prompt`` has at most ``most`` tokens, and how many have more.
+        """Problems whose ``prompt`` has at most ``max_length`` tokens, and how many have more.
 
         Counted is what a model is given, the opening of its own turn included. verl drops the same
         prompts from training.
@@ -121,15 +126,17 @@ class Engine:
             UserError: none fits.
         """
         lengths = [len(ids) for ids in self._encode(self.render(list(problems["prompt"])))]
-        fits = [length <= most for length in lengths]
+        fits = [length <= max_length for length in lengths]
         too_long = len(fits) - sum(fits)
         if too_long == len(fits):
             raise UserError(
-                f"{source}: every prompt is longer than {most} tokens, the shortest has "
+                f"{source}: every prompt is longer than {max_length} tokens, the shortest has "
                 f"{min(lengths)}: raise max_prompt_length or shorten the task's prompt"
             )
         if too_long:
-            progress(f"{source}: {too_long} of {len(fits)} prompts over {most} tokens left out")
+            progress(
+                f"{source}: {too_long} of {len(fits)} prompts over {max_length} tokens left out"
+            )
         return problems[fits].reset_index(drop=True), too_long
 
     def generate(
@@ -158,31 +165,11 @@ class Engine:
         Raises:
             UserError: a prompt leaves no room for ``max_tokens``.
         """
-        from vllm import SamplingParams
-        from vllm.inputs import TokensPrompt
-
         texts = self.render(prompts)
         encoded = self._encode(texts)
-        longest = max(map(len, encoded), default=0)
-        if longest + max_tokens > self.max_model_len:
-            raise UserError(
-                f"a prompt of {longest} tokens and a response of {max_tokens} exceed the engine's "
-                f"{self.max_model_len}: drop such prompts or raise max_prompt_length"
-            )
-        params = [
-            SamplingParams(
-                n=n,
-                temperature=temperature,
-                max_tokens=max_tokens,
-                seed=request_seed,
-                logprobs=0,  # of the sampled token alone
-                flat_logprobs=True,
-            )
-            for request_seed in request_seeds(texts, seed)
-        ]
-        outputs = self._llm.generate(
-            [TokensPrompt(prompt_token_ids=ids) for ids in encoded], params, use_tqdm=False
-        )
+        seeds = request_seeds(texts, seed)
+        most = [max_tokens] * len(texts)
+        outputs = self._sample(encoded, seeds, n, temperature, most, logprobs=True)
         rows = [
             (
                 prompt_index,
@@ -195,25 +182,87 @@ class Engine:
                 list(sample.logprobs.logprobs),
                 sample.finish_reason == "length",
             )
-            for prompt_index, (text, ids, output) in enumerate(
+            for prompt_index, (text, ids, samples) in enumerate(
                 zip(texts, encoded, outputs, strict=True)
             )
-            for sample in sorted(output.outputs, key=lambda sample: sample.index)
+            for sample in samples
         ]
         return pd.DataFrame(rows, columns=COLUMNS)
+
+    def continue_from(
+        self,
+        states: Sequence[Sequence[int]],
+        n: int,
+        temperature: float,
+        max_tokens: Sequence[int],
+        seed: int,
+    ) -> list[list[list[int]]]:
+        """Sample ``n`` continuations of each state, as :meth:`generate` samples responses.
+
+        Args:
+            states: token ids, of a prompt and the part of a response that is there already.
+            max_tokens: most tokens of a continuation, by state.
+            seed: each state has a seed of its own, drawn from this and its token ids.
+
+        Returns:
+            By state and sample: token ids of the continuation, its end of message included.
+
+        Raises:
+            UserError: a state leaves no room for its continuations.
+        """
+        encoded = [list(map(int, state)) for state in states]
+        seeds = request_seeds([tuple(ids) for ids in encoded], seed)
+        outputs = self._sample(encoded, seeds, n, temperature, max_tokens, logprobs=False)
+        return [[list(sample.token_ids) for sample in samples] for samples in outputs]
+
+    def _sample(
+        self,
+        encoded: list[list[int]],
+        seeds: list[int],
+        n: int,
+        temperature: float,
+        max_tokens: Sequence[int],
+        logprobs: bool,
+    ) -> list[list[Any]]:
+        """vLLM's samples of each list of token ids, in order."""
+        from vllm import SamplingParams
+        from vllm.inputs import TokensPrompt
+
+        for ids, most in zip(encoded, max_tokens, strict=True):
+            if len(ids) + most > self.max_model_len:
+                raise UserError(
+                    f"a prompt of {len(ids)} tokens and a response of {most} exceed the engine's "
+                    f"{self.max_model_len}: drop such prompts or raise max_prompt_length"
+                )
+        params = [
+            SamplingParams(
+                n=n,
+                temperature=temperature,
+                max_tokens=most,
+                seed=request_seed,
+                # 0: of the sampled token alone
+                **({"logprobs": 0, "flat_logprobs": True} if logprobs else {}),
+            )
+            for request_seed, most in zip(seeds, max_tokens, strict=True)
+        ]
+        outputs = self._llm.generate(
+            [TokensPrompt(prompt_token_ids=ids) for ids in encoded], params, use_tqdm=False
+        )
+        return [sorted(output.outputs, key=lambda sample: sample.index) for output in outputs]
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         # The template has written the special tokens that belong there.
         return self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
 
 
-def request_seeds(texts: Sequence[str], seed: int) -> list[int]:
-    """One seed per prompt, from ``seed``, its text, and how often the text came before.
+def request_seeds(texts: Sequence[str] | Sequence[tuple[int, ...]], seed: int) -> list[int]:
+    """One seed per prompt (its text, or its token ids), from ``seed``, the prompt, and how often
+    it came before.
 
     vLLM gives sample ``i`` of a request the seed ``s + i``; seeds of different prompts are far
     apart.
     """
-    seen: Counter[str] = Counter()
+    seen: Counter[str | tuple[int, ...]] = Counter()
     seeds = []
     for text in texts:
         identity = json.dumps([seed, text, seen[text]]).encode()
@@ -223,11 +272,17 @@ def request_seeds(texts: Sequence[str], seed: int) -> list[int]:
 
 
 def _start(
-    model_path: str, model: config.Model, max_model_len: int, resources: config.Resources
+    model_path: str,
+    model: config.Model,
+    max_model_len: int,
+    resources: config.Resources,
+    block_size: int | None,
 ) -> Any:
     import torch._dynamo
 
     options: dict[str, Any] = {}
+    if block_size is not None:
+        options["block_size"] = block_size
     if resources.device == "cpu":
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)  # wins over the option

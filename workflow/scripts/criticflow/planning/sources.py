@@ -1,21 +1,28 @@
-"""Which files of this package a rule depends on, read from the imports in the code.
-
-A rule lists them as inputs, so editing a module reruns the rules that use it and no others.
-"""
+"""Which files of this package a rule depends on, read from the imports in the code."""
 
 from __future__ import annotations
 
 import ast
-import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 PACKAGE = "criticflow"
-_ROOT = Path(__file__).parents[2]
+VLLM_PLUGIN = ("criticflow.verl_plugin.vllm_cpu",)
+"""Modules that vLLM loads by their entry point, so that no import names them."""
+TRAINING = (
+    "criticflow.commands.train",
+    "criticflow.verl_plugin.reward",
+    "criticflow.verl_plugin.plugin",
+    "criticflow.verl_plugin.weight_sender",
+    *VLLM_PLUGIN,
+)
+"""The same for a training: what verl runs, and loads by name."""
+PLANNING = Path(__file__).parent
+ROOT = PLANNING.parents[1]
 
 
-def sources(*roots: str) -> list[str]:
+def source_files(*roots: str) -> list[Path]:
     """Files of the package that ``roots`` import, directly or not, themselves included.
 
     Args:
@@ -23,25 +30,31 @@ def sources(*roots: str) -> list[str]:
             (``probe_signal.py``), which are read but not listed: Snakemake watches a rule's script
             itself.
 
-    Returns:
-        Paths relative to the working directory, sorted; a copy of the project elsewhere gives the
-        same ones.
+    How files are found decides nothing that a rule makes: this folder is left out.
     """
     found: set[Path] = set()
-    scripts = {_ROOT / root for root in roots if root.endswith(".py")}
+    scripts = {ROOT / root for root in roots if root.endswith(".py")}
     waiting = [*scripts, *(_file_of(root) for root in roots if not root.endswith(".py"))]
     while waiting:
         path = waiting.pop()
-        if path not in found:
+        if path not in found and path.parent != PLANNING:
             found.add(path)
             waiting += imported_files(path)
-    return sorted(os.path.relpath(path) for path in found - scripts)
+    return sorted(found - scripts)
 
 
-def package_data(folder: str) -> list[str]:
-    """Files in a folder of the package that are read, not imported (Hydra's YAML)."""
-    files = (_ROOT / PACKAGE / folder).glob("*.yaml")
-    return sorted(os.path.relpath(path) for path in files)
+def training_files(task_kind: str) -> list[Path]:
+    """The same for a training, Hydra's YAML included, less the statistics.
+
+    The trainer logs those, and no weight follows from what is logged.
+
+    Args:
+        task_kind: the module of ``criticflow.tasks`` that scores its responses.
+    """
+    folder = ROOT / PACKAGE
+    data = (folder / "verl_plugin" / "config").glob("*.yaml")
+    code = source_files("train_run.py", f"{PACKAGE}.tasks.{task_kind}", *TRAINING)
+    return sorted([*(path for path in code if folder / "stats" not in path.parents), *data])
 
 
 @cache
@@ -79,17 +92,17 @@ def _modules(node: ast.AST) -> Iterator[str]:
 
 @cache
 def _exists(module: str) -> bool:
-    base = _ROOT.joinpath(*module.split("."))
+    base = ROOT.joinpath(*module.split("."))
     return base.with_suffix(".py").is_file() or (base / "__init__.py").is_file()
 
 
 @cache
 def _file_of(module: str) -> Path:
-    base = _ROOT.joinpath(*module.split("."))
+    base = ROOT.joinpath(*module.split("."))
     candidates = [base.with_suffix(".py"), base / "__init__.py"]
     for candidate in candidates:
         if candidate.is_file():
             return candidate
     if base.is_dir():  # a package without __init__.py has no file of its own
-        return _ROOT / PACKAGE / "__init__.py"
+        return ROOT / PACKAGE / "__init__.py"
     raise ModuleNotFoundError(f"{module}: neither {candidates[0]} nor {candidates[1]}")

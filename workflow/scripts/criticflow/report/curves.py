@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 
+from criticflow.config.names import run_and_seed
 from criticflow.files import replacing
 
 PANELS = {
@@ -20,9 +21,9 @@ PANELS = {
     "entropy (nats a token)": "actor/entropy",
     "KL to the old policy": "actor/ppo_kl",
     "value (mean)": "critic/values/mean",
-    "explained variance": "critic/vf_explained_var",
+    "explained variance (true returns)": "criticflow/explained_variance/true_return",
 }
-"""Title of each panel and verl's name of the metric; a run that lacks one is left out there."""
+"""Title of each panel and its column of ``metrics.parquet``; a run without it is left out there."""
 
 
 def plot_curves(metrics: list[Path], out: Path) -> None:
@@ -44,8 +45,8 @@ def plot_curves(metrics: list[Path], out: Path) -> None:
             axis.text(0.5, 0.5, "not logged", ha="center", transform=axis.transAxes, color="grey")
     handles = {line.get_label(): line for axis in axes.flat for line in axis.lines}
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
-    with replacing(out) as aside:
-        figure.savefig(aside, format="png", dpi=110)
+    with replacing(out) as partial:
+        figure.savefig(partial, format="png", dpi=110)
     plt.close(figure)
 
 
@@ -54,7 +55,7 @@ def by_run(metrics: list[Path]) -> dict[str, list[pd.DataFrame]]:
     runs: dict[str, list[pd.DataFrame]] = {}
     for path in metrics:
         table = pd.read_parquet(path).set_index("step")
-        runs.setdefault(path.parent.parent.name, []).append(table)
+        runs.setdefault(run_and_seed(path)[0], []).append(table)
     return runs
 
 

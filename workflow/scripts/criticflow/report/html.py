@@ -1,50 +1,53 @@
-"""HTML pages that need nothing but themselves."""
+"""HTML pages that need nothing but themselves, from jinja2 templates.
+
+Text is escaped where it is put into a template; what is HTML already is :class:`Markup`.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
-from criticflow.files import replacing
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 1.5em; color: #222; background: #fff; }
-table { border-collapse: collapse; margin-bottom: 2em; }
-th, td { padding: .35em .9em; border-bottom: 1px solid #ddd; }
-th, td { text-align: left; vertical-align: top; }
-th { background: #f4f4f4; } td.number { text-align: right; white-space: nowrap; }
-td small { color: #666; } code { font-size: 85%; }
-pre { white-space: pre-wrap; margin: .2em 0; }
-"""
+from criticflow.files import replacing
 
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[+-]\d+)?%?(<|$)")
 
-
-def write_page(out: Path, title: str, parts: Iterable[str]) -> None:
-    """Write a page whose body is ``parts``, HTML all."""
-    with replacing(out) as aside:
-        aside.write_text(
-            f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-            f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n"
-            f"<body>\n{''.join(parts)}</body></html>\n",
-            encoding="utf-8",
-        )
-
-
-def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are HTML; numbers stand on the right."""
-    titles = "".join(f"<th>{title}</th>" for title in head)
-    rows = "".join("<tr>" + "".join(map(_cell, cells)) + "</tr>\n" for cells in body)
-    return f"<table>\n<tr>{titles}</tr>\n{rows}</table>\n"
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=StrictUndefined,
+)
+_TEMPLATES.tests["number_cell"] = lambda cell: _NUMBER.match(cell) is not None
+_PARTS: Any = _TEMPLATES.get_template("parts.html.jinja").module
 
 
-def bullets(texts: Sequence[str]) -> str:
-    """A list of plain texts; nothing at all if there are none."""
-    listed = "".join(f"<li>{escape(text)}</li>" for text in texts)
-    return f"<ul>{listed}</ul>\n" if listed else ""
+def write_page(out: Path, title: str, parts: Iterable[Markup]) -> None:
+    """Write a page whose body is ``parts``."""
+    page = _TEMPLATES.get_template("page.html.jinja").render(title=title, parts=list(parts))
+    with replacing(out) as partial:
+        partial.write_text(page, encoding="utf-8")
+
+
+def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> Markup:
+    """A table; numbers stand on the right."""
+    return _PARTS.table(head, body)
+
+
+def bullets(texts: Sequence[str]) -> Markup:
+    """A list of texts; nothing at all if there are none."""
+    return _PARTS.bullets(texts)
+
+
+def responses(found: Sequence[dict[str, Any]]) -> Markup:
+    """What a model wrote: ``response``, ``score`` and ``correct`` of each."""
+    return _PARTS.responses(found)
 
 
 def value(content: Any) -> str:
@@ -53,8 +56,10 @@ def value(content: Any) -> str:
         return ""
     if isinstance(content, float):
         return f"{content:.4g}" if abs(content) >= 1 else f"{content:.3f}"
-    text = escape(str(content))
-    return f'<code title="{text}">{text[:12]}…</code>' if _is_hash(text) else text
+    text = str(content)
+    if not _is_hash(text):
+        return text
+    return Markup('<code title="{}">{}…</code>').format(text, text[:12])
 
 
 def interval(figure: dict[str, Any], sign: str = "") -> str:
@@ -66,15 +71,14 @@ def interval(figure: dict[str, Any], sign: str = "") -> str:
 
 def estimate(figure: dict[str, Any] | None) -> str:
     """A cell for an estimate, its interval below; None is an undefined figure."""
-    if figure is None:
-        return "n/a"
-    return f"{value(figure['value'])}<br><small>{interval(figure)}</small>"
+    return "n/a" if figure is None else below(value(figure["value"]), interval(figure))
+
+
+def below(content: str, *lines: str) -> Markup:
+    """A cell with further lines in small print; an empty line is none."""
+    small = [Markup("<br><small>{}</small>").format(line) for line in lines if line]
+    return Markup("").join([escape(content), *small])
 
 
 def _is_hash(text: str) -> bool:
     return len(text) >= 40 and set(text) <= set("0123456789abcdef")
-
-
-def _cell(content: str) -> str:
-    kind = ' class="number"' if _NUMBER.match(content) else ""
-    return f"<td{kind}>{content}</td>"

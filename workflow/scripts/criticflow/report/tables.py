@@ -1,19 +1,22 @@
-"""Results, critics and provenance as tables."""
+"""Results and critics as tables."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from html import escape
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup
+from pyarrow import parquet
 
 from criticflow.files import read_json
 from criticflow.report import html
 
+LOST = "criticflow/lost_trajectories"
+"""Metric of a training step."""
+
 _COLUMNS = {
-    "n_prompts": "problems",
     "pass@1": "pass@1",
-    "mean_accuracy": "mean accuracy",
+    "mean_score": "mean score",
     "avg_entropy": "entropy (nats)",
     "format_rate": "format",
     "response_length": "length (tokens)",
@@ -34,33 +37,43 @@ _CRITIC_COLUMNS = [
 ]
 
 
-def write_results(summary: Path, out: Path) -> None:
+def write_results(summary: Path, metrics: list[Path], out: Path) -> None:
     """The rows of ``summary.json``, base models first, differences to base under the values.
 
-    Below it, each run beside its base: ``Base -> Trained``, absolute and relative.
+    Below it what looks ill, and each run beside its base: ``Base -> Trained``, absolute and
+    relative.
+
+    Args:
+        metrics: ``.../{run}/seed{seed}/metrics.parquet`` of every run and seed.
     """
     rows = sorted(read_json(summary), key=lambda row: row["kind"] != "base")
     warnings = [f"{row['name']}: {text}" for row in rows for text in row.get("warnings", [])]
+    warnings += [text for path in metrics if (text := lost_trajectories(path))]
     comparisons = [_comparison(row) for row in rows if row.get("comparison")]
     table = html.table(_results_head(rows), map(_results_row(rows), rows))
     html.write_page(out, "Results", [table, html.bullets(warnings), *comparisons])
 
 
+def lost_trajectories(metrics: Path) -> str | None:
+    """What a run lost to errors in rollouts (``train.lost_trajectories``); None: nothing."""
+    if LOST not in parquet.read_schema(metrics).names:
+        return None
+    lost = parquet.read_table(metrics, columns=[LOST])[LOST].to_pandas().fillna(0)
+    if not lost.any():
+        return None
+    run, seed = metrics.parts[-3], metrics.parts[-2].removeprefix("seed")
+    return (
+        f"{run}, seed {seed}: {lost.sum():.0f} trajectories were lost to errors in rollouts, in "
+        f"{(lost > 0).sum()} of {len(lost)} steps: see the run's log"
+    )
+
+
 def write_critics(files: list[Path], out: Path) -> None:
     """One row a critic: figures over all tokens, AUC at both ends of the response."""
     if not files:
-        return html.write_page(out, "Critics", ["<p>No run has a critic.</p>\n"])
+        return html.write_page(out, "Critics", [Markup("<p>No run has a critic.</p>")])
     rows = map(_critic_row, map(read_json, files))
     html.write_page(out, "Critics", [html.table(["run", "seed", *_CRITIC_COLUMNS], rows)])
-
-
-def write_provenance(files: list[Path], out: Path) -> None:
-    """One table: what differs between runs in rows, one column a run and seed."""
-    records = {"/".join(path.parts[-3:-1]): read_json(path) for path in files}
-    rows = {name: dict(_flat(record)) for name, record in records.items()}
-    keys = list(dict.fromkeys(key for row in rows.values() for key in row))
-    body = ([escape(key), *(html.value(row.get(key)) for row in rows.values())] for key in keys)
-    html.write_page(out, "Provenance", [html.table(["", *map(escape, rows)], body)])
 
 
 def _passes(rows: list[dict[str, Any]]) -> list[str]:
@@ -78,16 +91,17 @@ def _results_keys(rows: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def _results_head(rows: list[dict[str, Any]]) -> list[str]:
-    return ["model or run", "seed", "task", *map(escape, _results_keys(rows).values())]
+    return ["model or run", *_results_keys(rows).values()]
 
 
 def _results_row(rows: list[dict[str, Any]]) -> Any:
     keys = _results_keys(rows)
 
     def cells(row: dict[str, Any]) -> list[str]:
-        name = f"<b>{escape(row['name'])}</b> <small>{escape(row['kind'])}</small>"
-        seed = "" if row.get("seed") is None else str(row["seed"])
-        return [name, seed, escape(row["task"]), *(_figure(row, key) for key in keys)]
+        seed = "" if row.get("seed") is None else f", seed {row['seed']}"
+        what = f"{row['kind']}{seed}, {row['n_prompts']} problems of {row['task']}"
+        name = html.below(Markup("<b>{}</b>").format(row["name"]), what)
+        return [name, *(_figure(row, key) for key in keys)]
 
     return cells
 
@@ -97,15 +111,14 @@ def _figure(row: dict[str, Any], key: str) -> str:
     difference = (row.get("difference") or {}).get(key)
     if difference is None:
         return value
-    text = f"{difference['value']:+.3f} {html.interval(difference, '+')}".rstrip()
-    return f"{value}<br><small>{text}</small>"
+    return html.below(value, f"{difference['value']:+.3f}", html.interval(difference, "+"))
 
 
 def _comparison(row: dict[str, Any]) -> str:
-    head = [f"{escape(row['model'])} -> {escape(row['name'])}, seed {row['seed']}"]
+    head = [f"{row['model']} -> {row['name']}, seed {row['seed']}"]
     body = [
         [
-            escape(figure),
+            figure,
             html.value(found["base"]),
             html.value(found["trained"]),
             f"{found['absolute']:+.3f}",
@@ -119,7 +132,7 @@ def _comparison(row: dict[str, Any]) -> str:
 def _critic_row(summary: dict[str, Any]) -> list[str]:
     tokens, positions = summary["tokens"], summary["positions"]
     return [
-        f"<b>{escape(summary['name'])}</b>",
+        Markup("<b>{}</b>").format(summary["name"]),
         str(summary["seed"]),
         str(summary["n_prompts"]),
         html.value(tokens["mean_return"]),
@@ -131,12 +144,3 @@ def _critic_row(summary: dict[str, Any]) -> list[str]:
         html.estimate(positions[-1]["auc"]),
         html.estimate(summary["prompt_value"]["correlation"]),
     ]
-
-
-def _flat(record: Any, where: str = "") -> Iterable[tuple[str, Any]]:
-    """``a.b.c`` and value of everything in nested dictionaries."""
-    if isinstance(record, dict) and record:
-        for key, value in record.items():
-            yield from _flat(value, f"{where}.{key}".lstrip("."))
-    else:
-        yield where, record

@@ -17,25 +17,22 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from transformers import PreTrainedModel
 
 from criticflow import config
 from criticflow.errors import UserError
 from criticflow.files import write_json
 from criticflow.logs import progress
 from criticflow.models.directory import check_model_directory
+from criticflow.models.token_values import token_values
 from criticflow.models.value_head import load_value_model
-from criticflow.report.figures import plot_critic
+from criticflow.report.plots import plot_critic
 from criticflow.stats import calibration
-
-TOKENS_PER_BATCH = 16_384
-"""Tokens of a forward pass, padding included."""
 
 POSITIONS = 10
 """States are looked at in this many steps from the prompt (0) to the last action (1)."""
 
 
-def run(
+def evaluate_critic(
     critic_path: Path | str,
     model: config.Model,
     samples_parquet: Path | str,
@@ -58,20 +55,21 @@ def run(
     Returns:
         ``tokens``: figures of all states together, and ``positions``: of one state per response,
         from the last prompt token (``position`` 0) to where the last token is chosen (1), see
-        :func:`criticflow.stats.calibration.figures`; ``prompt_value``: correlation of V(prompt)
-        with the prompt's pass rate; ``reliability``: diagrams of all states, of position 0 and of
-        position 1; ``outside``: share of values under 0 or over 1, which no return can have.
+        :func:`criticflow.stats.calibration.state_figures`; ``prompt_value``: correlation of
+        V(prompt) with the prompt's pass rate; ``reliability``: diagrams of all states, of
+        position 0 and of position 1; ``outside``: share of values under 0 or over 1, which no
+        return can have.
 
     Raises:
         UserError: the critic or the samples are missing or broken, or do not fit together.
     """
     samples = _sampled(samples_parquet)
     found = check_model_directory(critic_path)
-    words = max(max(map(max, samples[column])) for column in ("prompt_tokens", "tokens"))
-    if found is not None and words >= found.get("vocab_size", words + 1):
+    largest_id = max(max(map(max, samples[column])) for column in ("prompt_tokens", "tokens"))
+    if found is not None and largest_id >= found.get("vocab_size", largest_id + 1):
         raise UserError(
             f"{critic_path} has {found['vocab_size']} tokens in its vocabulary, but "
-            f"{samples_parquet} uses token {words}: actor and critic must share a tokenizer"
+            f"{samples_parquet} uses token {largest_id}: actor and critic must share a tokenizer"
         )
     critic = load_value_model(
         critic_path,
@@ -81,7 +79,7 @@ def run(
     ).to(resources.device)
     values = token_values(critic, list(samples["prompt_tokens"]), list(samples["tokens"]))
     summary = {"name": name, "seed": seed, "critic": str(critic_path), "gamma": gamma}
-    summary |= figures(samples, values, gamma, evaluate)
+    summary |= critic_figures(samples, values, gamma, evaluate)
     out = Path(out_dir)
     prompts = _prompts(samples, values)
     plot_critic(summary, prompts, f"{name}, seed {seed}", out / "critic.png")
@@ -94,41 +92,7 @@ def run(
     return summary
 
 
-@torch.inference_mode()
-def token_values(
-    critic: PreTrainedModel,
-    prompts: Sequence[Sequence[int]],
-    responses: Sequence[Sequence[int]],
-    tokens_per_batch: int = TOKENS_PER_BATCH,
-) -> list[NDArray[np.float64]]:
-    """``V(s_t)`` for every token of every response, ``(tokens,)`` each.
-
-    ``s_t`` is the prompt and the first ``t`` tokens of the response, as in verl: the first value is
-    the one at the last prompt token, and the state after the last token has none.
-    """
-    critic.eval()
-    lengths = [len(a) + len(b) - 1 for a, b in zip(prompts, responses, strict=True)]
-    values: list[Any] = [None] * len(lengths)
-    # Longest first: what does not fit into memory fails at once, and little is padded.
-    waiting = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    while waiting:
-        longest = lengths[waiting[0]]
-        size = max(1, tokens_per_batch // longest)
-        batch, waiting = waiting[:size], waiting[size:]
-        tokens = torch.zeros(len(batch), longest, dtype=torch.long)
-        mask = torch.zeros_like(tokens)
-        for line, row in enumerate(batch):
-            tokens[line, : lengths[row]] = torch.tensor([*prompts[row], *responses[row]][:-1])
-            mask[line, : lengths[row]] = 1
-        output = critic(
-            input_ids=tokens.to(critic.device), attention_mask=mask.to(critic.device)
-        ).logits[:, :, 0]
-        for row, line in zip(batch, output.double().cpu().numpy(), strict=True):
-            values[row] = line[len(prompts[row]) - 1 : lengths[row]]
-    return values
-
-
-def figures(
+def critic_figures(
     samples: pd.DataFrame,
     values: Sequence[NDArray[np.float64]],
     gamma: float,
@@ -148,9 +112,9 @@ def figures(
         "n_samples": len(samples),
         "confidence": evaluate.confidence,
         "outside": float(((states["value"] < 0) | (states["value"] > 1)).mean()),
-        "tokens": calibration.figures(states, *options),
+        "tokens": calibration.state_figures(states, *options),
         "positions": [
-            {"position": step / POSITIONS, **calibration.figures(part, *options)}
+            {"position": step / POSITIONS, **calibration.state_figures(part, *options)}
             for step, part in at.items()
         ],
         "prompt_value": {"correlation": calibration.estimate(correlation, *options)},

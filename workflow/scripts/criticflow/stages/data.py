@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from criticflow import config
 from criticflow.errors import UserError
 from criticflow.files import replacing, sha256, write_json
+from criticflow.models.hub import data_commit
 from criticflow.tasks import chat, get_task
 from criticflow.tasks._base import Dropped, Problem
 from criticflow.tasks._rows import splits
@@ -47,7 +48,7 @@ SCHEMA = pa.schema(
 
 @dataclass
 class _Part:
-    """One split: its problems, and what became of the rows read for it."""
+    """One split: its problems, and counts of the rows that were read for it."""
 
     name: str
     problems: list[Problem] = field(default_factory=list)
@@ -109,7 +110,7 @@ def prepare(name: str, task: config.Task, out_dir: Path | str) -> dict[str, Any]
 
 
 def _split(name: str, task: config.Task) -> dict[str, _Part]:
-    """Read and clean the splits that there are; cut out of train those that there are not."""
+    """Read and clean the splits that the source has; cut the others out of its train split."""
     kind, sizes = get_task(task.kind), task.split
     has = splits(task.source)
     whole = "all" if "all" in has else "train"
@@ -145,7 +146,7 @@ def _split(name: str, task: config.Task) -> dict[str, _Part]:
         source = test_source if part.name == "test" else task.source
         if len(part.problems) < cut.get(part.name, 1):
             raise UserError(
-                f"tasks.{name}: too few problems for {part.name} in {_words(source)}: "
+                f"tasks.{name}: too few problems for {part.name} in {_named(source)}: "
                 + "; ".join(f"{other.name}: {other.counts()}" for other in parts.values())
             )
     return parts
@@ -166,7 +167,7 @@ def _fill(
     clean = _clean(part, items, taken)
     if limit is None:
         part.problems = sorted(clean, key=rank)
-    else:  # in memory of the limit's size, however large the source
+    else:  # needs memory for ``limit`` problems only, however large the source is
         part.problems = heapq.nsmallest(limit, clean, key=rank)
 
 
@@ -203,8 +204,8 @@ def _write(path: Path, task: config.Task, part: _Part) -> None:
         }
         for index, problem in enumerate(part.problems)
     ]
-    with replacing(path) as aside:
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), aside)
+    with replacing(path) as partial:
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial)
 
 
 def _text(ground_truth: Any) -> str:
@@ -212,14 +213,16 @@ def _text(ground_truth: Any) -> str:
 
 
 def _described(source: config.Source) -> dict[str, Any]:
-    """The source's settings; of local files, their contents' hashes too."""
+    """The source's settings; of local files their contents' hashes too, of the hub the commit."""
     description = source.model_dump(exclude_none=True)
+    if source.hub is not None:
+        description["commit"] = data_commit(source.hub, source.revision)
     if source.files is not None:
         description["sha256"] = {split: sha256(path) for split, path in source.files.items()}
     return description
 
 
-def _words(source: config.Source) -> str:
+def _named(source: config.Source) -> str:
     if source.hub is not None:
         return f"hub {source.hub}"
     if source.files is not None:

@@ -1,4 +1,4 @@
-"""The signal probe: does this model solve some of this task's problems, and not all?
+"""The signal probe: samples a base model on training problems and judges whether PPO can learn.
 
 PPO learns from differences between responses to one prompt. Where all are wrong or all right there
 is nothing to learn from, and where the model always answers the same there is nothing to compare.
@@ -6,6 +6,7 @@ is nothing to learn from, and where the model always answers the same there is n
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from criticflow.errors import UserError
 from criticflow.files import replacing, write_json
 from criticflow.logs import progress
 from criticflow.models.sampling import Engine
-from criticflow.report.figures import plot_probe
-from criticflow.stages.samples import add_scores, per_prompt, read_problems
+from criticflow.report.plots import plot_probe
+from criticflow.stages.samples import add_scores, read_problems
 from criticflow.stats import outcomes
+from criticflow.stats.outcomes import per_prompt
 
 RESAMPLES = 2000
 TOO_HARD, TOO_EASY = 0.05, 0.95
@@ -28,9 +30,11 @@ TOO_HARD, TOO_EASY = 0.05, 0.95
 TRUNCATED = 0.05
 UNFORMATTED = 0.5
 """A truncation rate above, and a format rate below, that the advice mentions."""
+FAILED = "failed"
+"""Folder beside the outputs for those of a probe that fails its gate."""
 
 
-def run(
+def probe_signal(
     model_path: Path | str,
     model: config.Model,
     train_parquet: Path | str,
@@ -48,18 +52,19 @@ def run(
 
     Raises:
         UserError: the model or the data is missing or broken; the filter keeps nothing; or, with
-            ``gate: fail``, the verdict is bad (after everything was written).
+            ``gate: fail``, the verdict is bad. What was found then lies in ``out_dir/failed``:
+            Snakemake deletes the outputs of a rule that fails.
     """
     problems = read_problems(train_parquet)
     rows = len(problems)
-    most = task.max_response_length
-    with Engine(model_path, model, task.max_prompt_length + most, resources) as engine:
+    max_tokens = task.max_response_length
+    with Engine(model_path, model, task.max_prompt_length + max_tokens, resources) as engine:
         problems, too_long = engine.fitting(problems, task.max_prompt_length, train_parquet)
         if probe.filter is None:
             order = np.random.default_rng(probe.seed).permutation(len(problems))[: probe.prompts]
             problems = problems.iloc[np.sort(order)].reset_index(drop=True)
         sampled = engine.generate(
-            list(problems["prompt"]), probe.n, probe.temperature, most, probe.seed
+            list(problems["prompt"]), probe.n, probe.temperature, max_tokens, probe.seed
         )
     samples = add_scores(sampled, problems)
     summary = {
@@ -68,17 +73,17 @@ def run(
         "temperature": probe.temperature,
         "training_prompts": rows,
         "prompts_too_long": too_long,  # of all training prompts; training leaves them out
-        "figures": figures(samples, probe),
+        "figures": signal_figures(samples, probe),
     }
     summary["verdict"] = verdict(summary["figures"], probe)
     summary["examples"] = examples(samples)
     out = Path(out_dir)
     if probe.filter is not None:
         kept, summary["filter"] = filtered_training_set(train_parquet, samples, probe.filter)
-        with replacing(out / "train.parquet") as aside:
-            kept.to_parquet(aside, index=False)
-    with replacing(out / "samples.parquet") as aside:
-        samples.to_parquet(aside, index=False)
+        with replacing(out / "train.parquet") as partial:
+            kept.to_parquet(partial, index=False)
+    with replacing(out / "samples.parquet") as partial:
+        samples.to_parquet(partial, index=False)
     plot_probe(
         per_prompt(samples, "correct").mean(axis=1),
         outcomes.reward_variance(per_prompt(samples, "score")),
@@ -88,11 +93,11 @@ def run(
         out / "probe.png",
     )
     write_json(out / "summary.json", summary)
-    _report(summary, probe.gate)
+    _report(summary, probe.gate, out)
     return summary
 
 
-def figures(samples: pd.DataFrame, probe: config.Probe) -> dict[str, dict[str, Any]]:
+def signal_figures(samples: pd.DataFrame, probe: config.Probe) -> dict[str, dict[str, Any]]:
     """Every figure as ``value``, ``low`` and ``high``: 95 % bootstrap intervals over prompts.
 
     The variances are population variances over one prompt's ``n`` samples. ``entropy`` has its
@@ -201,7 +206,8 @@ def filtered_training_set(
 
 
 def examples(samples: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
-    """For a person to read: prompts with the best, worst and most divided outcomes, 3 of each."""
+    """Examples for a person to read: the 3 prompts each with the best, worst and most mixed
+    outcomes."""
     rates = samples.groupby("prompt_index", sort=True)["correct"].mean()
     orders = {
         "best": rates.sort_values(ascending=False, kind="stable"),
@@ -237,17 +243,22 @@ def _criterion(value: float, low: float, high: float | None) -> dict[str, Any]:
     return {"ok": ok, "value": value, "low": low, "high": high}
 
 
-def _report(summary: dict[str, Any], gate: str) -> None:
+def _report(summary: dict[str, Any], gate: str, out: Path) -> None:
     """The verdict on log and terminal; with ``gate: fail`` a bad one is an error."""
     figures, found = summary["figures"], summary["verdict"]
-    words = ", ".join(
+    shown = ", ".join(
         f"{name.replace('_', ' ')} {figures[name]['value']:.3f}"
         for name in ("accuracy", "reward_variance", "entropy")
     )
+    shutil.rmtree(out / FAILED, ignore_errors=True)
     if gate == "off" or found["ok"]:
-        progress(f"probe: {words}: {'good' if found['ok'] else 'not good (gate: off)'}")
+        progress(f"probe: {shown}: {'good' if found['ok'] else 'not good (gate: off)'}")
         return
-    message = f"probe: {words}: not good: {'; '.join(found['advice'])}"
+    message = f"probe: {shown}: not good: {'; '.join(found['advice'])}"
     if gate == "fail":
-        raise UserError(f"{message} (probe.gate: fail)")
+        with replacing(out / FAILED) as aside:
+            aside.mkdir()
+            for name in ("summary.json", "samples.parquet", "probe.png"):
+                shutil.copy2(out / name, aside)
+        raise UserError(f"{message} (probe.gate: fail); what the probe found is in {out / FAILED}")
     progress(f"warning: {message}")

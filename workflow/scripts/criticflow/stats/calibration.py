@@ -27,7 +27,7 @@ BINS = 10
 """Bins of the values, of equal width, from 0 to 1."""
 
 
-def figures(
+def state_figures(
     states: pd.DataFrame, prompts: int, seed: int, resamples: int, confidence: float
 ) -> dict[str, Any]:
     """Explained variance, Brier score, ECE and AUC of one table of states.

@@ -6,34 +6,40 @@ import logging
 import os
 import shutil
 import sys
-import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
 from omegaconf import OmegaConf
 
+from criticflow.checkpoint.rank_files import find_rank_files
 from criticflow.checkpoint.retention import last_step, mend_tracker
 from criticflow.config import Config, Resources
 from criticflow.errors import UserError
-from criticflow.files import replacing, write_json
+from criticflow.files import free_space, read_json, replacing, write_json
 from criticflow.logs import progress, terminal_fds
+from criticflow.models import hub
 from criticflow.models.weights import model_weights
 from criticflow.runtime.processes import run_owned
 from criticflow.runtime.run_lock import run_lock
 from criticflow.runtime.slurm import end_time
-from criticflow.training import identity
+from criticflow.training import deciding, identity, provenance
 from criticflow.training.footprint import Part, remedies
 from criticflow.training.log import Progress, attempts, metrics_table, next_attempt, read_rows
 from criticflow.training.memory_use import MemoryUse
 from criticflow.training.overrides import verl_overrides
-from criticflow.training.preflight import check_training, checkpoint_bytes
-from criticflow.training.provenance import collect
+from criticflow.training.preflight import check_batch, check_training, checkpoint_bytes
 from criticflow.training.rollout_watch import RolloutWatch
-from criticflow.training.watchdog import Watchdog, repeat_traceback
+from criticflow.training.watchdog import Watchdog, own_error, repeat_traceback
+from criticflow.verl_plugin import FORK
 from criticflow.verl_plugin.heartbeat import DIRECTORY as HEARTBEATS
 from criticflow.verl_plugin.stopping import STOP
 
 logger = logging.getLogger(__name__)
+
+LOG = "train.log"
+"""The trainer's output, beside its checkpoints. Snakemake deletes the log of a job that it is about
+to start, also where an earlier job for the same run is still at work; this file it leaves alone."""
 
 
 def train_run(
@@ -45,55 +51,72 @@ def train_run(
     data_dir: Path,
     run_dir: Path,
     checkpoint_dir: Path,
-    log: Path,
+    manifest: Path,
+    sources: Iterable[Path],
 ) -> None:
     """Train, or go on where an earlier attempt stopped, and write the run's results.
 
+    Where the training is done, and its identity the same, the results are written again as they
+    were and nothing else happens.
+
     Args:
         config: the study's configuration.
-        run, seed: which arm, and its seed.
+        run, seed: which run, and its seed.
         model_dir: base model: directory or hub name.
         critic_dir: trained critic; None: the run's ``critic.path``, else the base model.
         data_dir: train.parquet and val.parquet.
         run_dir: where ``config.yaml``, ``metrics.parquet`` and ``provenance.json`` go.
-        checkpoint_dir: verl's checkpoints; kept for a retry of the same run, emptied for another.
-        log: the trainer's output is appended here.
+        checkpoint_dir: verl's checkpoints; kept for a retry of the same run, moved aside for
+            another. The trainer's output is appended to :data:`LOG` there, over all attempts.
+        manifest: where the problems come from, for the record.
+        sources: files of this package that can change the weights.
 
     Raises:
         UserError: training cannot start here, or it failed (its own message is in the log).
     """
-    started = time.time()
     settings = config.runs[run]
-    critic = critic_dir or settings.critic.path
-    inputs = [data_dir / "train.parquet", data_dir / "val.parquet"]
-    inputs += [Path(path) for path in (model_dir, critic) if path and Path(path).exists()]
+    model = config.models[settings.model]
+    origins = {"model": (model_dir, model.revision)}
+    if critic := critic_dir or settings.critic.path:
+        origins["critic"] = (critic, settings.critic.revision)
+    revisions = {role: hub.commit(*where) for role, where in origins.items()}
+    revisions = {role: commit for role, commit in revisions.items() if commit}
+    inputs = {role: [Path(path)] for role, (path, _) in origins.items() if role not in revisions}
+    inputs["data"] = [data_dir / "train.parquet", data_dir / "val.parquet"]
     used = {
         "run": run,
         "seed": seed,
         "settings": settings.model_dump(mode="json", by_alias=True),
-        "model": config.models[settings.model].model_dump(mode="json"),
+        "model": model.model_dump(mode="json"),
         "task": config.tasks[settings.task].model_dump(mode="json"),
-        "resources": config.resources.model_dump(mode="json", exclude={"free_converted"}),
     }
+    execution = deciding.execution(config, run)
+    accept = f"{identity.ACCEPT} {run} --seed {seed}"
     with run_lock(checkpoint_dir) as lock:
-        # How long one waits, and what one keeps, has no part in what comes out.
-        aside = {"stall_minutes", "rollout_stall_minutes", "save_minutes", "free_converted"}
-        lasting = config.resources.model_dump(mode="json", exclude=aside)
-        claimed = identity.fingerprint({**used, "resources": lasting}, inputs)
-        identity.claim(checkpoint_dir, claimed)
         mend_tracker(checkpoint_dir)
-
-        on_cpu = config.resources.device == "cpu"
-        steps, metrics = settings.train.steps, checkpoint_dir / "metrics"
-        if last_step(checkpoint_dir) < steps:
-            trained, task = config.models[settings.model], config.tasks[settings.task]
+        steps, done = settings.train.steps, last_step(checkpoint_dir)
+        made_from = identity.build(deciding.deciding(config, run), seed, inputs, revisions, sources)
+        identity.claim(
+            checkpoint_dir,
+            made_from,
+            provenance.versions(),
+            saved=done,
+            steps=steps,
+            accept=accept,
+        )
+        done = last_step(checkpoint_dir)
+        if done < steps:
+            model_dir = hub.local_copy(model_dir, revisions.get("model"))
+            critic = critic and hub.local_copy(critic, revisions.get("critic"))
+            check_batch(data_dir / "train.parquet", settings.train.batch_size)
+            task = config.tasks[settings.task]
             parts = check_training(
-                settings, task, trained, config.resources, model_dir, critic, checkpoint_dir
+                settings, task, model, config.resources, model_dir, critic, checkpoint_dir
             )
             overrides = verl_overrides(
                 settings,
-                config.models[settings.model],
-                config.tasks[settings.task],
+                model,
+                task,
                 config.resources,
                 name=f"{run}/seed{seed}",
                 seed=seed,
@@ -101,37 +124,65 @@ def train_run(
                 critic_dir=critic,
                 data_dir=data_dir,
                 checkpoint_dir=checkpoint_dir.resolve(),
-                largest_tensor=model_weights(model_dir).largest if on_cpu else 0,
+                largest_tensor=model_weights(model_dir).largest,
             )
             overrides.append(f"hydra.run.dir={checkpoint_dir / 'hydra'}")
-            done = last_step(checkpoint_dir)
-            progress(f"starting verl from step {done} of {steps}")
+            overrides.append(f"trainer.checkpoint_bytes={checkpoint_bytes(model_dir, critic)}")
+            if done:
+                _fit_ranks(checkpoint_dir, deciding.ranks(config, run))
+            log = checkpoint_dir / LOG
+            progress(f"starting verl from step {done} of {steps}; all it says: {log}")
             argv = [sys.executable, "-m", "criticflow.train", *overrides]
-            memory = MemoryUse()
+            used["problems"] = {key: read_json(manifest)[key] for key in ("source", "test_source")}
+            provenance.begin_attempt(checkpoint_dir, used, made_from, execution, done)
+            log.touch()
+            said = log.stat().st_size  # by earlier attempts
+            memory, result = MemoryUse(), "failed"
             try:
                 code = _train(argv, config.resources, checkpoint_dir, steps, log, lock, memory)
+                stopped = ending(checkpoint_dir, steps, code) if code else None
+                result = "stopped" if stopped else "finished" if code == 0 else result
             except UserError as error:
-                if (how := out_of_memory(memory, log, parts)) is None:
+                if (how := out_of_memory(memory, log, said, parts)) is None:
                     raise
                 raise UserError(f"training of {run}, seed {seed}, {how}") from error
+            finally:
+                provenance.end_attempt(checkpoint_dir, result)
             if code:
-                how = ending(checkpoint_dir, steps, code)
-                how = how or out_of_memory(memory, log, parts)
+                how = stopped or out_of_memory(memory, log, said, parts)
                 how = how or full_disk(checkpoint_dir, checkpoint_bytes(model_dir, critic))
+                if error := own_error(log, said):
+                    how = how or f"failed: {error} (log: {log})"
                 how = how or f"ended with exit code {code}: see {log}"
                 raise UserError(f"training of {run}, seed {seed}, {how}")
+        _write_results(checkpoint_dir, run_dir, steps)
 
-        run_dir.mkdir(parents=True, exist_ok=True)
-        table = metrics_table(metrics, steps)
-        with replacing(run_dir / "metrics.parquet") as aside:
-            table.to_parquet(aside, index=False)
-        verl_config = OmegaConf.load(checkpoint_dir / "hydra" / ".hydra" / "config.yaml")
-        with replacing(run_dir / "config.yaml") as aside:
-            resolved = {**used, "verl": OmegaConf.to_container(verl_config, resolve=True)}
-            aside.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
-        seeds = {"run": seed, "reward_mask": seed, "value_head": seed, "data_order": seed}
-        files = [file for path in inputs for file in identity.files_of(path)]
-        write_json(run_dir / "provenance.json", collect(used, files, seeds, started))
+
+def _fit_ranks(checkpoint_dir: Path, ranks: int) -> None:
+    newest = checkpoint_dir / f"global_step_{last_step(checkpoint_dir)}"
+    if all(len(find_rank_files(kind)[0]) == ranks for kind in newest.iterdir() if kind.is_dir()):
+        return
+    from criticflow.checkpoint.ranks import fit_ranks  # imports torch, which stays in memory
+
+    if before := fit_ranks(checkpoint_dir, ranks):
+        progress(f"the checkpoint was made by {before} ranks, and is now one of {ranks}")
+
+
+def _write_results(checkpoint_dir: Path, run_dir: Path, steps: int) -> None:
+    """Everything but the models, from what the training left beside its checkpoints."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    table = metrics_table(checkpoint_dir / "metrics", steps)
+    with replacing(run_dir / "metrics.parquet") as partial:
+        table.to_parquet(partial, index=False)
+    record = provenance.read(checkpoint_dir)
+    verl_config = OmegaConf.load(checkpoint_dir / "hydra" / ".hydra" / "config.yaml")
+    with replacing(run_dir / "config.yaml") as partial:
+        resolved = record["settings"] | {
+            "execution": record["attempts"][-1]["execution"],
+            "verl": OmegaConf.to_container(verl_config, resolve=True),
+        }
+        partial.write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+    write_json(run_dir / provenance.NAME, record)
 
 
 def _train(
@@ -146,7 +197,7 @@ def _train(
     """Run verl under its watchdog; its exit code."""
     attempt = next_attempt(checkpoint_dir / "metrics")
     report = Progress(attempt, steps, progress)
-    watchdog = Watchdog(report.newest, 60 * resources.stall_minutes)
+    watchdog = Watchdog(report.newest, 60 * resources.stall_minutes, lambda: report.done)
     heartbeats = heartbeat_directory(attempt)
     rollouts = RolloutWatch(heartbeats, 60 * resources.rollout_stall_minutes)
     stop = checkpoint_dir / STOP
@@ -202,15 +253,15 @@ def ending(checkpoint_dir: Path, steps: int, code: int) -> str | None:
     return None
 
 
-def out_of_memory(memory: MemoryUse, log: Path, parts: list[Part]) -> str | None:
+def out_of_memory(memory: MemoryUse, log: Path, start: int, parts: list[Part]) -> str | None:
     """How a training ended for want of memory; None: it ended for something else.
 
     Args:
         memory: what was watched while it ran.
-        log: the trainer's output.
+        log, start: the trainer's output, and the byte with which this attempt begins.
         parts: its memory as expected, for what makes it smaller; none where nothing was.
     """
-    if not memory.ran_out(log):
+    if not memory.ran_out(log, start):
         return None
     lower = f"lower {remedies(parts)}, or " if parts else ""
     return (
@@ -230,7 +281,7 @@ def heartbeat_directory(metrics: Path) -> Path:
 
 def full_disk(checkpoint_dir: Path, needed: int) -> str | None:
     """How a training ended if no checkpoint of ``needed`` bytes fits any more; None: it does."""
-    free = shutil.disk_usage(checkpoint_dir).free
+    free = free_space(checkpoint_dir)
     if free >= needed:
         return None
     return (
@@ -270,6 +321,10 @@ def environment(resources: Resources, metrics: Path) -> dict[str, str]:
             "VERL_PLATFORM": "cpu",
             # With the engine in the server's own process vLLM starts one process less a rank.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            FORK: "1",
+            # A process with one thread can be forked (``runtime.template``).
+            "OPENBLAS_NUM_THREADS": "1",
+            "JE_ARROW_MALLOC_CONF": "background_thread:false",
             "OMP_NUM_THREADS": "1",
             # Where a library asks for more threads all the same, they would wait for their turn
             # in a loop while the other ranks want the core.

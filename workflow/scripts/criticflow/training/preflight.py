@@ -1,4 +1,4 @@
-"""Can this training job run here? Asked before it costs anything."""
+"""Checks whether a training job can run on this machine, before it costs anything."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import shutil
 import socket
 from pathlib import Path
 
+from pyarrow import parquet
+
 from criticflow.config import Model, Resources, Run, Task
 from criticflow.errors import UserError
+from criticflow.files import require_space
 from criticflow.logs import progress
 from criticflow.models.directory import check_model_directory
 from criticflow.models.weights import model_weights
@@ -40,7 +43,7 @@ def check_training(
 
     Args:
         run, task, model, resources: what is trained, on what, with what.
-        model_dir: directory or hub name of actor and reference policy.
+        model_dir: directory of actor and reference policy.
         critic_dir: the same for the critic; None: the actor's.
         checkpoint_dir: where checkpoints go; two at a time, the newest and the one before.
 
@@ -48,8 +51,8 @@ def check_training(
         Its memory on the CPU by part, as expected; empty on GPUs.
 
     Raises:
-        UserError: a directory is no model, a hub model cannot be had, no port can be opened,
-            memory, shared memory or disk is short.
+        UserError: a directory is no model, no port can be opened, memory,
+            shared memory or disk is short.
     """
     check_model_directory(model_dir)
     if critic_dir:
@@ -65,8 +68,18 @@ def check_training(
         buckets = resources.ranks * bucket_megabytes(actor.largest) * 2**20
         check_shared_memory(buckets, OBJECT_STORE)
     if checkpoint_dir:
-        check_disk(checkpoint_dir, 2 * checkpoint_bytes(model_dir, critic_dir))
+        require_space(checkpoint_dir, 2 * checkpoint_bytes(model_dir, critic_dir))
     return parts
+
+
+def check_batch(train_parquet: Path, batch_size: int) -> None:
+    """Raise :class:`UserError` if there are fewer training problems than prompts in a step."""
+    problems = parquet.read_metadata(train_parquet).num_rows
+    if batch_size > problems:
+        raise UserError(
+            f"train.batch_size: {batch_size} prompts a step, but {train_parquet} has {problems} "
+            "problems: lower it, take more problems, or filter less (probe.filter)"
+        )
 
 
 def checkpoint_bytes(model_dir: str, critic_dir: str | None) -> int:
@@ -108,19 +121,9 @@ def check_shared_memory(buckets: int, store: int, folder: Path = SHARED_MEMORY) 
 
 
 def check_port(host: str = "127.0.0.1") -> None:
-    """Ray and torch take free ports; raise :class:`UserError` if there is none to be had."""
+    """Ray and torch take free ports; raise :class:`UserError` if there is no free one."""
     try:
         with socket.socket() as probe:
             probe.bind((host, 0))
     except OSError as error:
         raise UserError(f"no free port on {host} ({error}): Ray and torch need some") from error
-
-
-def check_disk(folder: Path, needed: int) -> None:
-    """Raise :class:`UserError` if the file system of ``folder`` has fewer than ``needed`` bytes."""
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise UserError(
-            f"{folder} needs about {needed / GIB:.1f} GiB, {free / GIB:.1f} GiB are free on its "
-            "file system: make room and run again"
-        )

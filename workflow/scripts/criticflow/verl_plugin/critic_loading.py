@@ -11,7 +11,6 @@ says (unless ``trainer.resume_mode=disable``).
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,10 @@ from transformers import AutoConfig
 from verl.trainer.ppo.utils import need_critic
 from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path
 
+from criticflow.checkpoint.rank_files import find_rank_files
 from criticflow.errors import UserError
 
 FOLDERS = ("critic", "Critic")
-_SHARD = re.compile(r"model_world_size_(\d+)_rank_(\d+)\.pt")
 _SHAPE_KEYS = (
     "model_type",
     "hidden_size",
@@ -83,20 +82,14 @@ def critic_folder(resume_from_path: str | None, world_size: int) -> Path:
     folder = next((path / name for name in FOLDERS if (path / name).is_dir()), None)
     if folder is None:
         raise UserError(f"{path} holds no critic: there is neither critic/ nor Critic/ in it")
-    shards = [match for file in folder.iterdir() if (match := _SHARD.fullmatch(file.name))]
-    sizes = {int(shard[1]) for shard in shards}
-    if not shards:
-        raise UserError(f"{folder} holds no model_world_size_*_rank_*.pt: it is no FSDP checkpoint")
-    if sizes != {world_size}:
-        found, target = ", ".join(map(str, sorted(sizes))), f"{folder}_hf"
+    paths, *_ = find_rank_files(folder)
+    if len(paths) != world_size:
+        target = f"{folder}_hf"
         raise UserError(
-            f"{folder} was written by {found} ranks, this run has {world_size}. Convert it: python "
-            f"workflow/scripts/convert_critic_to_hf.py --local_dir {folder} --target_dir {target}; "
-            f"then give critic.model.path={target} in place of trainer.load_critic_only"
+            f"{folder} was written by {len(paths)} ranks, this run has {world_size}. Convert it: "
+            f"python workflow/scripts/convert_critic_to_hf.py --local_dir {folder} --target_dir "
+            f"{target}; then give critic.model.path={target} in place of trainer.load_critic_only"
         )
-    missing = set(range(world_size)) - {int(shard[2]) for shard in shards}
-    if missing:
-        raise UserError(f"{folder} lacks the shards of ranks {sorted(missing)}: it is incomplete")
     return folder
 
 

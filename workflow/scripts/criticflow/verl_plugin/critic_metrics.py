@@ -1,4 +1,4 @@
-"""How good the critic is, step by step, against returns that do not contain the critic itself.
+"""How well the critic predicts, at each step, against returns that do not contain its values.
 
 verl's ``critic/vf_explained_var`` compares values with GAE returns, which contain the values when
 lambda < 1. These compare with Monte-Carlo returns G_t = sum_{k>=t} gamma^(k-t) r_k.
@@ -7,7 +7,9 @@ lambda < 1. These compare with Monte-Carlo returns G_t = sum_{k>=t} gamma^(k-t) 
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import rankdata
+import pandas as pd
+
+from criticflow.stats import calibration
 
 
 def monte_carlo_returns(rewards: np.ndarray, mask: np.ndarray, gamma: float) -> np.ndarray:
@@ -30,24 +32,6 @@ def monte_carlo_returns(rewards: np.ndarray, mask: np.ndarray, gamma: float) -> 
     return returns
 
 
-def explained_variance(values: np.ndarray, returns: np.ndarray) -> float:
-    """1 - Var(G - V) / Var(G); nan where all returns are equal."""
-    variance = returns.var()
-    return float("nan") if variance == 0 else float(1.0 - (returns - values).var() / variance)
-
-
-def auc(values: np.ndarray, success: np.ndarray) -> float:
-    """Probability that a success has a higher value than a failure (Mann-Whitney U).
-
-    nan where there is no success or no failure.
-    """
-    positives, negatives = int(success.sum()), int((~success).sum())
-    if not positives or not negatives:
-        return float("nan")
-    ranks = rankdata(values)
-    return float((ranks[success].sum() - positives * (positives + 1) / 2) / (positives * negatives))
-
-
 def critic_metrics(
     values: np.ndarray,
     scores: np.ndarray,
@@ -67,16 +51,22 @@ def critic_metrics(
         success: a trajectory succeeds if its score reaches this.
     """
     inside = mask > 0
-    true_returns = monte_carlo_returns(scores, mask, gamma)
-    seen_returns = monte_carlo_returns(masked_rewards, mask, gamma)
-    metrics = {
-        "criticflow/explained_variance/true_return": explained_variance(
-            values[inside], true_returns[inside]
-        ),
-        "criticflow/explained_variance/masked_return": explained_variance(
-            values[inside], seen_returns[inside]
-        ),
-        "criticflow/value_bias": float(values[inside].mean() - true_returns[inside].mean()),
-        "criticflow/prompt_value_auc": auc(values[:, 0], scores.sum(axis=1) >= success - 1e-6),
+    states = pd.DataFrame(
+        {
+            "prompt": 0,  # the whole batch counts as one: a step has no interval
+            "value": values[inside],
+            "return": monte_carlo_returns(scores, mask, gamma)[inside],
+            "masked_return": monte_carlo_returns(masked_rewards, mask, gamma)[inside],
+        }
+    )
+    masked = states.assign(**{"return": states["masked_return"]})
+    correct = scores.sum(axis=1) >= success - 1e-6
+    prompts = pd.DataFrame({"prompt": 0, "value": values[:, 0], "correct": correct})
+    statistics = {
+        "criticflow/explained_variance/true_return": calibration.explained_variance(states, 1),
+        "criticflow/explained_variance/masked_return": calibration.explained_variance(masked, 1),
+        "criticflow/prompt_value_auc": calibration.auc(prompts, 1),
     }
+    metrics = {name: float(of(np.ones((1, 1)))[0]) for name, of in statistics.items()}
+    metrics["criticflow/value_bias"] = float(values[inside].mean() - states["return"].mean())
     return {name: value for name, value in metrics.items() if not np.isnan(value)}

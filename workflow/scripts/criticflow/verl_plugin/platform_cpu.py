@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import torch
 from verl.plugin.platform import PlatformBase, PlatformRegistry
 
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
 
 def _resident() -> int:
-    """Resident memory of this process, bytes."""
-    return psutil.Process().memory_info().rss
+    """Resident memory of this process, bytes (second number of Linux's ``statm``, in pages)."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE
 
 
 def _nothing(*_: Any, **__: Any) -> None:
@@ -22,8 +25,10 @@ def _nothing(*_: Any, **__: Any) -> None:
 
 
 def _mem_get_info(*_: Any) -> tuple[int, int]:
-    memory = psutil.virtual_memory()
-    return memory.available, memory.total
+    """Memory of the machine that can be had without swapping, and all there is, in bytes."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    kibibytes = {name: int(rest.split()[0]) for name, rest in (line.split(":") for line in lines)}
+    return 1024 * kibibytes["MemAvailable"], 1024 * kibibytes["MemTotal"]
 
 
 # What verl calls on ``torch.cuda``; ``torch.cpu`` has less than half of it.
@@ -55,7 +60,7 @@ _DEVICE = SimpleNamespace(
 
 @PlatformRegistry.register(platform="cpu")
 class PlatformCPU(PlatformBase):
-    """The CPU as verl's device. Never detected by itself: it has to be asked for."""
+    """The CPU as verl's device. verl does not detect it: ``VERL_PLATFORM=cpu`` selects it."""
 
     device_name = "cpu"
     vendor_name = "cpu"

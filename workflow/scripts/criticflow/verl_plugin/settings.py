@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from pydantic import ValidationError
 from verl.trainer.ppo.utils import need_critic
 
+from criticflow.config.schema import Fraction, RewardMask, Strict
 from criticflow.errors import UserError
+from criticflow.models.value_head import HEADS
 from criticflow.verl_plugin.critic_loading import check_warm_start
 from criticflow.verl_plugin.frozen_critic import check_trained
+from criticflow.verl_plugin.lost_trajectories import Tolerance
 
 _WORDS = {
     "true": True, "yes": True, "on": True, "1": True,
     "false": False, "no": False, "off": False, "0": False, "": False, "none": False,
 }  # fmt: skip
-VALUE_HEADS = ("linear", "mlp")
-MASK_TYPES = ("bernoulli", "fixed_ratio")
+CPUS_PER_RANK = 3
+"""CPUs in a bundle of verl's placement group, beside the GPU."""
 
 
 def as_bool(key: str, value: Any) -> bool:
@@ -33,68 +38,64 @@ def as_bool(key: str, value: Any) -> bool:
     return _WORDS[word]
 
 
-@dataclass(frozen=True)
-class RewardMaskSettings:
-    """``algorithm.reward_mask_*``.
+class RewardMaskSettings(RewardMask):
+    """``algorithm.reward_mask_*``: the configuration's reward mask with a seed of its own."""
 
-    Raises:
-        UserError: the ratio is not in [0, 1], or what is kept would be rescaled by 1/0.
-    """
-
-    ratio: float = 0.0
-    type: Literal["bernoulli", "fixed_ratio"] = "bernoulli"
-    rescale: bool = False
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.ratio <= 1.0:
-            raise UserError(f"algorithm.reward_mask_ratio={self.ratio} is not in [0, 1]")
-        if self.type not in MASK_TYPES:
-            raise UserError(
-                f"algorithm.reward_mask_type={self.type!r}: choose one of {', '.join(MASK_TYPES)}"
-            )
-        if self.rescale and self.ratio == 1.0:
-            raise UserError(
-                "algorithm.reward_mask_rescale: with ratio 1 nothing is left to rescale"
-            )
 
     @classmethod
     def read(cls, config: DictConfig) -> RewardMaskSettings:
-        """From verl's whole configuration; the mask's seed defaults to ``data.seed``."""
+        """From verl's whole configuration; the mask's seed defaults to ``data.seed``.
+
+        Raises:
+            UserError: the ratio is not in [0, 1], there is no such type, or what is kept would be
+                rescaled by 1/0.
+        """
         algorithm = config.algorithm
-        return cls(
-            ratio=_number("algorithm.reward_mask_ratio", algorithm.reward_mask_ratio),
-            type=algorithm.reward_mask_type,
-            rescale=as_bool("algorithm.reward_mask_rescale", algorithm.reward_mask_rescale),
-            seed=_seed(config, "algorithm.reward_mask_seed"),
-        )
+        with _named("algorithm.reward_mask_{}"):
+            return cls(
+                ratio=_number("algorithm.reward_mask_ratio", algorithm.reward_mask_ratio),
+                type=algorithm.reward_mask_type,
+                rescale=as_bool("algorithm.reward_mask_rescale", algorithm.reward_mask_rescale),
+                seed=_seed(config, "algorithm.reward_mask_seed"),
+            )
 
 
-@dataclass(frozen=True)
-class RandomRewardSettings:
-    """``algorithm.random_reward*``.
+class RandomRewardSettings(Strict):
+    """``algorithm.random_reward*``."""
 
-    Raises:
-        UserError: the probability is not in [0, 1].
-    """
-
-    probability: float
+    probability: Fraction
+    """Probability that an outcome is 1."""
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.probability <= 1.0:
-            raise UserError(f"algorithm.random_reward={self.probability} is not in [0, 1]")
 
     @classmethod
     def read(cls, config: DictConfig) -> RandomRewardSettings | None:
-        """From verl's whole configuration; None: rewards are the true ones."""
+        """From verl's whole configuration; None: rewards are the true ones.
+
+        Raises:
+            UserError: the probability is not in [0, 1].
+        """
         algorithm = config.algorithm
         if algorithm.random_reward is None:
             return None
-        return cls(
-            probability=_number("algorithm.random_reward", algorithm.random_reward),
-            seed=_seed(config, "algorithm.random_reward_seed"),
-        )
+        with _named("algorithm.random_reward"):
+            return cls(
+                probability=_number("algorithm.random_reward", algorithm.random_reward),
+                seed=_seed(config, "algorithm.random_reward_seed"),
+            )
+
+
+@contextmanager
+def _named(key: str) -> Iterator[None]:
+    """Turn what the schema refuses into an error with verl's key; ``{}`` stands for the field."""
+    try:
+        yield
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = key.format(*(problem["loc"] or [""])).rstrip("_")
+        if problem["loc"]:
+            where += f"={problem['input']}"
+        raise UserError(f"{where}: {problem['msg'].removeprefix('Value error, ')}") from None
 
 
 def _number(key: str, value: Any) -> float:
@@ -134,6 +135,40 @@ def keep_checkpoints(config: DictConfig) -> int | None:
     return number
 
 
+def lost_trajectories(config: DictConfig) -> Tolerance:
+    """``trainer.lost_trajectories``, with the responses to each prompt.
+
+    Raises:
+        UserError: the share is not in [0, 1).
+    """
+    key, rollout = "trainer.lost_trajectories", config.actor_rollout_ref.rollout
+    share = _number(key, config.trainer.lost_trajectories)
+    if not 0.0 <= share < 1.0:
+        raise UserError(f"{key}={share}: a share of a step's trajectories, in [0, 1)")
+    return Tolerance(share, {"train": rollout.n, "val": rollout.val_kwargs.n})
+
+
+def check_cpus(config: DictConfig, cpus: float) -> None:
+    """Whether Ray can place verl's actors; it would wait for a CPU without end, without a word.
+
+    Args:
+        config: verl's whole configuration.
+        cpus: logical CPUs of all nodes, as Ray counts them.
+
+    Raises:
+        UserError: there are fewer than the actors claim.
+    """
+    ranks = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    queue = 1 + config.transfer_queue.backend.SimpleStorage.num_data_storage_units
+    needed = queue + CPUS_PER_RANK * ranks
+    if cpus < needed:
+        raise UserError(
+            f"Ray has {cpus:g} CPUs, training with {ranks} ranks claims {needed} ({queue} for the "
+            f"queue between processes, {CPUS_PER_RANK} for each rank): give the job more, or let "
+            f"them share cores with train.verl: {{ray_kwargs.ray_init.num_cpus: {needed}}}"
+        )
+
+
 def check(config: DictConfig) -> None:
     """Refuse impossible values of criticflow's keys before anything is started.
 
@@ -143,6 +178,7 @@ def check(config: DictConfig) -> None:
     RewardMaskSettings.read(config)
     RandomRewardSettings.read(config)
     keep_checkpoints(config)
+    lost_trajectories(config)
     _integer("critic.model.head_seed", config.critic.model.head_seed)
     if not config.critic.model.path:
         raise UserError("critic.model.path is empty: give a model, or unset CRITIC_MODEL_PATH")
@@ -154,12 +190,22 @@ def check(config: DictConfig) -> None:
         _number("critic.constant", config.critic.constant)
         if not freeze:
             raise UserError("critic.constant needs critic.freeze=true, or the critic would learn")
-    if config.critic.value_head not in VALUE_HEADS:
+    if config.critic.value_head not in HEADS:
         raise UserError(
-            f"critic.value_head={config.critic.value_head!r}: "
-            f"choose one of {', '.join(VALUE_HEADS)}"
+            f"critic.value_head={config.critic.value_head!r}: choose one of {', '.join(HEADS)}"
         )
+    if need_critic(config):
+        _refuse_lora(config.critic.model)
     may_be_untrained = untrained or config.critic.constant is not None
     if freeze and not may_be_untrained and need_critic(config):
         model = config.critic.model
         check_trained(model.path, trust_remote_code=model.trust_remote_code)
+
+
+def _refuse_lora(model: DictConfig) -> None:
+    """verl 0.9.1 builds a causal LM's adapter, whatever the model: the value head would be lost."""
+    if model.lora_rank or model.lora.get("rank") or model.lora_adapter_path:
+        raise UserError(
+            "critic.model.lora_rank: verl's adapters have no value head, so a critic cannot learn "
+            "with one: leave lora out of critic.model (the actor may have it)"
+        )

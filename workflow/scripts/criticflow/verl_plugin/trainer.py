@@ -10,7 +10,8 @@ For every batch verl computes, and this trainer leaves as it is,
 2. V may be frozen: no update of the critic (``frozen_critic``); and constant (``constant_critic``).
 3. V may come from another run's checkpoint while everything else is fresh (``critic_loading``).
 4. Prompts are named by step and content rather than at random, so that a trajectory has the same
-   identity in every run, and batches are in the order of these names (``replay``).
+   identity in every run, and batches are in the order of these names (``replay``). A step that
+   lacks trajectories ends the training (``lost_trajectories``).
 5. Between two steps it can stop with a checkpoint (``stopping``), and older checkpoints go only
    when a newer one is complete (``checkpoint.retention``).
 
@@ -21,9 +22,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +45,8 @@ from verl.workers.rollout.replica import RolloutReplicaRegistry
 from verl.workers.utils.padding import response_to_nested
 
 from criticflow.checkpoint.retention import keep_last
-from criticflow.verl_plugin import batched_rollouts, patches, settings
+from criticflow.errors import UserError
+from criticflow.verl_plugin import BATCHED_ROLLOUTS, batched_rollouts, patches, settings
 from criticflow.verl_plugin.critic_loading import critic_folder, own_checkpoint
 from criticflow.verl_plugin.critic_metrics import critic_metrics
 from criticflow.verl_plugin.random_reward import random_outcomes, with_random_outcomes
@@ -57,7 +61,7 @@ class CriticflowTrainer(PPOTrainerSync):
     """Selected with ``trainer.v1.trainer_mode=criticflow``."""
 
     trainer_mode = property(
-        lambda self: "sync",  # verl asks by name what a trainer does; this one is synchronous
+        lambda self: "sync",  # verl compares this name; this trainer is a synchronous one
         lambda self, _: None,
     )
 
@@ -67,9 +71,10 @@ class CriticflowTrainer(PPOTrainerSync):
         self.random_reward = settings.RandomRewardSettings.read(config)
         self.freeze_critic = settings.as_bool("critic.freeze", config.critic.freeze)
         self.keep_checkpoints = settings.keep_checkpoints(config)
-        self.early_stop = EarlyStop(Path(config.trainer.default_local_dir))
+        directory = Path(config.trainer.default_local_dir)
+        self.early_stop = EarlyStop(directory, config.trainer.checkpoint_bytes)
         agent = config.actor_rollout_ref.rollout.agent
-        self.batched_rollouts = agent.agent_loop_manager_class == batched_rollouts.MANAGER
+        self.batched_rollouts = agent.agent_loop_manager_class == BATCHED_ROLLOUTS
         if self.batched_rollouts:
             RolloutReplicaRegistry.register("vllm", batched_rollouts.replica_class)
         super().__init__(config)
@@ -81,8 +86,18 @@ class CriticflowTrainer(PPOTrainerSync):
         return manager.get_client(batched_rollouts.BatchedClient, servers=manager.server_handles)
 
     def _build_replay_buffer(self) -> Any:
-        with patches.replay_buffer(OrderedReplayBuffer):
+        tolerance = settings.lost_trajectories(self.config)
+        with patches.replay_buffer(partial(OrderedReplayBuffer, tolerance=tolerance)):
             return super()._build_replay_buffer()
+
+    def _init_dataloader(self) -> None:
+        super()._init_dataloader()
+        problems, batch = len(self.train_dataset), self.config.data.train_batch_size
+        if batch > problems:
+            raise UserError(
+                f"data.train_batch_size={batch}: {problems} prompts are left to train on, without "
+                "those that are too long: lower train.batch_size, or take more problems"
+            )
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
@@ -108,9 +123,12 @@ class CriticflowTrainer(PPOTrainerSync):
         raise StoppedEarly(f"stopped after step {self.global_steps}, {reason}")
 
     def _save_checkpoint(self) -> None:
+        directory, started = Path(self.config.trainer.default_local_dir), time.monotonic()
         super()._save_checkpoint()
+        seconds = time.monotonic() - started
+        self.early_stop.saved(directory / f"global_step_{self.global_steps}", seconds)
         if self.keep_checkpoints is not None:
-            keep_last(Path(self.config.trainer.default_local_dir), self.keep_checkpoints)
+            keep_last(directory, self.keep_checkpoints)
 
     # --- critic -----------------------------------------------------------------------------
 
@@ -145,27 +163,24 @@ class CriticflowTrainer(PPOTrainerSync):
     # --- reward -> advantage ----------------------------------------------------------------
 
     def _compute_advantage(self, batch: Any, metrics: dict) -> Any:
+        with patches.before_advantage(partial(self._change_rewards, batch, metrics)):
+            return super()._compute_advantage(batch, metrics)
+
+    def _change_rewards(self, batch: Any, metrics: dict, data: Any, keys: list[str]) -> None:
+        """Give ``data`` the rewards that PPO is to see, and log what was done and how V fits."""
         real = np.array([not tag.get("is_padding", False) for tag in batch.tags])
-        rewards = None
-
-        def transform(data: Any, keys: list[str]) -> None:
-            nonlocal rewards
-            rewards, shown = rewards_seen(
-                data.batch, keys, real, self.global_steps, self.reward_mask, self.random_reward
-            )
-            metrics.update(shown)
-            if rewards is not None:
-                data.batch["token_level_rewards"] = rewards
-            if self.use_critic:
-                columns = ("values", "token_level_scores", "token_level_rewards", "response_mask")
-                arrays = [data.batch[name].float().numpy()[real] for name in columns]
-                metrics.update(critic_metrics(*arrays, gamma=self.config.algorithm.gamma))
-
-        with patches.before_advantage(transform):
-            batch = super()._compute_advantage(batch, metrics)
+        rewards, found = rewards_seen(
+            data.batch, keys, real, self.global_steps, self.reward_mask, self.random_reward
+        )
+        metrics.update(found)
         if rewards is not None:
-            self._publish_rewards(batch, rewards)
-        return batch
+            data.batch["token_level_rewards"] = rewards
+            if not self.config.algorithm.use_kl_in_reward:  # with it verl writes them itself
+                self._publish_rewards(batch, rewards)
+        if self.use_critic:
+            columns = ("values", "token_level_scores", "token_level_rewards", "response_mask")
+            arrays = [data.batch[name].float().numpy()[real] for name in columns]
+            metrics.update(critic_metrics(*arrays, gamma=self.config.algorithm.gamma))
 
     def _publish_rewards(self, batch: Any, rewards: Any) -> None:
         """Hand the rewards that PPO saw to verl's metrics (``critic/rewards/*``)."""

@@ -1,4 +1,4 @@
-"""The critic's worker: verl's, able to take weights alone and to prove what it loaded."""
+"""The critic's worker: verl's, which can also load weights alone and show what it loaded."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from verl.single_controller.base.decorator import Dispatch, register
 from verl.workers.engine_workers import TrainingWorker
+
+from criticflow.checkpoint.rank_files import rank_file_name
 
 
 class CriticWorker(TrainingWorker):
@@ -40,5 +42,11 @@ class CriticWorker(TrainingWorker):
             self.engine.load_checkpoint(local_path, None, False)
         finally:
             manager.checkpoint_load_contents = contents
-        shard = f"model_world_size_{manager.world_size}_rank_{manager.rank}.pt"
-        return sorted(torch.load(Path(local_path) / shard, weights_only=False, mmap=True))
+        shard = rank_file_name(manager.world_size, manager.rank)
+        return shard_names(Path(local_path) / shard)
+
+
+def shard_names(file: Path) -> list[str]:
+    """Names of the tensors in a shard, sorted; none of them is read, nor taken to the device that
+    it was saved from."""
+    return sorted(torch.load(file, weights_only=False, mmap=True, map_location="meta"))

@@ -1,4 +1,4 @@
-"""Figures of the probe."""
+"""Plots of the probe and of critics."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def plot_critic(
     """Write a PNG of three panels: reliability, V(prompt) against pass rate, the way to the end.
 
     Args:
-        summary: figures of a critic (:func:`criticflow.stages.critics.figures`).
+        summary: figures of a critic (:func:`criticflow.stages.critics.critic_figures`).
         prompts: ``value`` and ``pass_rate`` per prompt.
     """
     figure, (diagram, scatter, way) = _panels(title)
@@ -90,5 +90,5 @@ def _panels(title: str) -> tuple[Figure, NDArray[np.object_]]:
 
 
 def _save(figure: Figure, out: Path | str) -> None:
-    with replacing(out) as aside:
-        figure.savefig(aside, format="png", dpi=120, metadata={"Software": None})
+    with replacing(out) as partial:
+        figure.savefig(partial, format="png", dpi=120, metadata={"Software": None})

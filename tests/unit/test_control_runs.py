@@ -1,8 +1,9 @@
-"""The control arms: what PPO sees of each, in verl's own advantage computation."""
+"""The control runs: what PPO sees of each, in verl's own advantage computation."""
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from tensordict import TensorDict
 from verl import DataProto
 from verl.trainer.config import AlgoConfig
@@ -59,19 +60,23 @@ def whitened(advantage: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def test_random_outcomes_are_bernoulli_and_keyed_by_seed_step_and_trajectory():
-    settings = RandomRewardSettings(0.3, seed=5)
+    settings = RandomRewardSettings(probability=0.3, seed=5)
     outcomes = random_outcomes(settings, 2, NAMES)
     assert set(outcomes.tolist()) == {0.0, 1.0}
     assert abs(outcomes.mean() - 0.3) < 4 * np.sqrt(0.3 * 0.7 / len(NAMES))
     assert (random_outcomes(settings, 2, NAMES[::-1])[::-1] == outcomes).all()
     assert (random_outcomes(settings, 2, NAMES[::3]) == outcomes[::3]).all()
     assert (random_outcomes(settings, 3, NAMES) != outcomes).any()
-    assert (random_outcomes(RandomRewardSettings(0.3, seed=6), 2, NAMES) != outcomes).any()
+    other = RandomRewardSettings(probability=0.3, seed=6)
+    assert (random_outcomes(other, 2, NAMES) != outcomes).any()
 
 
 def test_random_outcomes_and_the_mask_are_independent_with_one_seed():
     data = batch()
-    mask, random = RewardMaskSettings(0.5, seed=1), RandomRewardSettings(0.5, seed=1)
+    mask, random = (
+        RewardMaskSettings(ratio=0.5, seed=1),
+        RandomRewardSettings(probability=0.5, seed=1),
+    )
     keep_all = np.ones(len(KEYS), dtype=bool)
     rewards, metrics = rewards_seen(data.batch, KEYS, keep_all, 1, mask, random)
     outcomes = random_outcomes(random, 1, NAMES)
@@ -84,7 +89,7 @@ def test_random_outcomes_and_the_mask_are_independent_with_one_seed():
 def test_random_rewards_replace_the_outcome_and_leave_the_true_scores():
     data = batch()
     scores = data.batch["token_level_scores"].clone()
-    settings = RandomRewardSettings(0.5, seed=3)
+    settings = RandomRewardSettings(probability=0.5, seed=3)
     advantages(data, random=settings)
     assert torch.equal(data.batch["token_level_scores"], scores)
     rewards = data.batch["token_level_rewards"]
@@ -117,7 +122,7 @@ def test_a_constant_critic_gives_the_outcome_less_a_baseline(lam):
 
 
 def test_a_masked_arm_fits_its_critic_to_masked_rewards():
-    settings = RewardMaskSettings(0.5, seed=2)
+    settings = RewardMaskSettings(ratio=0.5, seed=2)
     data = advantages(batch(), mask=settings)
     kept = data.batch["token_level_rewards"].sum(dim=-1)
     true = data.batch["token_level_scores"].sum(dim=-1)
@@ -127,7 +132,7 @@ def test_a_masked_arm_fits_its_critic_to_masked_rewards():
 
 
 def test_a_group_estimator_compares_masked_rewards():
-    data, settings = batch(), RewardMaskSettings(0.5, seed=2)
+    data, settings = batch(), RewardMaskSettings(ratio=0.5, seed=2)
     data.non_tensor_batch["uid"] = np.arange(len(KEYS)) // 8  # groups of eight responses
     keys = [f"1-{index // 8:04x}-1_{index % 8}_0" for index in range(len(KEYS))]
 
@@ -153,7 +158,7 @@ def test_a_group_estimator_compares_masked_rewards():
 
 
 def test_a_rescaled_mask_keeps_the_mean_reward():
-    settings = RewardMaskSettings(0.25, "fixed_ratio", rescale=True, seed=2)
+    settings = RewardMaskSettings(ratio=0.25, type="fixed_ratio", rescale=True, seed=2)
     data = batch()
     data.batch["token_level_scores"] = data.batch["response_mask"] / TOKENS
     data.batch["token_level_rewards"] = data.batch["token_level_scores"]
@@ -167,7 +172,7 @@ def test_a_rescaled_mask_keeps_the_mean_reward():
 def test_the_mask_counts_real_trajectories_only():
     real = np.arange(len(KEYS)) < 100  # the rest stands for what verl pads a batch with
     rewards, metrics = rewards_seen(
-        batch().batch, KEYS, real, 1, RewardMaskSettings(0.5, "fixed_ratio"), None
+        batch().batch, KEYS, real, 1, RewardMaskSettings(ratio=0.5, type="fixed_ratio"), None
     )
     assert metrics["criticflow/reward_mask/num_masked"] == 50
     assert rewards is not None
@@ -182,11 +187,13 @@ def test_nothing_is_changed_by_default():
 
 @pytest.mark.parametrize("probability", [-0.1, 1.5])
 def test_impossible_probabilities_are_refused(probability):
+    algorithm = {"random_reward": probability, "random_reward_seed": None}
+    config = OmegaConf.create({"algorithm": algorithm, "data": {"seed": 0}})
     with pytest.raises(UserError, match=r"algorithm\.random_reward"):
-        RandomRewardSettings(probability)
+        RandomRewardSettings.read(config)
 
 
-ARMS = {
+RUNS = {
     "models": {"base": {"path": "models/base"}},
     "tasks": {"t": {"kind": "countdown", "source": {"generate": {}}}},
     "runs": {
@@ -201,8 +208,8 @@ ARMS = {
 }
 
 
-def test_every_control_arm_is_reachable_by_configuration():
-    config = load_config(ARMS)
+def test_every_control_run_is_reachable_by_configuration():
+    config = load_config(RUNS)
     assert config.runs["warm"].critic.from_run == "cold-masked"
     assert config.runs["cold-masked"].reward_mask.ratio == 0.5
     assert config.runs["constant"].critic.constant == 0.4
@@ -210,6 +217,6 @@ def test_every_control_arm_is_reachable_by_configuration():
 
 
 def test_a_constant_critic_that_would_learn_is_refused():
-    raw = ARMS | {"runs": {"c": {"model": "base", "task": "t", "critic": {"constant": 0.4}}}}
+    raw = RUNS | {"runs": {"c": {"model": "base", "task": "t", "critic": {"constant": 0.4}}}}
     with pytest.raises(UserError, match=r"runs\.c\.critic.*freeze"):
         load_config(raw)

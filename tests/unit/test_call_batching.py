@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from criticflow.verl_plugin.together import Together
+from criticflow.verl_plugin.call_batching import CallBatcher
 
 
 def test_calls_made_together_are_sent_once_and_answered_in_order():
@@ -17,8 +17,8 @@ def test_calls_made_together_are_sent_once_and_answered_in_order():
         return [item * 10 for item in items]
 
     async def main():
-        together = Together(send)
-        return await asyncio.gather(*(together(item) for item in range(5)))
+        batched = CallBatcher(send)
+        return await asyncio.gather(*(batched(item) for item in range(5)))
 
     assert asyncio.run(main()) == [0, 10, 20, 30, 40]
     assert sent == [[0, 1, 2, 3, 4]]
@@ -33,10 +33,10 @@ def test_a_call_while_others_are_being_sent_is_sent_next():
         return items
 
     async def main():
-        together = Together(send)
-        first = asyncio.create_task(together("first"))
+        batched = CallBatcher(send)
+        first = asyncio.create_task(batched("first"))
         await asyncio.sleep(0.06)
-        assert await together("second") == "second"
+        assert await batched("second") == "second"
         assert await first == "first"
 
     asyncio.run(main())
@@ -48,8 +48,8 @@ def test_an_error_reaches_every_caller():
         raise RuntimeError("the engine is gone")
 
     async def main():
-        together = Together(send)
-        return await asyncio.gather(together(1), together(2), return_exceptions=True)
+        batched = CallBatcher(send)
+        return await asyncio.gather(batched(1), batched(2), return_exceptions=True)
 
     assert [str(error) for error in asyncio.run(main())] == ["the engine is gone"] * 2
 
@@ -59,9 +59,9 @@ def test_an_answer_too_few_is_an_error():
         return items[:-1]
 
     async def main():
-        together = Together(send)
+        batched = CallBatcher(send)
         async with asyncio.timeout(5):
-            await asyncio.gather(together(1), together(2))
+            await asyncio.gather(batched(1), batched(2))
 
     with pytest.raises(ValueError, match="2 calls were sent, 1 results"):
         asyncio.run(main())

@@ -1,0 +1,117 @@
+"""What values really are, and how near every critic comes to them."""
+
+
+rule truth_of_base:
+    input:
+        model=lambda wildcards: built_model(wildcards.model),
+        test="results/data/{task}/test.parquet",
+    output:
+        states="results/truth/{model}/{task}/states.parquet",
+        continuations="results/truth/{model}/{task}/continuations.parquet",
+        summary="results/truth/{model}/{task}/summary.json",
+    log:
+        "logs/truth_of_base/{model}/{task}.log",
+    benchmark:
+        "results/benchmarks/truth_of_base/{model}/{task}.tsv"
+    threads: ENGINE_THREADS
+    resources:
+        gpu=min(1, CONFIG.resources.gpu),
+        mem_mb=8000,
+        runtime=240,
+    params:
+        code=lambda wildcards: code("value_truth.py", task_module(wildcards), *VLLM_PLUGIN),
+        model_path=lambda wildcards: model_path(wildcards.model),
+        model=lambda wildcards: settings(CONFIG.models[wildcards.model]),
+        task=lambda wildcards: settings(CONFIG.tasks[wildcards.task]),
+        truth=truth_settings(),
+        temperature=CONFIG.truth.temperature,
+        gamma=1.0,
+        # Of the resources no other changes what comes out.
+        device=CONFIG.resources.device,
+        actor=lambda wildcards: actor_identity(wildcards.model, None, None, wildcards.task),
+    message:
+        f"True values of {{wildcards.model}} on {{wildcards.task}}: {truth_cost()}"
+    script:
+        "../scripts/value_truth.py"
+
+
+use rule truth_of_base as truth_of_run with:
+    input:
+        model=lambda wildcards: actor_dir(wildcards.run, wildcards.seed, wildcards.step),
+        test="results/data/{task}/test.parquet",
+    output:
+        states="results/truth/{run}/seed{seed}/step{step}/{task}/states.parquet",
+        continuations="results/truth/{run}/seed{seed}/step{step}/{task}/continuations.parquet",
+        summary="results/truth/{run}/seed{seed}/step{step}/{task}/summary.json",
+    log:
+        "logs/truth_of_run/{run}/seed{seed}/step{step}/{task}.log",
+    benchmark:
+        "results/benchmarks/truth_of_run/{run}/seed{seed}/step{step}/{task}.tsv"
+    params:
+        code=lambda wildcards: code("value_truth.py", task_module(wildcards), *VLLM_PLUGIN),
+        model_path=lambda wildcards, input: input.model,
+        model=lambda wildcards: settings(CONFIG.models[CONFIG.runs[wildcards.run].model]),
+        temperature=lambda wildcards: CONFIG.runs[wildcards.run].train.temperature,
+        gamma=lambda wildcards: CONFIG.runs[wildcards.run].train.gamma,
+        actor=lambda wildcards: actor_identity(
+            wildcards.run, wildcards.seed, wildcards.step, wildcards.task
+        ),
+    message:
+        "True values of {wildcards.run}, seed {wildcards.seed}, step {wildcards.step}: "
+        f"{truth_cost()}"
+
+
+rule judge_critic:
+    input:
+        critic=lambda wildcards: critic_dir(wildcards.critic),
+        truths=lambda wildcards: truth_files(judged_on(wildcards.critic)),
+    output:
+        values="results/judged/{critic}/values.parquet",
+        rows="results/judged/{critic}/rows.json",
+    log:
+        "logs/judge_critic/{critic}.log",
+    benchmark:
+        "results/benchmarks/judge_critic/{critic}.tsv"
+    wildcard_constraints:
+        critic=rf"{RUN_PATTERN}/seed-?\d+(/step\d+)?",
+    threads: 1
+    resources:
+        gpu=min(1, CONFIG.resources.gpu),
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=code("judge_critic.py"),
+        folders=lambda wildcards: judged_on(wildcards.critic),
+        model=lambda wildcards: settings(critic_model(wildcards.critic)),
+        critic=lambda wildcards: critic_identity(wildcards.critic),
+        gamma=lambda wildcards: critic_gamma(wildcards.critic),
+        masked=lambda wildcards: masked_share(wildcards.critic),
+        # Of the resources no other changes what comes out.
+        device=CONFIG.resources.device,
+    message:
+        "Values of {wildcards.critic} against the truth"
+    script:
+        "../scripts/judge_critic.py"
+
+
+rule critics_table:
+    input:
+        rows=expand("results/judged/{critic}/rows.json", critic=judged_critics()),
+        truths=truth_files(truth_dirs()),
+    output:
+        table="results/critics.json",
+    log:
+        "logs/critics_table.log",
+    benchmark:
+        "results/benchmarks/critics_table.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        code=code("critics_table.py"),
+        folders=truth_dirs(),
+    message:
+        "Compare all critics with the truth"
+    script:
+        "../scripts/critics_table.py"

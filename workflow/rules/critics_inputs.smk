@@ -1,0 +1,218 @@
+"""Input functions of the rules in critics.smk: who is judged, on whom. No rules here.
+
+A critic is named `RUN/seedN` (its run's last step), `RUN/seedN/stepM` or `NAME/seedN` (pretrained),
+an actor `MODEL/TASK` or `RUN/seedN/stepM/TASK`.
+"""
+
+import functools
+
+
+def truth_settings():
+    """What an actor's truth depends on; which actors have one is not its concern."""
+    return CONFIG.truth.model_dump(mode="json", exclude={"actors", "across", "temperature"})
+
+
+def truth_cost():
+    """What a truth costs, before it is paid."""
+    truth = CONFIG.truth
+    states = truth.problems * len(truth.positions)
+    count = states * truth.continuations
+    return (
+        f"{count:,} continuations ({truth.problems} problems x {len(truth.positions)} states x "
+        f"{truth.continuations})"
+    )
+
+
+def with_truth(name):
+    """Whether the truth of a model or run is to be measured."""
+    return CONFIG.truth.actors == "all" or name in CONFIG.truth.actors
+
+
+def actor_dir(run, seed, step):
+    """Where the actor of one step is."""
+    return step_dir(run, seed, step, "actor")
+
+
+def step_dir(run, seed, step, kind):
+    """Where an actor or critic of one step is; the last step's has no step in its name."""
+    folder = f"results/runs/{run}/seed{seed}"
+    return (
+        f"{folder}/{kind}"
+        if int(step) == CONFIG.runs[run].train.steps
+        else (f"{folder}/step{step}/{kind}")
+    )
+
+
+def actor_identity(actor, seed, step, task):
+    """Who an actor is, for summaries and rows."""
+    return {
+        "actor": actor,
+        "actor_seed": None if seed is None else int(seed),
+        "actor_step": None if step is None else int(step),
+        "task": task,
+    }
+
+
+@functools.cache
+def actors():
+    """Every actor whose truth is measured: name, seed, step, task, base model."""
+    bases = [(model, None, None, task, model) for model, task in base_pairs() if with_truth(model)]
+    runs = [
+        (name, seed, run.train.steps, run.task, run.model)
+        for name, seed in CONFIG.run_seeds()
+        if with_truth(name)
+        for run in [CONFIG.runs[name]]
+    ]
+    return [*bases, *runs]
+
+
+@functools.cache
+def actors_of(task, model, seed):
+    """Those of one task and base model: the base itself, and runs with this seed."""
+    return [actor for actor in actors() if actor[3:] == (task, model) and actor[1] in (None, seed)]
+
+
+def truth_dir(name, seed, step, task, _):
+    where = name if seed is None else f"{name}/seed{seed}/step{step}"
+    return f"results/truth/{where}/{task}"
+
+
+def truth_dirs():
+    return [truth_dir(*actor) for actor in actors()]
+
+
+def truth_files(folders):
+    names = ("states.parquet", "continuations.parquet", "summary.json")
+    return [f"{folder}/{name}" for folder in folders for name in names]
+
+
+def split_critic(critic):
+    """Name, seed and step of a critic; the step is None for a run's last and a pretrained one."""
+    name, seed, step = re.fullmatch(r"(.+)/seed(-?\d+)(?:/step(\d+))?", critic).groups()
+    return name, int(seed), int(step) if step else None
+
+
+def critic_dir(critic):
+    """Where a critic is."""
+    name, seed, step = split_critic(critic)
+    if name in CONFIG.critics:
+        return f"results/critics/{name}/seed{seed}"
+    return step_dir(name, seed, step or CONFIG.runs[name].train.steps, "critic")
+
+
+def critic_settings(critic):
+    """What the configuration says of a critic: of its run, or of itself if it is pretrained."""
+    name = split_critic(critic)[0]
+    return CONFIG.critics[name] if name in CONFIG.critics else CONFIG.runs[name]
+
+
+def critic_model(critic):
+    return CONFIG.models[critic_settings(critic).model]
+
+
+def critic_identity(critic):
+    """Who a critic is, for rows."""
+    name, seed, step = split_critic(critic)
+    if name in CONFIG.critics:
+        return {"critic": name, "kind": "pretrained", "critic_seed": seed, "critic_step": None}
+    steps = CONFIG.runs[name].train.steps
+    return {"critic": name, "kind": "run", "critic_seed": seed, "critic_step": step or steps}
+
+
+def critic_gamma(critic):
+    critic = critic_settings(critic)
+    return getattr(critic, "train", critic).gamma
+
+
+def masked_share(critic):
+    """Share of the rewards that was 0 while a critic learned, unrescaled."""
+    name = split_critic(critic)[0]
+    if name in CONFIG.critics:
+        return 0.0
+    run = CONFIG.runs[name]
+    learned = not run.critic.freeze
+    return run.reward_mask.ratio if learned and not run.reward_mask.rescale else 0.0
+
+
+def judged_on(critic):
+    """Truths that a critic is compared with.
+
+    Those of the base model and of the critic's own actor (a pretrained one's: the actor it learned
+    from, and those that started with it); with `truth.across` all on its task, from its base
+    model, of its seed. Another model's critic need not know the actor's tokens.
+    """
+    name, seed, _ = split_critic(critic)
+    part = critic_settings(critic)
+    own = {name, getattr(part, "actor", None)}
+    own |= started_with().get(name, set())
+    return [
+        truth_dir(*actor)
+        for actor in actors_of(part.task, part.model, seed)
+        if actor[1] is None or CONFIG.truth.across or actor[0] in own
+    ]
+
+
+@functools.cache
+def started_with():
+    """Runs that started with a pretrained critic, by its name."""
+    found = {}
+    for name, run in CONFIG.runs.items():
+        if run.critic.pretrained is not None:
+            found.setdefault(run.critic.pretrained, set()).add(name)
+    return found
+
+
+def critic_seeds(name):
+    """Seeds of a pretrained critic: those of the runs that start with it, else the study's."""
+    used = set()
+    for run in started_with().get(name, ()):
+        seed = CONFIG.runs[run].critic.from_seed
+        used |= set(CONFIG.seeds_of(run)) if seed is None else {seed}
+    return sorted(used or CONFIG.seeds)
+
+
+def judged_critics():
+    """Every critic that has an actor to be judged on."""
+    named = [f"{run}/seed{seed}" for run, seed in CONFIG.run_seeds() if has_critic(run)]
+    named += [f"{name}/seed{seed}" for name in CONFIG.critics for seed in critic_seeds(name)]
+    return [critic for critic in named if judged_on(critic)]
+
+
+def sampled_actor(critic, seed):
+    """Where the actor is whose returns a critic is fitted to."""
+    critic = CONFIG.critics[critic]
+    if critic.actor is None:
+        return model_path(critic.model)
+    return f"results/runs/{critic.actor}/seed{seed}/actor"
+
+
+def sampling_settings(critic):
+    """The part of a pretrained critic that its samples depend on, the rest as by default."""
+    part = {"model", "task", "actor", "samples", "problems", "held_out", "temperature"}
+    return CONFIG.critics[critic].model_dump(mode="json", include=part)
+
+
+def returns_inputs(wildcards):
+    """Training problems, the actor, and the probe's samples where they fit."""
+    critic, probe = CONFIG.critics[wildcards.critic], CONFIG.probe
+    inputs = {"train": f"results/data/{critic.task}/train.parquet"}
+    if critic.actor is not None:
+        inputs["model"] = sampled_actor(wildcards.critic, wildcards.seed)
+        return inputs
+    inputs["model"] = built_model(critic.model)
+    fits = probe.n >= critic.samples and probe.temperature == critic.temperature
+    if fits and (critic.model, critic.task) in base_pairs():
+        inputs["probe"] = f"results/probe/{critic.model}/{critic.task}/samples.parquet"
+    return inputs
+
+
+def origin_dir(run, seed):
+    """Where the critic is that a run starts from; None: it has no origin in this study."""
+    critic = CONFIG.runs[run].critic
+    seed = seed if critic.from_seed is None else critic.from_seed
+    if critic.pretrained is not None:
+        return f"results/critics/{critic.pretrained}/seed{seed}"
+    if critic.from_run is not None:
+        steps = CONFIG.runs[critic.from_run].train.steps
+        return step_dir(critic.from_run, seed, critic.from_step or steps, "critic")
+    return None

@@ -1,0 +1,197 @@
+"""``contrasts``: which arms a study compares, and what that comparison can answer.
+
+A contrast answers a question about one factor only where its two arms differ in that factor alone.
+What differs is read from the resolved settings, not from names, so that a setting which came
+along by inheritance is found too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from criticflow.config.names import Name, RunName, Strict
+
+if TYPE_CHECKING:
+    from criticflow.config.schema import Config, Run
+
+FACTOR_OF = {
+    "critic.from": "critic source",
+    "critic.from_step": "critic source",
+    "critic.from_seed": "critic source",
+    "critic.pretrained": "critic source",
+    "critic.path": "critic source",
+    "critic.revision": "critic source",
+    "critic.constant": "critic source",
+    "critic.freeze": "freeze",
+    "reward_mask": "mask",
+    "train.lam": "lambda",
+    "algorithm": "algorithm",
+}
+"""The declared factor of a setting, and of all that lies below it."""
+
+_OF_A_CRITIC = ("critic.value_head", "critic.allow_untrained", "train.critic_lr")
+# Steps in which only a learning critic learns come on top of the actor's, whose number is equal.
+_WARM_UP = ("train.critic_warmup", "train.steps")
+IMPLIED = {
+    "critic source": (*_OF_A_CRITIC, *_WARM_UP),
+    "freeze": (*_OF_A_CRITIC, *_WARM_UP),
+    "mask": (),
+    "lambda": (),
+    # GRPO has no critic, and several responses to each of fewer prompts.
+    "algorithm": (
+        "critic",
+        "train.critic_lr",
+        "train.lam",
+        "train.rollout_n",
+        "train.batch_size",
+        "train.mini_batch_size",
+        *_WARM_UP,
+    ),
+}
+"""Settings that have to differ, or have no effect, where a factor differs: they don't count."""
+
+WITHOUT_EFFECT = ("train.save_every", "train.keep_checkpoints", "train.test_every")
+"""Settings that decide what is kept and watched, not what is learned."""
+
+
+class Contrast(Strict):
+    """The difference between two arms: ``a`` minus ``b``."""
+
+    name: Name = Field(description="what the report calls it")
+    a: RunName = Field(description="the arm that is judged")
+    b: RunName = Field(description="the arm that it is judged against")
+    kind: Literal["primary", "secondary", "bundle"] = Field(
+        "secondary",
+        description="primary: tested alone, at most one, the first; secondary: corrected for their "
+        "number; bundle: the arms differ in several things, so it says nothing about one of them",
+    )
+    metric: str = Field(
+        "greedy.pass@1",
+        pattern=r"^((greedy\.)?(mean_score|pass@1)|pass@[1-9]\d*)$",
+        description="figure of the test split: greedy.pass@1, greedy.mean_score, pass@k or "
+        "mean_score (sampled)",
+    )
+
+
+def settings_difference(a: Run, b: Run) -> dict[str, tuple[Any, Any]]:
+    """Dotted keys whose values differ, with the values in ``a`` and in ``b``; None: not there."""
+    first, second = (_flat(run.model_dump(mode="json", by_alias=True)) for run in (a, b))
+    keys = dict.fromkeys([*first, *second])
+    pairs = {key: (first.get(key), second.get(key)) for key in keys}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def differs_in(a: Run, b: Run) -> list[str]:
+    """Factors in which two arms differ; a setting that is part of none stands for itself.
+
+    What a factor implies is not counted: a constant critic is frozen, GRPO has none.
+    """
+    keys = [key for key in settings_difference(a, b) if not _below(key, WITHOUT_EFFECT)]
+    factors = dict.fromkeys(found for key in keys if (found := _factor(key)))
+    if "algorithm" in factors:
+        for factor in ("critic source", "freeze", "lambda"):
+            factors.pop(factor, None)
+    if (a.critic.constant is None) != (b.critic.constant is None):
+        factors.pop("freeze", None)
+    implied = [key for factor in factors for key in IMPLIED[factor]]
+    rest = [key for key in keys if _factor(key) is None and not _below(key, implied)]
+    return [*factors, *rest]
+
+
+def actor_updates(run: Run) -> int:
+    """Optimizer steps of the actor in one training."""
+    train = run.train
+    learns = run.algorithm == "ppo" and not run.critic.freeze
+    steps = train.steps - (train.critic_warmup if learns else 0)
+    epochs = train.verl.get("actor_rollout_ref.actor.ppo_epochs", 1)
+    return steps * epochs * train.batch_size // train.mini_batch_size
+
+
+def gae_lambda(run: Run) -> float | None:
+    """Lambda of the actor's advantages; GRPO has none."""
+    return None if run.algorithm == "grpo" else run.train.verl.get("algorithm.lam", run.train.lam)
+
+
+def check_contrasts(contrasts: Sequence[Contrast], config: Config) -> None:
+    """Every contrast compares what can be compared, and says what it is.
+
+    Raises:
+        ValueError: an arm is not there, or the two cannot be compared, or differ in more than the
+            contrast admits.
+    """
+    names = [contrast.name for contrast in contrasts]
+    for number, contrast in enumerate(contrasts):
+        where = f"contrasts.{contrast.name}"
+        if names.index(contrast.name) < number:
+            raise ValueError(f"{where}: two contrasts have this name")
+        if contrast.kind == "primary" and number:
+            raise ValueError(f"{where}: a primary contrast is the first, and the only one")
+        for side, arm in (("a", contrast.a), ("b", contrast.b)):
+            if arm not in config.runs:
+                raise ValueError(
+                    f"{where}.{side}: no run named {arm!r}; there is {', '.join(config.runs)}"
+                )
+        _comparable(contrast, config, where)
+
+
+def _comparable(contrast: Contrast, config: Config, where: str) -> None:
+    a, b = config.runs[contrast.a], config.runs[contrast.b]
+    if a.task != b.task:
+        raise ValueError(
+            f"{where}: {contrast.metric} is measured on {a.task} in {contrast.a} and on {b.task} "
+            f"in {contrast.b}: both need the same task"
+        )
+    if (k := re.fullmatch(r"pass@(\d+)", contrast.metric)) and int(k[1]) not in (
+        1,
+        *config.evaluate.k,
+    ):
+        raise ValueError(f"{where}.metric: {contrast.metric} is not among evaluate.k")
+    if not set(config.seeds_of(contrast.a)) & set(config.seeds_of(contrast.b)):
+        raise ValueError(f"{where}: {contrast.a} and {contrast.b} have no seed in common")
+    if actor_updates(a) != actor_updates(b):
+        raise ValueError(
+            f"{where}: the actor is updated {actor_updates(a)} times in {contrast.a} and "
+            f"{actor_updates(b)} times in {contrast.b} (steps without critic_warmup x batch_size / "
+            "mini_batch_size): make them equal"
+        )
+    found = differs_in(a, b)
+    if not found:
+        raise ValueError(f"{where}: {contrast.a} and {contrast.b} have the same settings")
+    lambdas = gae_lambda(a), gae_lambda(b)
+    if None not in lambdas and lambdas[0] != lambdas[1] and found != ["lambda"]:
+        raise ValueError(
+            f"{where}: lambda is {lambdas[0]} in {contrast.a} and {lambdas[1]} in {contrast.b}: "
+            "make them equal, or compare arms that differ in nothing else"
+        )
+    one = len(found) == 1 and found[0] in IMPLIED
+    if one and contrast.kind == "bundle":
+        raise ValueError(f"{where}: the arms differ in {found[0]} alone: that is no bundle")
+    if not one and contrast.kind != "bundle":
+        raise ValueError(
+            f"{where}: the arms differ in {', '.join(found)}: that answers no question about one "
+            "of them; compare other arms, or write kind: bundle"
+        )
+
+
+def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            found |= _flat(value, f"{above}{key}.")
+        elif value != {}:
+            found[f"{above}{key}"] = value
+    return found
+
+
+def _factor(key: str) -> str | None:
+    if key == "train.verl.algorithm.lam":
+        return "lambda"
+    return next((factor for part, factor in FACTOR_OF.items() if _below(key, [part])), None)
+
+
+def _below(key: str, parts: Sequence[str]) -> bool:
+    return any(key == part or key.startswith(f"{part}.") for part in parts)

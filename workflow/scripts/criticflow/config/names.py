@@ -1,0 +1,47 @@
+"""Names in the configuration, and the base class of its sections."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+_SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+RUN_PATTERN = rf"{_SEGMENT}(?:/{_SEGMENT})*"
+"""A run's name, as a regular expression: it is a folder below ``results/runs``, and a wildcard."""
+
+_SEED_FOLDER = re.compile(r"seed-?\d+")
+_OF_A_RUN = re.compile(
+    r".*\b(?:results/runs|eval/runs|eval/critics)/(?P<run>.+?)/seed(?P<seed>-?\d+)(?:/|$)"
+)
+
+
+def _no_seed_folder(name: str) -> str:
+    """Below ``results/runs/{run}`` lie ``seed0``, ``seed1``, ...: a part of a name is none."""
+    if any(_SEED_FOLDER.fullmatch(part) for part in name.split("/")):
+        raise ValueError(f"{name}: a part of a run's name cannot be called like a seed's folder")
+    return name
+
+
+Name = Annotated[str, Field(pattern=rf"^{_SEGMENT}$")]
+RunName = Annotated[str, Field(pattern=rf"^{RUN_PATTERN}$"), AfterValidator(_no_seed_folder)]
+
+
+class Strict(BaseModel):
+    """A section of the configuration: unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def run_and_seed(path: Path) -> tuple[str, int]:
+    """Run and seed that a file of ``results/runs`` or of ``results/eval`` belongs to.
+
+    Raises:
+        ValueError: the path is no run's.
+    """
+    found = _OF_A_RUN.match(path.as_posix())
+    if found is None:
+        raise ValueError(f"{path} is not below results/runs/RUN/seedN")
+    return found["run"], int(found["seed"])

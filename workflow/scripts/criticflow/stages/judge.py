@@ -1,0 +1,105 @@
+"""A critic against the truth: its values at the states of actors, and how near they come.
+
+Needs the critic's HuggingFace directory and transformers, neither verl nor vLLM: any model with a
+value head will do (:func:`criticflow.models.value_head.load_value_model`) whose tokenizer is the
+actor's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers import AutoTokenizer
+
+from criticflow import config
+from criticflow.errors import UserError
+from criticflow.files import replacing, write_json
+from criticflow.logs import progress
+from criticflow.models.directory import check_model_directory
+from criticflow.models.token_values import token_values
+from criticflow.models.value_head import load_value_model
+from criticflow.stages.truth_files import ACTOR, read_truth, vocabulary_hash
+from criticflow.stats import truth_table, value_rows, value_truth
+
+
+def judge_critic(
+    critic_path: Path | str,
+    model: config.Model,
+    truths: Sequence[Path],
+    critic: Mapping[str, Any],
+    gamma: float,
+    resources: config.Resources,
+    out_dir: Path | str,
+    masked: float = 0.0,
+) -> list[dict[str, Any]]:
+    """Write ``values.parquet`` and ``rows.json`` to ``out_dir``.
+
+    ``values.parquet``: ``actor``, ``actor_seed``, ``actor_step``, ``task``, ``state`` and
+    ``value``, V(s) of every state of every actor.
+
+    Args:
+        critic_path: the critic's directory or hub name.
+        model: precision, attention, and whether code that comes with the model may run.
+        truths: folders of :mod:`criticflow.stages.value_truth`.
+        critic: ``critic``, ``kind``, ``critic_seed`` and ``critic_step``.
+        gamma: discount that the critic learned with; the truth is taken at the same.
+        masked: share of trajectories whose reward was 0 while the critic learned, unrescaled. Such
+            a critic estimates (1 - masked) V^pi, and is compared with that as well
+            (``against_masked``).
+
+    Returns:
+        The rows: of the critic, and of its own values permuted between prompts, per actor.
+
+    Raises:
+        UserError: the critic or a truth is missing or broken, or their tokenizers differ.
+    """
+    check_model_directory(critic_path)
+    tokenizer = AutoTokenizer.from_pretrained(
+        critic_path, trust_remote_code=model.trust_remote_code
+    )
+    known = vocabulary_hash(tokenizer)
+    found = [read_truth(folder) for folder in truths]
+    for folder, (_, _, summary) in zip(truths, found, strict=True):
+        if summary["vocabulary"] != known:
+            raise UserError(
+                f"{critic_path} has another tokenizer than the actor of {folder}: a critic can "
+                "only be judged on an actor whose tokens it knows"
+            )
+    loaded = load_value_model(
+        critic_path,
+        dtype=getattr(torch, model.dtype),
+        attn_implementation=model.attn_implementation,
+        trust_remote_code=model.trust_remote_code,
+    ).to(resources.device)
+    rows, tables = [], []
+    for states, continuations, summary in found:
+        actor = {key: summary[key] for key in ACTOR}
+        values = state_values(loaded, states)
+        tables.append(pd.DataFrame({**actor, "state": states["state"], "value": values}))
+        identity = {**actor, "gamma": gamma}
+        truth = truth_table.with_truth(states, continuations, gamma)
+        new = value_rows.critic_rows(critic, identity, truth, values, continuations)
+        if masked:
+            kept = truth_table.scaled(truth, 1 - masked)
+            new[0]["against_masked"] = {"factor": 1 - masked, **value_truth.figures(kept, values)}
+        rows += new
+        share = new[0]["share_explained"]["value"]
+        shown = "undefined" if share is None else f"{share:.3f}"
+        progress(f"{critic['critic']} on {actor['actor']}: share explained {shown}")
+    out = Path(out_dir)
+    with replacing(out / "values.parquet") as aside:
+        pd.concat(tables, ignore_index=True).to_parquet(aside, index=False)
+    write_json(out / "rows.json", rows)
+    return rows
+
+
+def state_values(critic: Any, states: pd.DataFrame) -> Any:
+    """V(s) of each state: the value at the last token of prompt and prefix, ``(states,)``."""
+    prefixes = list(states["prefix_tokens"])
+    # ``token_values`` gives the states before each token of a response: here before one token.
+    found = token_values(critic, prefixes, [[0]] * len(prefixes))
+    return pd.Series([values[0] for values in found]).to_numpy(float)

@@ -1,0 +1,68 @@
+"""The files that hold the truth about values: written by ``value_truth``, read by who compares."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from criticflow.errors import UserError
+from criticflow.files import read_json, replacing, write_json
+
+STATE_COLUMNS = [
+    "state",
+    "prompt_index",
+    "sample_index",
+    "position",
+    "prefix_tokens",
+    "n",
+    "v_mc",
+    "v_se",
+]
+CONTINUATION_COLUMNS = ["state", "score", "correct", "length"]
+ACTOR = ("actor", "actor_seed", "actor_step", "task")
+"""What names an actor, in summaries and in rows of ``critics.json``."""
+
+
+def write_truth(
+    folder: Path, states: pd.DataFrame, continuations: pd.DataFrame, summary: dict[str, Any]
+) -> None:
+    """``states.parquet``, ``continuations.parquet`` and ``summary.json``, each whole or absent."""
+    tables = {
+        "states": states[STATE_COLUMNS],
+        "continuations": continuations[CONTINUATION_COLUMNS],
+    }
+    for name, frame in tables.items():
+        with replacing(folder / f"{name}.parquet") as aside:
+            frame.to_parquet(aside, index=False)
+    write_json(folder / "summary.json", summary)
+
+
+def read_truth(folder: Path | str) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+    """States, continuations and summary.
+
+    Raises:
+        UserError: something is missing or broken.
+    """
+    folder = Path(folder)
+    try:
+        states = pd.read_parquet(folder / "states.parquet", columns=STATE_COLUMNS)
+        continuations = pd.read_parquet(
+            folder / "continuations.parquet", columns=CONTINUATION_COLUMNS
+        )
+        summary = read_json(folder / "summary.json")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder} holds no truth about values ({error}): make it again with the stage "
+            "value_truth, or with criticflow truth"
+        ) from error
+    return states, continuations, summary
+
+
+def vocabulary_hash(tokenizer: Any) -> str:
+    """SHA-256 of which token has which id: equal where tokens mean the same to two models."""
+    words = json.dumps(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(words.encode()).hexdigest()

@@ -1,0 +1,211 @@
+"""The truth about values: what an actor really gets from given states, by Monte Carlo.
+
+V^pi(s) is the expected task score (partial credit included, before any KL or mask) when the actor
+goes on from state s, a prompt and the first part of a response, at the temperature of its rollouts;
+with a discount, gamma to the number of tokens that are still to come after the next one counts:
+
+    v_mc(s) = mean of gamma^(T - 1) x score over n continuations of T tokens each
+    v_se(s) = sqrt(unbiased sample variance / n), the standard error of v_mc
+
+States come from one response per problem, drawn apart from all continuations, so that an estimate
+does not contain the draw that chose its state.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from criticflow import config
+from criticflow.logs import progress
+from criticflow.models.sampling import Engine
+from criticflow.stages.samples import read_problems
+from criticflow.stages.truth_files import vocabulary_hash, write_truth
+from criticflow.stats import truth_table
+from criticflow.tasks import get_task
+
+BLOCK = 16
+"""Tokens of a block of the engine's cache: short, so that the many continuations of a state, and
+the states of a response, share what they have in common."""
+
+
+def measure_truth(
+    model_path: Path | str,
+    model: config.Model,
+    test_parquet: Path | str,
+    max_prompt_length: int,
+    max_response_length: int,
+    truth: config.Truth,
+    temperature: float,
+    gamma: float,
+    resources: config.Resources,
+    out_dir: Path,
+    actor: dict[str, Any],
+) -> pd.DataFrame:
+    """Write ``states.parquet``, ``continuations.parquet`` and ``summary.json`` to ``out_dir``.
+
+    Args:
+        model_path: the actor's directory or hub name.
+        model: its precision, and whether its own code may run.
+        test_parquet: problems, as prepared; the first ``truth.problems`` that fit are used, the
+            same for every actor.
+        max_prompt_length: tokens; longer prompts are left out.
+        max_response_length: tokens of prefix and continuation together.
+        temperature: of the actor's rollouts.
+        gamma: discount per token.
+        actor: ``actor``, ``actor_seed``, ``actor_step`` and ``task``, for the summary.
+
+    Returns:
+        The states, with ``n``, ``v_mc`` and ``v_se``.
+
+    Raises:
+        UserError: the model or the data is missing or broken.
+    """
+    started = time.monotonic()
+    problems = read_problems(test_parquet)
+    problems["row"] = np.arange(len(problems))
+    most, longest = max_response_length, max_prompt_length + max_response_length
+    with Engine(model_path, model, longest, resources, block_size=BLOCK) as engine:
+        loaded = time.monotonic()
+        problems, _ = engine.fitting(problems, max_prompt_length, test_parquet)
+        problems = problems.head(truth.problems)
+        responses = engine.generate(list(problems["prompt"]), 1, temperature, most, truth.seed)
+        ends = line_ends(engine.tokenizer, responses["tokens"])
+        states = states_of(responses, truth.positions, truth.lines_above, ends)
+        states["prompt_index"] = problems["row"].to_numpy()[states["prompt_index"]]
+        continuations = engine.continue_from(
+            list(states["prefix_tokens"]),
+            truth.continuations,
+            temperature,
+            list(most - states["prefix_length"]),
+            truth.seed,
+        )
+        texts = _texts(engine, states, continuations)
+        vocabulary = vocabulary_hash(engine.tokenizer)
+    scores = _scored(states, continuations, texts, problems.set_index("row"))
+    states = truth_table.with_truth(states, scores, gamma)
+    summary = {
+        **actor,
+        "temperature": temperature,
+        "gamma": gamma,
+        "problems": len(problems),
+        "positions": truth.positions,
+        "continuations": truth.continuations,
+        "max_response_length": most,
+        "seed": truth.seed,
+        "model": str(model_path),
+        "vocabulary": vocabulary,
+        "states": len(states),
+        "tokens": int(scores["length"].sum()),
+    }
+    write_truth(out_dir, states, scores, summary)
+    progress(
+        f"truth of {actor['actor']}: {len(states)} states, mean value {states['v_mc'].mean():.3f}, "
+        f"standard error {states['v_se'].mean():.3f}; {summary['tokens']} tokens in "
+        f"{time.monotonic() - started:.0f} s, {loaded - started:.0f} s of them to start the engine"
+    )
+    return states
+
+
+def states_of(
+    responses: pd.DataFrame,
+    positions: Sequence[float],
+    lines_above: int | None = None,
+    ends: Sequence[Sequence[int]] = (),
+) -> pd.DataFrame:
+    """States of each response at shares of its way, each state once.
+
+    A response of T tokens passes through T states, from the prompt (position 0) to where its last
+    token is still to be chosen (position 1); position p is the state after round(p (T - 1)) tokens.
+    Where two positions are one state, it counts for the first of them.
+
+    Args:
+        responses: ``prompt_index``, ``sample_index``, ``prompt_tokens`` and ``tokens``.
+        positions: shares, from 0 to 1.
+        lines_above: a response of more tokens than this has its states at line ends, except the
+            first and the last; None: none has.
+        ends: by response, after how many tokens a line has ended.
+
+    Returns:
+        ``state`` (number, from 0), ``prompt_index``, ``sample_index``, ``position``,
+        ``prefix_tokens`` (of prompt and prefix) and ``prefix_length`` (tokens of the response).
+    """
+    rows = []
+    for number, response in enumerate(responses.itertuples()):
+        tokens = list(response.tokens)
+        last = len(tokens) - 1
+        steps: list[int] = []
+        if lines_above is not None and len(tokens) > lines_above:
+            steps = [0, *(end for end in ends[number] if 0 < end < last), last]
+        taken: set[int] = set()
+        for position in positions:
+            length = round(position * last)
+            if steps:
+                length = min(steps, key=lambda step, wanted=length: (abs(step - wanted), step))
+            if length in taken:
+                continue
+            taken.add(length)
+            prefix = [*map(int, response.prompt_tokens), *map(int, tokens[:length])]
+            rows.append(
+                (response.prompt_index, response.sample_index, float(position), prefix, length)
+            )
+    columns = ["prompt_index", "sample_index", "position", "prefix_tokens", "prefix_length"]
+    states = pd.DataFrame(rows, columns=columns)
+    states.insert(0, "state", np.arange(len(states)))
+    return states
+
+
+def line_ends(tokenizer: Any, responses: Sequence[Sequence[int]]) -> list[list[int]]:
+    """By response, after how many of its tokens a line has ended."""
+    breaks: dict[int, bool] = {}
+    for token in {int(token) for response in responses for token in response}:
+        breaks[token] = "\n" in tokenizer.decode([token])
+    return [
+        [place + 1 for place, token in enumerate(response) if breaks[int(token)]]
+        for response in responses
+    ]
+
+
+def _texts(
+    engine: Engine, states: pd.DataFrame, continuations: list[list[list[int]]]
+) -> list[list[str]]:
+    """Whole responses as the task reads them: prefix and continuation decoded together."""
+    prefixes = [
+        ids[len(ids) - length :] if length else []
+        for ids, length in zip(states["prefix_tokens"], states["prefix_length"], strict=True)
+    ]
+    decode = engine.tokenizer.batch_decode
+    return [
+        decode([[*prefix, *ids] for ids in samples], skip_special_tokens=True)
+        for prefix, samples in zip(prefixes, continuations, strict=True)
+    ]
+
+
+def _scored(
+    states: pd.DataFrame,
+    continuations: list[list[list[int]]],
+    texts: list[list[str]],
+    problems: pd.DataFrame,
+) -> pd.DataFrame:
+    """``state``, ``score``, ``correct`` and ``length`` of every continuation.
+
+    A text that came before for the same problem is not scored again.
+    """
+    known: dict[tuple[int, str], Any] = {}
+    rows = []
+    for state, row, samples, written in zip(
+        states["state"], states["prompt_index"], continuations, texts, strict=True
+    ):
+        problem = problems.loc[row]
+        task = get_task(problem["data_source"])
+        for ids, text in zip(samples, written, strict=True):
+            if (row, text) not in known:
+                known[row, text] = task.score(text, problem["ground_truth"])
+            score = known[row, text]
+            rows.append((state, score.score, score.correct, len(ids)))
+    return pd.DataFrame(rows, columns=["state", "score", "correct", "length"])

@@ -1,0 +1,94 @@
+"""Which settings decide a run's weights, and which only how the work is carried out.
+
+With the first another, a training starts afresh. The second may change in the middle of it: ranks
+and nodes, micro-batches, offloading, caches, how often it saves. Sums are then rounded in another
+order, and the record says from which attempt on. What only a person waits for (``stall_minutes``,
+``rollout_stall_minutes``, ``save_minutes``, ``free_converted``), and where files lie, is part of
+neither.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from criticflow.config import Config
+
+EXECUTION_TRAIN = {"micro_batch_size", "save_every", "keep_checkpoints", "lost_trajectories"}
+"""Keys of a run's ``train``."""
+EXECUTION_VERL = {
+    "nnodes",
+    "n_gpus_per_node",
+    "param_offload",
+    "optimizer_offload",
+    "offload_policy",
+    "enable_activation_offload",
+    "enable_gradient_checkpointing",
+    "ppo_micro_batch_size",
+    "ppo_micro_batch_size_per_gpu",
+    "log_prob_micro_batch_size",
+    "log_prob_micro_batch_size_per_gpu",
+    "forward_micro_batch_size",
+    "forward_micro_batch_size_per_gpu",
+    "ppo_max_token_len_per_gpu",
+    "log_prob_max_token_len_per_gpu",
+    "forward_max_token_len_per_gpu",
+    "gpu_memory_utilization",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "update_weights_bucket_megabytes",
+    "save_freq",
+    "max_actor_ckpt_to_keep",
+    "max_critic_ckpt_to_keep",
+}
+"""Last parts of keys under ``train.verl``; all of ``ray_kwargs`` besides."""
+_WAITING = {"stall_minutes", "rollout_stall_minutes", "save_minutes", "free_converted"}
+_IN_DATA = {"source", "test_source", "split", "prompt", "system"}
+"""Settings of a task whose whole effect is in the training and validation sets."""
+
+
+def deciding(config: Config, run: str) -> dict[str, Any]:
+    """Settings of a run that decide its weights, as JSON.
+
+    Models, critics and problems are not among them: what counts of those is their content
+    (:func:`criticflow.training.identity.build`).
+    """
+    settings = config.runs[run]
+    own = settings.model_dump(
+        mode="json",
+        by_alias=True,
+        exclude={
+            "model": True,
+            "task": True,
+            "critic": {"from_run", "pretrained", "from_step", "from_seed", "path", "revision"},
+        },
+    )
+    train = {key: value for key, value in own["train"].items() if key not in EXECUTION_TRAIN}
+    train["verl"] = {k: v for k, v in train["verl"].items() if not _is_execution(k)}
+    model, task = config.models[settings.model], config.tasks[settings.task]
+    return {
+        "run": own | {"train": train},
+        "model": model.model_dump(mode="json", exclude={"path", "revision", "build"}),
+        "task": task.model_dump(mode="json", exclude=_IN_DATA),
+        "device": config.resources.device,
+    }
+
+
+def execution(config: Config, run: str) -> dict[str, Any]:
+    """Settings that may change while a run is trained, as JSON."""
+    train = config.runs[run].train.model_dump(mode="json")
+    return {
+        "resources": config.resources.model_dump(mode="json", exclude=_WAITING),
+        "train": {key: train[key] for key in sorted(EXECUTION_TRAIN)}
+        | {"verl": {k: v for k, v in train["verl"].items() if _is_execution(k)}},
+    }
+
+
+def ranks(config: Config, run: str) -> int:
+    """FSDP ranks of a run, over all its nodes."""
+    verl = config.runs[run].train.verl
+    per_node = verl.get("trainer.n_gpus_per_node", config.resources.ranks)
+    return int(verl.get("trainer.nnodes", 1)) * int(per_node)
+
+
+def _is_execution(key: str) -> bool:
+    return key.rpartition(".")[2] in EXECUTION_VERL or key.startswith("ray_kwargs.")

@@ -1,0 +1,28 @@
+"""Sample responses to training problems, with their returns, for a critic to be fitted to."""
+
+from pathlib import Path
+
+from criticflow.runtime.stage import run_stage
+
+
+def main(snakemake) -> None:
+    from criticflow import config
+    from criticflow.stages import returns
+
+    params = snakemake.params
+    probe = snakemake.input.get("probe")
+    returns.sample_returns(
+        params.model_path,
+        config.Model.model_validate(params.model),
+        snakemake.input.train,
+        config.Task.model_validate(params.task),
+        config.PretrainedCritic.model_validate(params.critic),
+        int(snakemake.wildcards.seed),
+        config.load_config(snakemake.config).resources,
+        Path(snakemake.output.samples),
+        probe_samples=Path(probe) if probe else None,
+    )
+
+
+if __name__ == "__main__":  # vLLM on a GPU imports the program again in its own processes
+    run_stage(snakemake, main)

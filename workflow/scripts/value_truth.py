@@ -1,0 +1,30 @@
+"""Measure the true values of states of held-out responses, by Monte Carlo."""
+
+from pathlib import Path
+
+from criticflow.runtime.stage import run_stage
+
+
+def main(snakemake) -> None:
+    from criticflow import config
+    from criticflow.stages import value_truth
+
+    params = snakemake.params
+    task = config.Task.model_validate(params.task)
+    value_truth.measure_truth(
+        params.model_path,
+        config.Model.model_validate(params.model),
+        snakemake.input.test,
+        task.max_prompt_length,
+        task.max_response_length,
+        config.Truth.model_validate(params.truth),
+        params.temperature,
+        params.gamma,
+        config.load_config(snakemake.config).resources,
+        Path(snakemake.output.states).parent,
+        params.actor,
+    )
+
+
+if __name__ == "__main__":  # vLLM on a GPU imports the program again in its own processes
+    run_stage(snakemake, main)
