@@ -147,12 +147,15 @@ def _critic(run: Run, model: Model, critic_dir: str, seed: int) -> dict[str, Any
         "critic.model.head_seed": seed,
         "critic.strategy": train.strategy,
         "critic.optim.lr": train.critic_lr,
-        "critic.ppo_mini_batch_size": train.mini_batch_size,
+        "critic.ppo_mini_batch_size": train.critic_mini_batch_size or train.mini_batch_size,
         "critic.ppo_micro_batch_size_per_gpu": train.micro_batch_size,
         "critic.freeze": run.critic.freeze,
         "critic.value_head": run.critic.value_head,
         "critic.constant": run.critic.constant,
+        "critic.scale": run.critic.scale,
     } | _engine("critic.fsdp", run)
+    if train.critic_epochs is not None:
+        settings["critic.ppo_epochs"] = train.critic_epochs
     if run.critic.allow_untrained:
         settings["critic.allow_untrained"] = True
     if model.attn_implementation:
@@ -166,11 +169,15 @@ def _trainer(run: Run, name: str, checkpoint_dir: Path, resources: Resources) ->
         "algorithm.adv_estimator": {"ppo": "gae", "grpo": "grpo"}[run.algorithm],
         "algorithm.gamma": train.gamma,
         "algorithm.lam": train.lam,
+        "algorithm.critic_lam": train.critic_lam,
+        "algorithm.length_adaptive_alpha": train.length_adaptive_alpha,
+        "algorithm.value_gate": train.value_gate,
         "algorithm.use_kl_in_reward": train.kl_coef > 0,
         "algorithm.kl_ctrl.kl_coef": train.kl_coef,
         "algorithm.reward_mask_ratio": mask.ratio,
         "algorithm.reward_mask_type": mask.type,
         "algorithm.reward_mask_rescale": mask.rescale,
+        "algorithm.reward_mask_drop": mask.drop,
         "algorithm.random_reward": run.random_reward,
         "trainer.project_name": "criticflow",
         "trainer.experiment_name": name,
@@ -186,6 +193,7 @@ def _trainer(run: Run, name: str, checkpoint_dir: Path, resources: Resources) ->
         "trainer.test_freq": train.test_every,
         "trainer.val_before_train": train.test_every > 0,
         "trainer.keep_checkpoints": train.keep_checkpoints,
+        "trainer.keep_steps": train.keep_steps,
         "trainer.default_local_dir": str(checkpoint_dir),
         "trainer.resume_mode": "auto",
     }
