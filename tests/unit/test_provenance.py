@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from huggingface_hub import constants
+from safetensors.numpy import save_file
 
 from criticflow.checkpoint.retention import TRACKER
 from criticflow.commands import accept
@@ -34,7 +36,7 @@ class Verl:
         self.code = 0
         self.killed = False
 
-    def __call__(self, argv, resources, checkpoint_dir, steps, log, lock) -> int:
+    def __call__(self, argv, resources, checkpoint_dir, *_) -> int:
         self.attempts += 1
         tracker = checkpoint_dir / TRACKER
         done = int(tracker.read_text()) if tracker.is_file() else 0
@@ -54,6 +56,14 @@ class Verl:
         return self.code
 
 
+def write_model(folder: Path) -> None:
+    """As small as a model directory can be."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"architectures": ["Qwen3ForCausalLM"]}')
+    (folder / "tokenizer.json").write_text("{}")
+    save_file({"weight": np.zeros(8, np.float32)}, folder / "model.safetensors")
+
+
 class Study:
     """A study of one run in ``workdir``, whose training takes no time."""
 
@@ -65,8 +75,7 @@ class Study:
             pd.DataFrame({"prompt": ["1 + 1"]}).to_parquet(data / f"{split}.parquet")
         source = {"hub": "owner/problems", "commit": "3" * 40}
         (data / "manifest.json").write_text(json.dumps({"source": source, "test_source": None}))
-        (workdir / "model").mkdir()
-        (workdir / "model/model.safetensors").write_bytes(b"weights")
+        write_model(workdir / "model")
         self.model = str(workdir / "model")
         self.code = workdir / "reward_mask.py"
         self.code.write_text("x = 1\n")
@@ -198,8 +207,7 @@ def test_the_commit_that_a_model_of_the_hub_stood_for_is_part_of_the_run(study, 
     refs = study.workdir / "models--owner--model" / "refs"
     refs.mkdir(parents=True)
     for commit in ("1" * 40, "2" * 40):
-        (folder := refs.parent / "snapshots" / commit).mkdir(parents=True)
-        (folder / "model.safetensors").write_bytes(b"weights")
+        write_model(refs.parent / "snapshots" / commit)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(study.workdir))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     study.model = "owner/model"
