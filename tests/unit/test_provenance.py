@@ -36,7 +36,7 @@ class Verl:
         self.code = 0
         self.killed = False
 
-    def __call__(self, argv, resources, checkpoint_dir, *_) -> int:
+    def __call__(self, argv, resources, checkpoint_dir, steps, log, lock, memory) -> int:
         self.attempts += 1
         tracker = checkpoint_dir / TRACKER
         done = int(tracker.read_text()) if tracker.is_file() else 0
@@ -56,12 +56,12 @@ class Verl:
         return self.code
 
 
-def write_model(folder: Path) -> None:
-    """As small as a model directory can be."""
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text('{"architectures": ["Qwen3ForCausalLM"]}')
+def write_model(folder: Path, value: float = 0.0) -> None:
+    """A model directory with a single weight."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"architectures": ["Qwen3ForCausalLM"]}))
     (folder / "tokenizer.json").write_text("{}")
-    save_file({"weight": np.zeros(8, np.float32)}, folder / "model.safetensors")
+    save_file({"weight": np.full(1, value)}, folder / "model.safetensors")
 
 
 class Study:
@@ -111,7 +111,7 @@ class Study:
 def verl(monkeypatch) -> Verl:
     trainer = Verl()
     monkeypatch.setattr(job, "_train", trainer)
-    monkeypatch.setattr(job, "check_training", lambda *_: None)
+    monkeypatch.setattr(job, "check_training", lambda *_: [])
     monkeypatch.setattr(job, "check_batch", lambda *_: None)
     return trainer
 
@@ -207,7 +207,8 @@ def test_the_commit_that_a_model_of_the_hub_stood_for_is_part_of_the_run(study, 
     refs = study.workdir / "models--owner--model" / "refs"
     refs.mkdir(parents=True)
     for commit in ("1" * 40, "2" * 40):
-        write_model(refs.parent / "snapshots" / commit)
+        (folder := refs.parent / "snapshots" / commit).mkdir(parents=True)
+        write_model(folder)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(study.workdir))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     study.model = "owner/model"
@@ -234,7 +235,7 @@ def test_an_attempt_that_was_killed_ends_in_the_record_with_its_last_step(study,
         study.train()
     monkeypatch.undo()
     monkeypatch.setattr(job, "_train", verl)
-    monkeypatch.setattr(job, "check_training", lambda *_: None)
+    monkeypatch.setattr(job, "check_training", lambda *_: [])
     monkeypatch.setattr(job, "check_batch", lambda *_: None)
     verl.until, verl.killed = STEPS, False
     killed, last = study.train()["attempts"]
