@@ -350,7 +350,8 @@ def test_every_shipped_study_gets_to_its_report(tmp_path, name):
     """All but the report is done, with stand-ins for what models would have written."""
     study = Study(EXPERIMENTS.get(name, CONTROLS))
     write_inputs(tmp_path, study)
-    only = ["--allowed-rules", "report_parts", "render_report", "--cores", "1", "report"]
+    only = ["--allowed-rules", "report_parts", "render_report"]
+    only += ["--resources", "gpu=8", "--cores", "1", "report"]  # as where it was trained
     done = snakemake(tmp_path, *only, overlay=study.overlay)
     log = tmp_path / "logs/render_report.log"
     assert done.returncode == 0, done.stderr + (log.read_text() if log.exists() else "")
