@@ -20,11 +20,11 @@ rule convert_checkpoint:
     params:
         code=code("convert_checkpoint.py"),
         checkpoints="results/checkpoints/{run}/seed{seed}",
-        # For the critic's card.
-        run=lambda wildcards: settings(CONFIG.runs[wildcards.run]),
-        model_path=lambda wildcards: model_path(CONFIG.runs[wildcards.run].model),
-        kept=lambda wildcards: CONFIG.runs[wildcards.run].train.keep_steps,
-        # A function of the output as well: so Snakemake converts nothing again when it changes.
+        # Functions of the output as well: so Snakemake converts nothing again when they change.
+        # The first two are for the critic's card.
+        run=lambda wildcards, output: settings(CONFIG.runs[wildcards.run]),
+        model_path=lambda wildcards, output: model_path(CONFIG.runs[wildcards.run].model),
+        kept=lambda wildcards, output: CONFIG.runs[wildcards.run].train.keep_steps,
         freed=lambda wildcards, output: CONFIG.resources.free_converted,
     message:
         "Convert the {wildcards.kind} of {wildcards.run}, seed {wildcards.seed}"
