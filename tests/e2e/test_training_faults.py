@@ -27,7 +27,7 @@ from criticflow.training.job import LOG
 
 pytestmark = pytest.mark.e2e
 
-STEPS = 6
+STEPS = 12
 START, END = 240.0, 60.0
 """Seconds until the first steps are made, and until everything has ended."""
 
@@ -178,7 +178,7 @@ def test_a_job_that_lost_its_engine_ends_within_a_minute_and_goes_on_when_run_ag
     assert study.processes() == []
 
     terminal = study.finish()
-    assert re.search(rf"starting verl from step [2-4] of {STEPS}", terminal)
+    assert re.search(rf"starting verl from step (2|4|6|8|10) of {STEPS}", terminal)
     metrics = pd.read_parquet(study.workdir / METRICS)
     assert list(metrics["step"]) == list(range(1, STEPS + 1))
     assert metrics["critic/score/mean"].notna().all()
