@@ -111,3 +111,27 @@ rule summarise:
         "Compare all models with their base"
     script:
         "../scripts/summarise.py"
+
+
+rule compare_arms:
+    input:
+        samples=per_training("results/eval/runs", "samples.parquet"),
+    output:
+        contrasts="results/contrasts.json",
+        arms="results/arms.json",
+    log:
+        "logs/compare_arms.log",
+    benchmark:
+        "benchmarks/compare_arms.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        code=code("compare_arms.py"),
+        compared=declared(CONFIG),
+        smallest_effect=CONFIG.smallest_effect,
+    message:
+        "Compare the arms over seeds and problems"
+    script:
+        "../scripts/compare_arms.py"

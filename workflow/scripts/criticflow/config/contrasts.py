@@ -112,6 +112,17 @@ def gae_lambda(run: Run) -> float | None:
     return None if run.algorithm == "grpo" else run.train.verl.get("algorithm.lam", run.train.lam)
 
 
+def declared(config: Config) -> list[dict[str, Any]]:
+    """The study's contrasts as JSON, each with the factors in which its arms differ."""
+    return [
+        {
+            **contrast.model_dump(mode="json"),
+            "differs_in": ", ".join(differs_in(config.runs[contrast.a], config.runs[contrast.b])),
+        }
+        for contrast in config.contrasts
+    ]
+
+
 def check_contrasts(contrasts: Sequence[Contrast], config: Config) -> None:
     """Every contrast compares what can be compared, and says what it is.
 
