@@ -3,7 +3,7 @@
 import os
 import re
 
-from criticflow.config.contrasts import declared
+from criticflow.config.contrasts import declared, gae_lambda
 from criticflow.planning.code import code, training_code
 from criticflow.planning.sources import VLLM_PLUGIN
 from criticflow.training.deciding import deciding

@@ -61,6 +61,7 @@ rule evaluate_critic:
         samples="results/eval/runs/{run}/seed{seed}/samples.parquet",
     output:
         summary="results/eval/critics/{run}/seed{seed}/summary.json",
+        responses="results/eval/critics/{run}/seed{seed}/responses.parquet",
         plot=report(
             "results/eval/critics/{run}/seed{seed}/critic.png",
             caption="../report/critic.rst",
@@ -80,6 +81,7 @@ rule evaluate_critic:
         code=code("evaluate_critic.py"),
         model=lambda wildcards: settings(CONFIG.models[CONFIG.runs[wildcards.run].model]),
         gamma=lambda wildcards: CONFIG.runs[wildcards.run].train.gamma,
+        lam=lambda wildcards: gae_lambda(CONFIG.runs[wildcards.run]),
         evaluate=settings(CONFIG.evaluate),
         # Of the resources no other changes what comes out.
         device=CONFIG.resources.device,
