@@ -1,11 +1,13 @@
 """Input functions: which files a rule needs, given the configuration. No rules here."""
 
+import hashlib
 import os
 import re
 
 from criticflow.config.contrasts import declared, gae_lambda
 from criticflow.planning.code import code, training_code
-from criticflow.planning.sources import VLLM_PLUGIN
+from criticflow.planning.sources import ROOT, VLLM_PLUGIN
+from criticflow.report.description import describe
 from criticflow.training.deciding import deciding
 
 # An engine (vLLM, Ray) on the CPU claims every core, so that no two share a machine's memory;
@@ -156,6 +158,14 @@ def converted_models():
     ]
 
 
+def converted_critics():
+    return [
+        f"results/runs/{run}/seed{seed}/critic"
+        for run, seed in CONFIG.run_seeds()
+        if has_critic(run)
+    ]
+
+
 def base_evaluations():
     return [f"results/eval/base/{model}/{task}/summary.json" for model, task in base_pairs()]
 
@@ -171,6 +181,18 @@ def critic_evaluations(file):
         for run, seed in CONFIG.run_seeds()
         if has_critic(run)
     ]
+
+
+def templates():
+    """Digest of the report's templates, which no import names."""
+    files = sorted((ROOT / "criticflow/report/templates").iterdir())
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def study_words():
+    """What the report says of the configuration."""
+    runs = {name: [describe(run), run.factors] for name, run in CONFIG.runs.items()}
+    return {"runs": runs, "smallest_effect": CONFIG.smallest_effect}
 
 
 def captions():

@@ -62,12 +62,7 @@ rule evaluate_critic:
     output:
         summary="results/eval/critics/{run}/seed{seed}/summary.json",
         responses="results/eval/critics/{run}/seed{seed}/responses.parquet",
-        plot=report(
-            "results/eval/critics/{run}/seed{seed}/critic.png",
-            caption="../report/critic.rst",
-            category="Critics",
-            labels={"content": "{run}, seed {seed}"},
-        ),
+        plot="results/eval/critics/{run}/seed{seed}/critic.png",
     log:
         "logs/evaluate_critic/{run}/seed{seed}.log",
     benchmark:
@@ -118,9 +113,12 @@ rule summarise:
 rule compare_arms:
     input:
         samples=per_training("results/eval/runs", "samples.parquet"),
+        metrics=trained_runs(),
+        critics=converted_critics(),
     output:
         contrasts="results/contrasts.json",
         arms="results/arms.json",
+        savings="results/savings.json",
     log:
         "logs/compare_arms.log",
     benchmark:

@@ -1,4 +1,4 @@
-"""Compare the arms of the study over their seeds and problems."""
+"""Compare the arms of the study over their seeds and problems, and what they cost."""
 
 from pathlib import Path
 
@@ -6,17 +6,21 @@ from criticflow.runtime.stage import run_stage
 
 
 def main(snakemake) -> None:
-    from criticflow.config.names import run_and_seed
-    from criticflow.stages import contrasts
+    from criticflow.config import load_config
+    from criticflow.config.names import by_run_and_seed
+    from criticflow.stages import contrasts, savings
 
-    samples = {}
-    for path in map(Path, snakemake.input.samples):
-        run, seed = run_and_seed(path)
-        samples.setdefault(run, {})[seed] = path
-    compared = snakemake.params.compared
-    contrasts.write_arms(samples, compared, Path(snakemake.output.arms))
+    inputs, params, output = snakemake.input, snakemake.params, snakemake.output
+    samples = by_run_and_seed(map(Path, inputs.samples))
+    contrasts.write_arms(samples, params.compared, Path(output.arms))
     contrasts.write_contrasts(
-        samples, compared, snakemake.params.smallest_effect, Path(snakemake.output.contrasts)
+        samples, params.compared, params.smallest_effect, Path(output.contrasts)
+    )
+    savings.write_savings(
+        load_config(snakemake.config),
+        by_run_and_seed(map(Path, inputs.metrics)),
+        by_run_and_seed(map(Path, inputs.critics)),
+        Path(output.savings),
     )
 
 

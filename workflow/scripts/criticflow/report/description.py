@@ -1,0 +1,35 @@
+"""What each run of a study is, in a line: for the first page of its report."""
+
+from __future__ import annotations
+
+from criticflow.config import Config, Run
+
+DESCRIPTION = "description"
+"""Key of Snakemake's ``config`` under which ``report/workflow.rst`` finds the sentences."""
+
+
+def describe_runs(config: Config) -> dict[str, str]:
+    """A sentence for every run, from its resolved settings."""
+    return {name: describe(run) for name, run in config.runs.items()}
+
+
+def describe(run: Run) -> str:
+    """Algorithm, task and model; then what is special about critic and rewards."""
+    words = [f"{run.algorithm.upper()} on {run.task} with {run.model}"]
+    critic, mask = run.critic, run.reward_mask
+    if run.algorithm == "ppo":
+        if critic.constant is not None:
+            origin = f"the critic is a constant, {critic.constant:g}"
+        elif critic.from_run:
+            origin = f"critic from {critic.from_run}"
+        elif critic.path:
+            origin = f"critic from {critic.path}"
+        else:
+            origin = "the critic starts afresh"
+        words.append(f"{origin}, frozen" if critic.freeze and critic.constant is None else origin)
+    if mask.ratio:
+        rescaled = ", the others rescaled" if mask.rescale else ""
+        words.append(f"{100 * mask.ratio:g} % of the rewards masked{rescaled}")
+    if run.random_reward is not None:
+        words.append(f"random rewards, 1 with probability {run.random_reward:g}")
+    return "; ".join(words)
