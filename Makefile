@@ -19,6 +19,8 @@ PYTHON := $(firstword $(foreach name,python3.12 python3.11,\
 endif
 SUPPORTED := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
 SAME := import sys; sys.exit(sys.version_info[:2] != tuple(map(int, sys.argv[1].split("."))))
+# Letters of any alphabet (bytes outside of ASCII), digits, and signs that no shell takes for its own.
+PLAIN := A-Za-z0-9/._+@%:,=\n\200-\377-
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
@@ -64,6 +66,8 @@ setup: $(STAMP)  ## only set up .venv
 # for dependencies, since the lock names them and leaves out what the build of torch decides.
 # `.installing` stands until all is well; what it marks is made again from nothing.
 $(STAMP): $(LOCK) pyproject.toml
+	@[ -z "$$(pwd | LC_ALL=C tr -d '$(PLAIN)')" ] || { echo "error: $$(pwd): Snakemake does not quote" \
+	    "the path of its Python: move the project to a path without spaces and quotes" >&2; exit 2; }
 	@$(PYTHON) -c '$(SUPPORTED)' 2>/dev/null || { echo "error: $(PYTHON) is not Python 3.11 or" \
 	    "3.12: install one of them, or name it: make PYTHON=/path/to/python3.12" >&2; exit 2; }
 	@if [ -e .venv/.installing ] || { [ -x $(BIN)/python ] && ! $(BIN)/python -c '$(SAME)' \
@@ -91,4 +95,4 @@ lock:  ## resolve requirements/*.txt anew
 	done
 
 clean:  ## remove results, logs and Snakemake's records; .venv stays
-	rm -rf results logs .snakemake benchmarks/*/ benchmarks/*.tsv
+	rm -rf results logs .snakemake

@@ -2,7 +2,7 @@
 
     python benchmarks/measured.py [DIRECTORY]
 
-Reads benchmarks/, results/runs/ and results/summary.json below DIRECTORY (default: here).
+Reads results/benchmarks/, results/runs/ and results/summary.json below DIRECTORY (default: here).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main(root: Path) -> None:
     machine = record["attempts"][0]["machine"]
     print(f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gib']} GiB, no GPU.\n")
 
-    table = [stage(root, path) for path in sorted((root / "benchmarks").rglob("*.tsv"))]
+    table = [stage(root, path) for path in sorted((root / "results/benchmarks").rglob("*.tsv"))]
     print(pd.DataFrame(table).to_markdown(index=False, floatfmt=".1f"))
     print(f"\nSum of all jobs: {sum(row['seconds'] for row in table) / 60:.1f} min.\n")
 
@@ -42,7 +42,7 @@ def main(root: Path) -> None:
 
 def stage(root: Path, path: Path) -> dict[str, object]:
     """Wall time of a job, and of training without its steps: the start of verl and vLLM."""
-    name = path.relative_to(root / "benchmarks").with_suffix("").as_posix()
+    name = path.relative_to(root / "results/benchmarks").with_suffix("").as_posix()
     job = pd.read_csv(path, sep="\t").iloc[0]
     row: dict[str, object] = {"job": name, "seconds": float(job["s"])}
     if name.startswith("train_run/"):

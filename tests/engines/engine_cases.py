@@ -42,7 +42,12 @@ def critic_config(path: str, **settings: Any) -> CriticConfig:
         head_seed=settings.pop("head_seed", 0),
     )
     strategy = settings.pop("strategy", "fsdp2")
-    engine = FSDPEngineConfig(use_torch_compile=False, mixed_precision=FP32, strategy=strategy)
+    engine = FSDPEngineConfig(
+        use_torch_compile=False,
+        mixed_precision=FP32,
+        strategy=strategy,
+        optimizer_offload=settings.pop("optimizer_offload", False),
+    )
     optim = FSDPOptimizerConfig(lr=1e-2, total_training_steps=10)
     checkpoint = CheckpointConfig(**settings.pop("checkpoint", {}))
     return CriticConfig(
@@ -193,7 +198,7 @@ def go_on(rank: int, model: str, folder: str, head: str) -> dict[str, torch.Tens
 def frozen(rank: int, critic: str, out: str) -> dict[str, Any]:
     """A frozen critic gives values, keeps its bytes, saves and resumes without optimizer."""
     start()
-    engine, data = critic_engine(critic, freeze=True), batch(rank)
+    engine, data = critic_engine(critic, freeze=True, optimizer_offload=True), batch(rank)
     before, first = checksum(engine), values(engine, data)
     engine.save_checkpoint(f"{out}/global_step_1/critic", None, 1, None)
     engine.load_checkpoint(f"{out}/global_step_1/critic", None, False)

@@ -28,6 +28,8 @@ OURS = (  # what stock verl does not know
     "critic.allow_untrained",
     "critic.constant",
     "critic.model.head_seed",
+    "trainer.keep_checkpoints",
+    "trainer.lost_trajectories",
 )
 
 STUDY: dict[str, Any] = {
@@ -120,6 +122,8 @@ def train(
     ranks: int = 2,
     recorded: bool = False,
     stock: bool = False,
+    reward: str = "token_share.py",
+    fails: bool = False,
     **verl: Any,
 ) -> Run:
     """Train, with ``verl`` settings by dotted key on top.
@@ -133,6 +137,8 @@ def train(
             step generates and records them (verl's ``skip.rollout_tq``), the others train on the
             record.
         stock: verl's own trainer, workers, engines and agent loop instead of criticflow's.
+        reward: file with the reward function, in this folder.
+        fails: whether it is to end with an error, in place of a last step.
     """
     config = study()
     run = config.runs[arm]
@@ -150,7 +156,7 @@ def train(
         checkpoint_dir=folder / name,
     )
     common = {
-        "reward.custom_reward_function.path": str(HERE / "token_share.py"),
+        "reward.custom_reward_function.path": str(HERE / reward),
         "skip.rollout_tq.enable": recorded,
         "skip.rollout_tq.dump_dir": str(folder / "rollouts"),
         "skip.rollout_tq.steps": "[1,2]",
@@ -162,12 +168,7 @@ def train(
     module = "criticflow.train"
     if stock:
         module = "verl.trainer.main_ppo"
-        overrides = [
-            item
-            for item in overrides
-            if not item.startswith(OURS) and "criticflow.verl_plugin" not in item
-        ]
-        overrides.append("reward.num_workers=1")  # which verl's own agent loop needs
+        overrides = stock_overrides(overrides)
         env |= {
             "VERL_USE_EXTERNAL_PLUGINS": "none",
             "VERL_USE_EXTERNAL_MODULES": "stock_cpu",
@@ -177,11 +178,21 @@ def train(
     log = folder / f"{name}.log"
     code = run_owned([sys.executable, "-m", module, *overrides], env, log)
     output = log.read_text(errors="replace")
-    assert code == 0, output[-8000:]
-    rows = [line["data"] for line in json_lines(metrics)]
+    assert (code == 1) if fails else (code == 0), output[-8000:]
+    rows = [line["data"] for line in json_lines(metrics)] if metrics.exists() else []
     dumps = sorted((folder / name / "responses").glob("*.jsonl"))
     responses = [line for dump in dumps for line in json_lines(dump)]
     return Run(folder / name, output, pd.DataFrame(rows), pd.DataFrame(responses))
+
+
+def stock_overrides(overrides: list[str]) -> list[str]:
+    """A run's overrides less what stock verl does not know."""
+    known = [
+        item
+        for item in overrides
+        if not item.startswith(OURS) and "criticflow.verl_plugin" not in item
+    ]
+    return [*known, "reward.num_workers=1"]  # which verl's own agent loop needs
 
 
 def json_lines(file: Path) -> list[dict[str, Any]]:

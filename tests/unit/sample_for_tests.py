@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from criticflow import config
+from criticflow.commands import evaluate as by_hand
 from criticflow.errors import UserError
 from criticflow.files import write_json
 from criticflow.models.sampling import Engine
@@ -86,25 +87,16 @@ def main(out: Path) -> None:
     )
     actor = {"actor": "tiny", "actor_seed": None, "actor_step": None, "task": "mini"}
     lengths = (TASK.max_prompt_length, TASK.max_response_length)
-    value_truth.run(model, MODEL, test, *lengths, TRUTH, 1.0, 1.0, RESOURCES, out / "truth", actor)
-    who = {"model_name": "tiny", "task_name": "mini"}
+    value_truth.measure_truth(
+        model, MODEL, test, *lengths, TRUTH, 1.0, 1.0, RESOURCES, out / "truth", actor
+    )
+    job = evaluate.Evaluation(model, MODEL, test, *lengths, EVALUATE, RESOURCES)
     for name, kind in (("base", "base"), ("same", "run")):
-        evaluate.evaluate_model(
-            model,
-            MODEL,
-            test,
-            TASK.max_prompt_length,
-            TASK.max_response_length,
-            EVALUATE,
-            RESOURCES,
-            out / name,
-            name,
-            kind,
-            **who,
-        )
-    sys.argv[1:] = ["--model", str(model), "--data", str(test), "--out", str(out / "by_hand")]
-    sys.argv += ["--limit", "5", "--max-prompt-length", "32", "--max-response-length", "24"]
-    evaluate.main()
+        subject = evaluate.Subject(name, kind, None, "tiny", "mini")
+        evaluate.evaluate_model(job, subject, out / name)
+    arguments = ["--model", str(model), "--data", str(test), "--out", str(out / "by_hand")]
+    arguments += ["--limit", "5", "--max-prompt-length", "32", "--max-response-length", "24"]
+    by_hand.main(arguments)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from checkpoint_writers import (
     tiny_critic,
     write_checkpoint,
 )
-from criticflow.checkpoint.convert import convert
+from criticflow.checkpoint.convert import Options, convert
 from criticflow.checkpoint.reshard import reshard
 from criticflow.models.value_head import load_value_model
 
@@ -50,7 +50,7 @@ def test_every_layout_is_read_bit_for_bit(tmp_path, layout):
     mesh, names, place, version = LAYOUTS[layout]
     model = tiny_critic()
     source = write_checkpoint(tmp_path / "in", model, 0, mesh, names, place, version)
-    manifest = convert(source, tmp_path / "out", "critic", reload=False)
+    manifest = convert(source, tmp_path / "out", "critic", Options(reload=False))
     assert_same(tmp_path / "out", model.state_dict())
     assert manifest["source"]["world_size"] == mesh.numel()
     assert manifest["parameters"] == sum(p.numel() for p in model.parameters())
@@ -80,7 +80,8 @@ def test_a_critic_gives_its_values_after_conversion(tmp_path, family, head):
 
 def test_a_linear_critic_loads_as_transformers_own_class(tmp_path):
     model = tiny_critic()
-    convert(write_checkpoint(tmp_path / "in", model), tmp_path / "out", "critic", reload=False)
+    source = write_checkpoint(tmp_path / "in", model)
+    convert(source, tmp_path / "out", "critic", Options(reload=False))
     loaded, info = AutoModelForTokenClassification.from_pretrained(
         tmp_path / "out", output_loading_info=True
     )
@@ -103,7 +104,7 @@ def test_an_actor_gives_its_logits_after_conversion(tmp_path, family, tied):
 def test_sharded_output_has_an_index(tmp_path):
     model = tiny_critic()
     source = write_checkpoint(tmp_path / "in", model, 4)
-    convert(source, tmp_path / "out", "critic", max_shard_size="10KB")
+    convert(source, tmp_path / "out", "critic", Options(max_shard_size="10KB"))
     index = json.loads((tmp_path / "out/model.safetensors.index.json").read_text())
     assert len(set(index["weight_map"].values())) > 2
     assert_same(tmp_path / "out", model.state_dict())
@@ -114,7 +115,7 @@ def test_sharded_output_has_an_index(tmp_path):
 def test_precision_is_kept_unless_asked_otherwise(tmp_path, stored, asked):
     model = tiny_critic().to(stored)
     source = write_checkpoint(tmp_path / "in", model, 2, place=shard_second)
-    manifest = convert(source, tmp_path / "out", "critic", dtype=asked)
+    manifest = convert(source, tmp_path / "out", "critic", Options(dtype=asked))
     dtype = getattr(torch, asked) if asked else stored
     assert manifest["dtype"] == str(dtype).removeprefix("torch.")
     assert_same(tmp_path / "out", {k: v.to(dtype) for k, v in model.state_dict().items()})
@@ -147,7 +148,7 @@ def test_a_critic_with_tied_config_converts(tmp_path):
 def test_world_size_is_inferred_without_fsdp_config(tmp_path):
     source = write_checkpoint(tmp_path / "in", tiny_critic(), 2)
     (source / "fsdp_config.json").unlink()
-    manifest = convert(source, tmp_path / "out", "critic", reload=False)
+    manifest = convert(source, tmp_path / "out", "critic", Options(reload=False))
     assert any("fsdp_config.json" in note for note in manifest["notes"])
 
 
@@ -157,9 +158,9 @@ def test_large_tensors_pass_through_in_chunks(tmp_path, monkeypatch):
     model = tiny_critic()
     for number, place in enumerate((shard_first, shard_second)):
         source = write_checkpoint(tmp_path / f"in{number}", model, 3, place=place)
-        convert(source, tmp_path / f"out{number}", "critic", reload=False)
+        convert(source, tmp_path / f"out{number}", "critic", Options(reload=False))
         assert_same(tmp_path / f"out{number}", model.state_dict())
-        convert(source, tmp_path / f"bf{number}", "critic", reload=False, dtype="bfloat16")
+        convert(source, tmp_path / f"bf{number}", "critic", Options(reload=False, dtype="bfloat16"))
         assert_same(
             tmp_path / f"bf{number}", {k: v.bfloat16() for k, v in model.state_dict().items()}
         )
@@ -197,6 +198,6 @@ def test_files_without_checksums_are_read_and_said_so(tmp_path):
         source = write_checkpoint(tmp_path / "in", tiny_critic(), 2)
     finally:
         torch.serialization.set_crc32_options(True)
-    manifest = convert(source, tmp_path / "out", "critic", reload=False)
+    manifest = convert(source, tmp_path / "out", "critic", Options(reload=False))
     assert manifest["verified"]["checksums"] is False
     assert any("checksums" in note for note in manifest["notes"])

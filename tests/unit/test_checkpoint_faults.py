@@ -24,7 +24,7 @@ from checkpoint_writers import (
     tiny_critic,
     write_checkpoint,
 )
-from criticflow.checkpoint.convert import convert
+from criticflow.checkpoint.convert import Options, convert
 from criticflow.checkpoint.verify import check_directory
 from criticflow.errors import UserError
 
@@ -40,7 +40,7 @@ def refused(source: Path, words: str, kind: str = "critic", **options) -> None:
     """The conversion fails, says ``words`` (a regular expression), and leaves nothing."""
     target = source.parent / "out"
     with pytest.raises(UserError, match=words) as caught:
-        convert(source, target, kind, **{"reload": False, **options})
+        convert(source, target, kind, Options(**{"reload": False, **options}))
     assert "\n" not in str(caught.value)
     assert not target.exists()
     assert not list(source.parent.glob(".*")), "something was left behind"
@@ -129,7 +129,7 @@ def test_flipped_byte_of_a_tensor_is_named(source):
 def test_flipped_byte_anywhere_is_refused_or_harmless(source, tmp_path):
     """Padding may change; whatever is converted has the original's tensors."""
     good = tmp_path / "good"
-    convert(source, good, "critic", reload=False)
+    convert(source, good, "critic", Options(reload=False))
     weights = (good / "model.safetensors").read_bytes()
     path, draw = rank_file(source), random.Random(0)
     original, refusals = path.read_bytes(), 0
@@ -137,7 +137,7 @@ def test_flipped_byte_anywhere_is_refused_or_harmless(source, tmp_path):
         flip(path, draw.randrange(len(original)))
         target = tmp_path / f"out{attempt}"
         try:
-            convert(source, target, "critic", reload=False)
+            convert(source, target, "critic", Options(reload=False))
             assert (target / "model.safetensors").read_bytes() == weights
         except UserError:
             refusals += 1
@@ -286,24 +286,24 @@ def test_target_in_use(source, tmp_path):
     target.mkdir()
     (target / "mine").write_text("kept")
     with pytest.raises(UserError, match="not empty"):
-        convert(source, target, "critic", reload=False)
+        convert(source, target, "critic", Options(reload=False))
     assert (target / "mine").read_text() == "kept"
-    convert(source, target, "critic", reload=False, overwrite=True)
+    convert(source, target, "critic", Options(reload=False, overwrite=True))
     assert not (target / "mine").exists() and (target / "conversion.json").exists()
 
 
 def test_failed_overwrite_keeps_the_old_target(source, tmp_path):
     target = tmp_path / "out"
-    convert(source, target, "critic", reload=False)
+    convert(source, target, "critic", Options(reload=False))
     flip(rank_file(source), rank_file(source).stat().st_size // 2)
     with pytest.raises(UserError):
-        convert(source, target, "critic", reload=False, overwrite=True)
+        convert(source, target, "critic", Options(reload=False, overwrite=True))
     check_directory(target)
 
 
 def test_target_may_not_hold_the_source(source):
     with pytest.raises(UserError, match="contains the checkpoint"):
-        convert(source, source, "critic", overwrite=True)
+        convert(source, source, "critic", Options(overwrite=True))
 
 
 def test_no_space_is_seen_beforehand(source, monkeypatch):
@@ -314,7 +314,7 @@ def test_no_space_is_seen_beforehand(source, monkeypatch):
 
 def test_check_sees_every_change(source, tmp_path):
     target = tmp_path / "out"
-    convert(source, target, "critic", reload=False)
+    convert(source, target, "critic", Options(reload=False))
     check_directory(target)
     flip(target / "model.safetensors", 5000)
     with pytest.raises(UserError, match=r"model\.safetensors has changed"):
@@ -382,7 +382,7 @@ def test_full_disk(source, tmp_path):
                 if not check:
                     patch.setattr("criticflow.checkpoint.convert.require_space", lambda *_: None)
                 with pytest.raises(UserError, match="no space"):
-                    convert(source, mount / "out", "critic", reload=False)
+                    convert(source, mount / "out", "critic", Options(reload=False))
             assert not list(mount.iterdir())
     finally:
         subprocess.run(["umount", str(mount)], check=True)

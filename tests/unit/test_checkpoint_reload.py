@@ -14,7 +14,7 @@ from transformers.modeling_outputs import TokenClassifierOutput
 
 from checkpoint_writers import LAYOUTS, tiny_actor, tiny_critic, write_checkpoint
 from criticflow.checkpoint import reload
-from criticflow.checkpoint.convert import convert
+from criticflow.checkpoint.convert import Options, convert
 from criticflow.checkpoint.layout import assemble
 from criticflow.checkpoint.reload import check_reload
 from criticflow.checkpoint.shards import read_shards
@@ -39,7 +39,7 @@ def test_a_changed_element_fails_the_reload_check(tmp_path, layout):
     """Whichever rank holds it, and though the tokens of the check do not use it."""
     mesh, names, place, version = LAYOUTS[layout]
     source = write_checkpoint(tmp_path / "in", tiny_critic(), 0, mesh, names, place, version)
-    convert(source, tmp_path / "out", "critic", reload=False)
+    convert(source, tmp_path / "out", "critic", Options(reload=False))
     reload_and_compare(source, tmp_path / "out")
     weights = load_file(tmp_path / "out/model.safetensors")
     weights["model.embed_tokens.weight"][-1, -1] += 1e-6
@@ -84,7 +84,7 @@ def test_the_second_computation_takes_every_tensor_from_the_shards(tmp_path, mon
 def test_a_tensor_that_no_computation_uses_is_compared_too(tmp_path, monkeypatch):
     model = tiny_critic()
     source = write_checkpoint(tmp_path / "in", model, 2)
-    convert(source, tmp_path / "out", "critic", reload=False)
+    convert(source, tmp_path / "out", "critic", Options(reload=False))
     monkeypatch.setattr(Qwen3ForTokenClassification, "forward", without_backbone)
     reload_and_compare(source, tmp_path / "out")
     weights = load_file(tmp_path / "out/model.safetensors")
@@ -107,7 +107,7 @@ def test_a_model_that_does_not_fit_is_not_reloaded_and_that_is_said(tmp_path):
         "from criticflow.checkpoint import convert; from criticflow.commands.convert import main; "
         "fits = convert.fits_in_memory; "
         "convert.fits_in_memory = lambda nbytes: fits(nbytes + (1 << 50)); "
-        f"main('critic', {arguments!r})"
+        f"main({arguments!r}, 'critic')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "note: reload check left out" in done.stderr

@@ -18,7 +18,7 @@ from checkpoint_writers import (
     tiny_tokenizer,
     write_checkpoint,
 )
-from criticflow.checkpoint.convert import convert
+from criticflow.checkpoint.convert import Options, convert
 from criticflow.checkpoint.reshard import reshard
 from criticflow.errors import UserError
 
@@ -134,7 +134,7 @@ def test_verl_resumes_from_resharded(tmp_path, strategy, world_sizes):
     reshard(source, tmp_path / "out", after)
     fresh = model_dir(tmp_path, tiny_critic(seed=1))
     again = load_with_verl(tmp_path / "out", fresh, after, strategy)
-    convert(again, tmp_path / "hf", "critic", reload=False)
+    convert(again, tmp_path / "hf", "critic", Options(reload=False))
     assert_same(load_file(tmp_path / "hf/model.safetensors"), model.state_dict())
 
 
@@ -143,7 +143,7 @@ def test_the_converter_needs_no_verl(tmp_path):
     source = write_checkpoint(tmp_path / "in", tiny_critic(), 2)
     arguments = ["--local_dir", str(source), "--target_dir", str(tmp_path / "out")]
     code = (
-        f"import sys; from criticflow.commands.convert import main; main('critic', {arguments!r}); "
+        f"import sys; from criticflow.commands.convert import main; main({arguments!r}, 'critic'); "
         "print([m for m in ('verl', 'ray', 'pydantic', 'vllm') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

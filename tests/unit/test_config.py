@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +11,16 @@ from typing import Any, get_args
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydantic import BaseModel
+from snakemake.utils import update_config
 
 from criticflow.config import Config, load_config, read_config
 from criticflow.config.grid import Grid
-from criticflow.config.load import merge
+from criticflow.config.load import DESCRIPTION, merge
 from criticflow.errors import UserError
+from criticflow.planning.tokenizers import check_critics_tokenizers
 
 CONFIGS = Path(__file__).parents[2] / "config"
 DEFAULT = CONFIGS / "config.yaml"
@@ -115,6 +121,35 @@ def test_reading_changes_nothing_it_was_given():
         ({"train": {"micro_batch_size": 24}}, "is not divisible by 2 ranks"),
         ({"evaluate": {"k": [8]}}, "k=8 needs n >= 8"),
         ({"runs": {"warm-frozen-m50": {"critic": {"path": "x"}}}}, "'from' or 'path', not both"),
+        ({"runs": {"cold": {"critic": {"freeze": True}}}}, "runs.cold.critic: freeze: true would"),
+        (
+            {"runs": {"warm-frozen-m50": {"critic": {"value_head": "mlp"}}}},
+            "value_head: mlp, but cold trains a critic whose head is linear",
+        ),
+        (
+            {
+                "models": {"other": {"path": "owner/name"}},
+                "runs": {"warm-frozen-m50": {"model": "other"}},
+            },
+            "cold trains tiny, warm-frozen-m50 trains other: their tokenizers differ",
+        ),
+        ({"train": {"critic_warmup": 40}}, "with 40 of 40 steps the actor would never learn"),
+        ({"probe": {"filter": [0.2]}}, "probe.filter: write mixed, or a range [a, b]"),
+        ({"probe": {"filter": [0.8, 0.2]}}, "probe.filter: write mixed, or a range [a, b]"),
+        (
+            {"tasks": {"countdown-mini": {"split": {"train": 100}}}},
+            "128 prompts a step, but countdown-mini has at most 100 training problems",
+        ),
+        (
+            {"tasks": {"countdown-mini": {"source": {"generate": {"problems": 64}}}}},
+            "has at most 64 training problems",
+        ),
+        ({"train": {"strategy": "fsdp"}}, "runs.cold.train.strategy: fsdp needs a GPU"),
+        (
+            {"runs": {"cold": {"reward_mask": {"ratio": 1.0, "rescale": True}}}},
+            "rescale: with ratio 1 nothing is left",
+        ),
+        ({"train": {"lost_trajectories": 1.0}}, "train.lost_trajectories"),
     ],
 )
 def test_a_mistake_is_named_with_its_key(over, says):
@@ -122,6 +157,24 @@ def test_a_mistake_is_named_with_its_key(over, says):
         load_config(raw(**over))
     assert says in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_what_only_looks_like_one_of_these_mistakes_loads():
+    frozen = {"freeze": True, "allow_untrained": True}
+    config = load_config(
+        raw(
+            models={"bigger": {"build": {"task": "countdown-mini", "hidden_size": 256}}},
+            runs={
+                "warm-frozen-m50": {"model": "bigger", "train": {"critic_warmup": 40}},
+                "untrained": {"like": "cold", "critic": frozen},
+                "constant": {"like": "cold", "critic": {"freeze": True, "constant": 0.4}},
+                "path": {"like": "cold", "critic": {"freeze": True, "path": "critics/one"}},
+            },
+            probe={"filter": [0.2, 0.2]},
+        )
+    )
+    assert len(config.runs) == 5
+    assert load_config(raw(train={"strategy": "fsdp"}, resources={"gpu": 2})).resources.gpu == 2
 
 
 def test_all_mistakes_are_named_at_once():
@@ -136,3 +189,43 @@ def test_a_file_that_is_no_yaml_is_named(tmp_path, text):
     path.write_text(text)
     with pytest.raises(UserError, match=re.escape(str(path))):
         read_config(path)
+
+
+VALUES = st.sampled_from([None, 1, "text", [1, 2]])
+KEYS = st.sampled_from("abc")
+TREES = st.dictionaries(
+    KEYS, st.recursive(VALUES, lambda inner: st.dictionaries(KEYS, inner, min_size=1), max_leaves=4)
+)
+"""Without empty sections: Snakemake leaves what an empty section stands over as it was."""
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(TREES, TREES)
+def test_runs_inherit_as_snakemake_merges_files(base, over):
+    expected = copy.deepcopy(base)
+    update_config(expected, copy.deepcopy(over))
+    assert merge(base, over) == expected
+
+
+def test_directories_whose_tokenizers_differ_share_no_critic(tmp_path):
+    for name, tokens in (("one", "ab"), ("same", "ab"), ("other", "ba")):
+        vocabulary = {token: number for number, token in enumerate(tokens)}
+        tokenizer = {"model": {"vocab": vocabulary}, "added_tokens": []}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tokenizer.json").write_text(json.dumps(tokenizer))
+    models = {name: {"path": str(tmp_path / name)} for name in ("one", "same", "other")}
+    models |= {"tiny": None, "hub": {"path": "owner/name"}}
+
+    def check(warm: str) -> None:
+        runs = {"cold": {"model": "one"}, "warm-frozen-m50": {"model": warm}}
+        config = load_config(raw(models=models, runs=runs))
+        check_critics_tokenizers(config)
+
+    check("same")
+    check("hub")  # nothing is known of it here
+    with pytest.raises(UserError, match=r"warm-frozen-m50\.critic\.from: .*tokenizers differ"):
+        check("other")
+
+
+def test_a_job_reads_what_snakemake_has_with_the_description_of_runs():
+    assert load_config(raw() | {DESCRIPTION: {"cold": "PPO"}}) == load_config(raw())

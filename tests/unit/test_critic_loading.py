@@ -1,12 +1,14 @@
 """A warm start's checkpoint is checked before any worker touches it."""
 
 import pytest
+import torch
 from hydra import compose, initialize_config_module
 from transformers import Qwen3Config
 
 from criticflow.errors import UserError
 from criticflow.verl_plugin import settings
 from criticflow.verl_plugin.critic_loading import check_architecture, critic_folder, own_checkpoint
+from criticflow.verl_plugin.workers import shard_names
 
 
 def checkpoint(path, folder="critic", ranks=2):
@@ -137,3 +139,9 @@ def test_a_runs_own_checkpoint_makes_its_warm_start_irrelevant(warm_start, tmp_p
     assert own_checkpoint(config.trainer) == str(tmp_path / "warm" / "global_step_3")
     with pytest.raises(UserError, match="holds no critic"):
         settings.check(warm_start(gone, "trainer.resume_mode=disable"))
+
+
+def test_naming_a_shards_tensors_takes_none_of_them_to_a_gpu(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+    torch.save({"score.weight": torch.zeros(2), "embed": torch.zeros(3)}, tmp_path / "shard.pt")
+    assert shard_names(tmp_path / "shard.pt") == ["embed", "score.weight"]

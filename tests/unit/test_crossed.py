@@ -182,6 +182,13 @@ def test_power_is_that_of_the_t_test_where_seeds_alone_vary():
     assert power.detectable(seeds_only, 34, 100) == pytest.approx(0.495, abs=0.001)
 
 
+def test_power_is_that_of_the_t_test_where_problems_alone_vary():
+    problems_only = Components(0.0, 1.0, 0.0)
+    error, df = power.standard_error(problems_only, 5, 34)
+    assert (error, df) == (pytest.approx(34**-0.5), pytest.approx(33))
+    assert power.power(0.5, problems_only, 5, 34) == pytest.approx(0.808, abs=0.001)
+
+
 def test_power_is_what_simulated_studies_have():
     for seeds in (5, 10):
         effect = power.detectable(simulate.REALISTIC, seeds, 256)

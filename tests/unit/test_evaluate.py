@@ -11,6 +11,7 @@ from criticflow import config
 from criticflow.errors import UserError
 from criticflow.files import write_json
 from criticflow.stages import compare, evaluate
+from criticflow.stats.compare import comparison
 
 SETTINGS = config.Evaluate(n=4, resamples=500)
 
@@ -55,7 +56,7 @@ def test_figures_of_known_outcomes():
     found = evaluate.model_figures(samples(WEAK), SETTINGS)
     assert found["pass@1"] == pytest.approx(6 / 16)
     assert found["pass@4"] == pytest.approx(3 / 4)
-    assert found["mean_accuracy"] == pytest.approx(0.2 + 0.8 * 6 / 16)
+    assert found["mean_score"] == pytest.approx(0.2 + 0.8 * 6 / 16)
     assert found["avg_entropy"] == pytest.approx(0.5)
     assert found["greedy"]["pass@1"] == 0.5
     assert found["response_length"] == 2.0 and found["truncation_rate"] == 0.0
@@ -122,6 +123,6 @@ def test_comparison_shows_absolute_and_relative_change_as_json_and_markdown(tmp_
     assert "| mini | tiny -> cold, seed 0 |" in table
     assert "| pass@1 | 0.3750 -> 0.5625 | +0.1875 | +50.0% |" in table.splitlines()
     zero = {**rows[0], "avg_entropy": 0.0}
-    without = rows[1] | {"comparison": compare.comparison(zero, rows[1])}
+    without = rows[1] | {"comparison": comparison(zero, rows[1])}
     assert without["comparison"]["avg_entropy"]["relative"] is None
     assert "| avg_entropy | 0.0000 -> 0.5000 | +0.5000 | n/a |" in compare.comparison_table(without)

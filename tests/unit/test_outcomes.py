@@ -15,8 +15,8 @@ from criticflow.stats import outcomes
 def test_pass_at_k_is_the_share_of_subsets_with_a_correct_sample(n):
     for k in range(1, n + 1):
         for c in range(n + 1):
-            outcomes = [True] * c + [False] * (n - c)
-            subsets = list(combinations(outcomes, k))
+            drawn = [True] * c + [False] * (n - c)
+            subsets = list(combinations(drawn, k))
             expected = sum(map(any, subsets)) / len(subsets)
             assert outcomes.pass_at_k(np.array([c]), n, k) == pytest.approx([expected], abs=1e-12)
 
@@ -60,12 +60,6 @@ def test_entropy_weighs_tokens_not_responses():
 def test_reward_variance_of_one_success_among_sixteen():
     rewards = np.eye(16)[:1]
     assert outcomes.reward_variance(rewards) == pytest.approx([15 / 256])
-
-
-def test_outcome_shares_add_up():
-    correct = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], dtype=bool)
-    shares = outcomes.outcome_shares(correct)
-    assert shares == {"all_wrong": 0.25, "mixed": 0.5, "all_right": 0.25}
 
 
 def test_bootstrap_covers_the_true_mean_about_as_often_as_it_says():

@@ -7,7 +7,9 @@ import yaml
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
+from verl.trainer.ppo.v1 import AgentLoopManagerTQ
 from verl.utils.config import omega_conf_to_dataclass, validate_config
+from verl.utils.import_utils import load_class_from_fqn
 
 from checkpoint_writers import tiny_actor, tiny_critic, tiny_tokenizer
 from criticflow.config import Config, read_config
@@ -15,6 +17,8 @@ from criticflow.config.load import load_config, merge
 from criticflow.errors import UserError
 from criticflow.training.overrides import verl_overrides
 from criticflow.verl_plugin import BATCHED_ROLLOUTS, settings
+from criticflow.verl_plugin.critic_model import check_models
+from criticflow.verl_plugin.rollout_errors import TellingAgentLoopManager
 
 PROJECT = Path(__file__).parents[2]
 
@@ -130,7 +134,9 @@ def test_the_cpu_has_batched_rollouts_and_a_gpu_verls_own(study):
     assert agent.agent_loop_manager_class == BATCHED_ROLLOUTS
     gpu = study.resources.model_copy(update={"gpu": 2})
     agent = verl_config(study.model_copy(update={"resources": gpu}), "cold")
-    assert agent.actor_rollout_ref.rollout.agent.agent_loop_manager_class is None
+    manager = agent.actor_rollout_ref.rollout.agent.agent_loop_manager_class
+    assert load_class_from_fqn(manager) is TellingAgentLoopManager
+    assert issubclass(TellingAgentLoopManager, AgentLoopManagerTQ)
 
 
 def test_environment_variables_set_the_keys_of_a_training_command(monkeypatch):
@@ -149,7 +155,7 @@ def test_environment_variables_set_the_keys_of_a_training_command(monkeypatch):
     [
         (
             "algorithm.reward_mask_ratio=1.5",
-            "reward_mask_ratio: .* or equal to 1, not 1.5",
+            "reward_mask_ratio=1.5: .* less than or equal to 1",
         ),
         ("algorithm.reward_mask_type=token", "reward_mask_type"),
         ("critic.value_head=deep", "value_head"),
@@ -158,7 +164,7 @@ def test_environment_variables_set_the_keys_of_a_training_command(monkeypatch):
         ("trainer.load_critic_only=perhaps", "not a boolean"),
         ("algorithm.reward_mask_rescale=perhaps", "not a boolean"),
         ("algorithm.reward_mask_ratio=half", "not a number"),
-        ("algorithm.reward_mask_ratio=-0.1", "reward_mask_ratio: .* greater than or equal to 0"),
+        ("algorithm.reward_mask_ratio=-0.1", "reward_mask_ratio=-0.1: .* greater than"),
         ("algorithm.reward_mask_ratio=true", "not a number"),
         ("algorithm.reward_mask_seed=today", "not a whole number"),
         ("algorithm.reward_mask_seed=1.5", "not a whole number"),
@@ -166,9 +172,11 @@ def test_environment_variables_set_the_keys_of_a_training_command(monkeypatch):
         ("trainer.keep_checkpoints=0", "keep at least 1"),
         ("trainer.keep_checkpoints=many", "not a whole number"),
         ("critic.model.path=''", "critic.model.path is empty"),
-        ("algorithm.random_reward=1.5", "random_reward: .* less than or equal to 1"),
+        ("algorithm.random_reward=1.5", "random_reward=1.5: .* less than or equal to 1"),
         ("algorithm.random_reward=often", "not a number"),
         ("critic.constant=0.5", "critic.freeze=true"),
+        ("trainer.lost_trajectories=1", "a share of a step's trajectories"),
+        ("trainer.lost_trajectories=few", "not a number"),
     ],
 )
 def test_impossible_values_are_refused_before_anything_starts(override, message):
@@ -176,6 +184,86 @@ def test_impossible_values_are_refused_before_anything_starts(override, message)
         config = compose("criticflow_trainer", overrides=[override])
     with pytest.raises(UserError, match=message):
         settings.check(config)
+
+
+@pytest.mark.parametrize(
+    "lora",
+    ["critic.model.lora_rank=8", "critic.model.lora.rank=8", "critic.model.lora_adapter_path=x"],
+)
+def test_a_critic_with_an_adapter_that_has_no_value_head_is_refused(lora):
+    overrides = ["algorithm.adv_estimator=gae", lora]
+    with initialize_config_module("criticflow.verl_plugin.config", version_base=None):
+        config = compose("criticflow_trainer", overrides=overrides)
+        actor = lora.replace("critic.model", "actor_rollout_ref.model")
+        settings.check(compose("criticflow_trainer", overrides=[overrides[0], actor]))
+    with pytest.raises(UserError, match=r"critic\.model\.lora_rank.*no value head"):
+        settings.check(config)
+
+
+@pytest.mark.parametrize(("gpus", "needed"), [(1, 12), (8, 33)])
+def test_too_few_cpus_for_the_actors_are_refused(study, gpus, needed):
+    resources = study.resources.model_copy(update={"gpu": gpus})
+    config = verl_config(study.model_copy(update={"resources": resources}), "cold")
+    settings.check_cpus(config, float(needed))
+    with pytest.raises(UserError, match=rf"Ray has {needed - 1} CPUs, .* claims {needed}"):
+        settings.check_cpus(config, needed - 1.0)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_on_the_cpu_there_are_always_enough(study, ranks):
+    resources = study.resources.model_copy(update={"cpu_ranks": ranks})
+    config = verl_config(study.model_copy(update={"resources": resources}), "cold")
+    settings.check_cpus(config, config.ray_kwargs.ray_init.num_cpus)
+
+
+def with_train(study: Config, run: str, **train) -> Config:
+    raw = study.model_dump(mode="json", by_alias=True)
+    return load_config(merge(raw, {"runs": {run: {"train": train}}}))
+
+
+def test_warm_up_steps_are_as_many_as_asked_for(study):
+    """verl's key is the number of the step with which the actor starts."""
+    for asked, first in ((0, 0), (1, 2), (3, 4)):
+        config = verl_config(with_train(study, "cold", critic_warmup=asked), "cold")
+        assert config.trainer.critic_warmup == first
+        steps = range(1, config.trainer.total_training_steps + 1)
+        assert sum(step < config.trainer.critic_warmup for step in steps) == asked
+    warm = with_train(study, "warm-frozen-m50", critic_warmup=3)
+    assert verl_config(warm, "warm-frozen-m50").trainer.critic_warmup == 0
+    own = with_train(study, "cold", critic_warmup=3, verl={"trainer.critic_warmup": 2})
+    assert verl_config(own, "cold").trainer.critic_warmup == 2
+
+
+@pytest.mark.parametrize(("dtype", "precision"), [("float32", "fp32"), ("bfloat16", "bf16")])
+def test_the_reference_policy_is_as_precise_as_the_actor(study, dtype, precision):
+    config = verl_config(with_train(study, "cold", dtype=dtype, kl_coef=0.1), "cold")
+    actor, ref = config.actor_rollout_ref.actor, config.actor_rollout_ref.ref
+    assert ref.fsdp_config.mixed_precision == actor.fsdp_config.mixed_precision
+    assert ref.fsdp_config.mixed_precision.param_dtype == precision
+    assert omega_conf_to_dataclass(ref.fsdp_config).mixed_precision["param_dtype"] == precision
+
+
+def test_a_critic_that_reads_other_tokens_or_has_another_head_is_refused(tmp_path):
+    tiny_actor().save_pretrained(tmp_path / "actor")
+    tiny_critic().save_pretrained(tmp_path / "critic")
+    overrides = ["algorithm.adv_estimator=gae", f"critic.model.path={tmp_path}/critic"]
+    overrides += [f"actor_rollout_ref.model.path={tmp_path}/actor"]
+
+    def check(*more: str) -> None:
+        with initialize_config_module("criticflow.verl_plugin.config", version_base=None):
+            check_models(compose("criticflow_trainer", overrides=[*overrides, *more]))
+
+    with pytest.raises(UserError, match=r"value_head=mlp: the critic in .* has the head 'linear'"):
+        check("critic.value_head=mlp")
+    tiny_tokenizer().save_pretrained(tmp_path / "actor")
+    check()  # nothing to compare with
+    tiny_tokenizer().save_pretrained(tmp_path / "critic")
+    check()
+    other = tiny_tokenizer()
+    other.add_tokens(["<new>"])
+    other.save_pretrained(tmp_path / "critic")
+    with pytest.raises(UserError, match=r"another tokenizer than the actor.*'<new>' is token"):
+        check()
 
 
 @pytest.mark.parametrize("word", ["", "half", "0,5"])

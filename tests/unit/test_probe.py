@@ -84,15 +84,22 @@ def test_verdict_and_advice(outcomes, columns, criterion, advice):
         assert not found["ok"] and not found["criteria"][criterion]["ok"]
 
 
-def test_the_gate_ignores_warns_or_stops(capsys):
+def test_the_gate_ignores_warns_or_stops(tmp_path, capsys):
     bad = probe.signal_figures(samples([[0, 0, 0, 0]] * 8), config.Probe(n=4))
     summary = {"figures": bad, "verdict": probe.verdict(bad, config.Probe(n=4))}
-    probe._report(summary, "off")
+    outputs = [tmp_path / name for name in ("summary.json", "samples.parquet", "probe.png")]
+    for file in outputs:
+        file.write_text(file.name)
+    probe._report(summary, "off", tmp_path)
     assert "warning" not in capsys.readouterr().out
-    probe._report(summary, "warn")
+    probe._report(summary, "warn", tmp_path)
     assert "warning: probe: accuracy 0.000" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"fine-tune the model first.*gate: fail"):
-        probe._report(summary, "fail")
+    assert sorted(tmp_path.iterdir()) == sorted(outputs)
+    with pytest.raises(UserError, match=r"fine-tune the model first.*gate: fail.*/failed$"):
+        probe._report(summary, "fail", tmp_path)
+    for file in outputs:
+        file.unlink()  # as Snakemake does when a rule fails
+        assert (tmp_path / "failed" / file.name).read_text() == file.name
 
 
 def training_set(path, count=5):

@@ -89,7 +89,6 @@ class Study:
             data_dir=self.workdir / "data",
             run_dir=self.run_dir,
             checkpoint_dir=self.checkpoints,
-            log=self.workdir / "log",
             manifest=self.workdir / "data/manifest.json",
             sources=[self.code],
         )
@@ -104,6 +103,7 @@ def verl(monkeypatch) -> Verl:
     trainer = Verl()
     monkeypatch.setattr(job, "_train", trainer)
     monkeypatch.setattr(job, "check_training", lambda *_: None)
+    monkeypatch.setattr(job, "check_batch", lambda *_: None)
     return trainer
 
 
@@ -227,6 +227,7 @@ def test_an_attempt_that_was_killed_ends_in_the_record_with_its_last_step(study,
     monkeypatch.undo()
     monkeypatch.setattr(job, "_train", verl)
     monkeypatch.setattr(job, "check_training", lambda *_: None)
+    monkeypatch.setattr(job, "check_batch", lambda *_: None)
     verl.until, verl.killed = STEPS, False
     killed, last = study.train()["attempts"]
     assert killed["result"] == "killed"
@@ -298,7 +299,7 @@ def test_what_was_moved_aside_can_be_taken_back(study, verl, accepting):
 
 def test_a_run_that_does_not_exist_is_an_error_in_one_line(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "criticflow.commands.accept", "cold"],
+        [sys.executable, "-m", "criticflow", "accept", "cold"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,

@@ -61,6 +61,17 @@ def test_the_last_complete_checkpoints_stay(tmp_path, number, kept):
     assert left(tmp_path) == kept
 
 
+def test_what_a_person_put_beside_the_checkpoints_is_none_of_them(tmp_path):
+    saved(tmp_path, 9, 20)
+    copies = ["global_step_20_copy2", "global_step_9_copy", "global_step_best"]
+    for name in copies:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "data.pt").touch()
+    keep_last(tmp_path, 1)
+    kept = sorted(path.name for path in tmp_path.glob("global_step_*"))
+    assert kept == ["global_step_20", *copies]
+
+
 def test_what_is_being_written_stays(tmp_path):
     saved(tmp_path, 9, 20)
     saved(tmp_path, 30, complete=False)

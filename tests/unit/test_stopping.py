@@ -10,7 +10,7 @@ import pytest
 from criticflow.checkpoint.retention import TRACKER
 from criticflow.training.job import ending
 from criticflow.training.log import next_attempt
-from criticflow.verl_plugin.stopping import MARGIN, STOP, EarlyStop
+from criticflow.verl_plugin.stopping import LAST_SAVE, MARGIN, STOP, EarlyStop
 
 
 def test_it_goes_on_until_it_is_asked_to_stop(tmp_path):
@@ -34,6 +34,33 @@ def test_slurms_time_limit_leaves_room_for_a_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time() + MARGIN - 10)))
     assert early.reason() == "because Slurm's time limit is near"
     assert (tmp_path / STOP).read_text() == "because Slurm's time limit is near"
+
+
+def stops(early, seconds_left, monkeypatch) -> bool:
+    """Whether it stops before a step, all steps so far having taken no time."""
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time() + seconds_left)))
+    return early.reason() is not None
+
+
+def test_a_large_checkpoint_is_begun_earlier(tmp_path, monkeypatch):
+    early = EarlyStop(tmp_path, checkpoint_bytes=48 * 10**9)  # 8 minutes at 100 MB/s
+    assert not early.reason()
+    assert not stops(early, MARGIN + 900, monkeypatch)
+    assert stops(early, MARGIN + 600, monkeypatch)
+
+
+def test_how_early_follows_from_the_last_checkpoint_of_any_attempt(tmp_path, monkeypatch):
+    checkpoint = tmp_path / "global_step_1" / "actor"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "model.pt").write_bytes(b"x" * 100)
+    early = EarlyStop(tmp_path, checkpoint_bytes=48 * 10**9)
+    early.saved(checkpoint.parent, seconds=40.0)
+    assert json.loads((tmp_path / LAST_SAVE).read_text()) == {"bytes": 100, "seconds": 40.0}
+    for attempt in (early, EarlyStop(tmp_path)):
+        (tmp_path / STOP).unlink(missing_ok=True)
+        assert not attempt.reason()
+        assert not stops(attempt, MARGIN + 80, monkeypatch)
+        assert stops(attempt, MARGIN + 50, monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,9 @@ COMMANDS = {
     "actor_rollout_ref.model.path=base": {"REWARD_MASK_RATIO": "1.5"},
     "trainer.load_critic_only=true trainer.n_gpus_per_node=2 critic.freeze=true "
     "algorithm.adv_estimator=gae trainer.resume_from_path=old/global_step_7": {},
+    "ray_kwargs.ray_init.num_cpus=5 +ray_kwargs.ray_init.num_gpus=1 trainer.device=cpu "
+    "trainer.n_gpus_per_node=1 +ray_kwargs.ray_init.include_dashboard=False "
+    "algorithm.adv_estimator=grpo actor_rollout_ref.actor.use_dynamic_bsz=true": {},
 }
 
 
@@ -60,6 +63,7 @@ def test_the_job_is_shown_with_our_keys_and_a_shells_values(done):
     assert job["critic"]["freeze"] == "false"
     assert job["critic"]["value_head"] == "linear"
     assert job["trainer"]["load_critic_only"] is False
+    assert job["ray_kwargs"]["ray_init"]["address"] == "local"
     assert job["algorithm"]["gamma"] == 1.0  # and verl's own
 
 
@@ -81,7 +85,8 @@ def test_a_misspelt_key_is_refused(done):
 def test_an_impossible_value_is_one_line_that_names_it(done):
     code, _, errors = answer(done, "actor_rollout_ref")
     assert code != 0 and "Traceback" not in errors
-    assert errors.splitlines()[-1] == "error: algorithm.reward_mask_ratio=1.5 is not in [0, 1]"
+    error = "error: algorithm.reward_mask_ratio=1.5: Input should be less than or equal to 1"
+    assert errors.splitlines()[-1] == error
 
 
 def test_a_critic_of_another_world_size_is_one_line_with_the_command_that_helps(done):
@@ -91,3 +96,13 @@ def test_a_critic_of_another_world_size_is_one_line_with_the_command_that_helps(
     assert line.startswith("error: ") and "was written by 4 ranks, this run has 2" in line
     assert "python workflow/scripts/convert_critic_to_hf.py --local_dir " in line
     assert "give critic.model.path=" in line
+
+
+def test_too_few_cpus_for_ray_are_one_line_and_not_a_silent_wait(done):
+    code, _, errors = answer(done, "ray_kwargs")
+    assert code != 0
+    (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert line.startswith(
+        "error: Ray has 5 CPUs, training with 1 ranks claims 12 (9 for the queue"
+    )
+    assert "ray_kwargs.ray_init.num_cpus: 12" in line

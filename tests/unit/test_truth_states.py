@@ -106,7 +106,9 @@ NAME = {"critic": "cold", "kind": "run", "critic_seed": 0, "critic_step": 40}
 
 
 def judged(critic, folder, out, gamma=1.0, **settings):
-    return judge.run(critic, MODEL, [folder], NAME, gamma, config.Resources(), out, **settings)
+    return judge.judge_critic(
+        critic, MODEL, [folder], NAME, gamma, config.Resources(), out, **settings
+    )
 
 
 def test_values_are_those_at_the_last_token_of_each_state(tmp_path, critic):
@@ -174,7 +176,9 @@ def test_another_tokenizer_is_refused(tmp_path, critic):
 def test_the_table_has_every_critic_and_the_references_of_every_actor(tmp_path, critic):
     folder = truth(tmp_path / "truth")
     judged(critic, folder, tmp_path / "out", gamma=0.9)
-    rows = critics_table.write([tmp_path / "out/rows.json"], [folder], tmp_path / "critics.json")
+    rows = critics_table.write_critics_table(
+        [tmp_path / "out/rows.json"], [folder], tmp_path / "critics.json"
+    )
     assert json.loads((tmp_path / "critics.json").read_text()) == rows
     kinds = {(row["kind"], row["gamma"]) for row in rows}
     assert {("run", 0.9), ("constant", 0.9), ("constant", 1.0), ("position", 0.9)} <= kinds

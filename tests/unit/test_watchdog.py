@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from criticflow.errors import UserError
-from criticflow.training.watchdog import Watchdog, essential_processes, repeat_traceback
+from criticflow.training import watchdog
+from criticflow.training.watchdog import Watchdog, essential_processes, own_error, repeat_traceback
 
 LOG = """\
 (EngineServer pid=12) Traceback (most recent call last):
@@ -38,6 +39,16 @@ def test_the_last_lines_are_the_reason_and_the_workers_own_traceback(tmp_path):
     )
 
 
+def test_a_trainings_own_error_is_that_of_its_newest_attempt(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("error: of yesterday\n", encoding="utf-8")
+    start = log.stat().st_size
+    assert own_error(log, start) is None
+    with open(log, "a", encoding="utf-8") as stream:
+        stream.write("(WorkerDict pid=34) error: a worker's\nerror: 3 of 8 were lost\nRay: bye\n")
+    assert own_error(log, start) == "3 of 8 were lost"
+
+
 def test_without_a_traceback_there_is_the_reason_alone(tmp_path):
     log = tmp_path / "log"
     log.write_text("(WorkerDict pid=34) all is well\n", encoding="utf-8")
@@ -45,12 +56,69 @@ def test_without_a_traceback_there_is_the_reason_alone(tmp_path):
     assert log.read_text(encoding="utf-8").endswith("all is well\n\nended: no step ended\n")
 
 
-def test_no_progress_for_too_long_is_an_error():
-    waiting = Watchdog(newest=lambda: None, stall=60)
-    waiting()
-    stalled = Watchdog(newest=lambda: time.time() - 61, stall=60)
+class Clock:
+    """The system's clocks, to be set by hand."""
+
+    def __init__(self) -> None:
+        self.awake = self.wall = 1e9
+
+    def monotonic(self) -> float:
+        return self.awake
+
+    def time(self) -> float:
+        return self.wall
+
+    def passes(self, seconds: float, *, asleep: float = 0.0) -> None:
+        self.awake += seconds
+        self.wall += seconds + asleep
+
+
+def test_no_progress_for_too_long_is_an_error(monkeypatch):
+    monkeypatch.setattr(watchdog, "time", clock := Clock())
+    steps = []
+    watching = Watchdog(newest=lambda: len(steps), stall=60)
+    for seconds in (50, 9):
+        clock.passes(seconds)
+        watching()
+    steps.append("one")
+    watching()
+    for seconds in (50, 12):
+        clock.passes(seconds)
+        watching()
+    clock.passes(59)
     with pytest.raises(UserError, match="no step ended in 1 minutes"):
-        stalled()
+        watching()
+
+
+def test_a_machine_that_slept_has_lost_no_time(monkeypatch):
+    monkeypatch.setattr(watchdog, "time", clock := Clock())
+    watching = Watchdog(newest=lambda: None, stall=60)
+    clock.passes(10)
+    watching()
+    clock.passes(10, asleep=3600)
+    watching()
+
+
+def test_after_the_last_step_processes_may_end_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(watchdog, "time", clock := Clock())
+    program = tmp_path / "raylet"
+    program.symlink_to(sys.executable)
+    for done in (False, True):
+        process = subprocess.Popen([program, "-c", "import time; time.sleep(60)"])
+        watching = Watchdog(newest=lambda: None, stall=600, done=lambda done=done: done)
+        while not watching.known:
+            clock.passes(watchdog.LOOK)
+            watching()
+        process.kill()
+        process.wait()
+        clock.passes(watchdog.LOOK)
+        watching()
+        clock.passes(watchdog.LOST_SECONDS + 1)
+        if done:
+            watching()
+        else:
+            with pytest.raises(UserError, match="raylet has ended"):
+                watching()
 
 
 def test_a_forked_child_is_not_taken_for_its_parent(tmp_path):

@@ -14,6 +14,7 @@ from snake import snakemake
         ({"runs": {"cold": {"model": "tini"}}}, "runs.cold.model: no model named 'tini'"),
         ({"runs": {"cold": {"critic": {"from": "warm-frozen-m50"}}}}, "critic.from is a cycle"),
         ({"train": {"micro_batch_size": 24}}, "not divisible by 2 ranks"),
+        ({"train": {"verl": {"trainer.save_frq": 1}}}, "verl has no key 'trainer.save_frq'"),
     ],
 )
 def test_says_what_is_wrong_and_where(tmp_path, overlay, says):

@@ -7,9 +7,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 from snake import PROJECT, finish, planned, snakemake
 
 from criticflow.config.merging import merge
+from criticflow.planning.sources import source_files
 
 EVERYTHING = Counter(
     prepare_data=1,
@@ -289,6 +291,14 @@ def test_a_comment_or_a_docstring_reruns_nothing(copied):
     assert changed == Counter()
 
 
+def test_the_summary_depends_on_no_engine_and_no_task():
+    """Editing the sampler must not by itself remake the summary: it reads finished evaluations."""
+    modules = {str(path).rpartition("criticflow/")[2] for path in source_files("summarise.py")}
+    assert {"stages/compare.py", "stats/compare.py", "stats/outcomes.py"} <= modules
+    assert not {path for path in modules if path.startswith(("models/", "tasks/", "checkpoint/"))}
+    assert "stages/evaluate.py" not in modules
+
+
 def test_a_newer_date_alone_reruns_nothing(copied):
     project, workdir = copied
     for file in (project / "workflow" / "scripts" / "criticflow").rglob("*.py"):
@@ -301,3 +311,20 @@ def test_results_may_be_moved(finished, tmp_path):
     moved = tmp_path / "some" / "where" / "else"
     shutil.copytree(finished, moved, symlinks=True, copy_function=shutil.copy2)
     assert planned(moved) == Counter(render_report=1)  # from where its Snakefile is now
+
+
+def test_a_conversion_needs_no_key_that_has_a_default(tmp_path):
+    """The stage has the validated configuration, also where the file leaves a section out."""
+    project, workdir = tmp_path / "project", tmp_path / "work"
+    shutil.copytree(PROJECT / "workflow", project / "workflow")
+    (project / "config").mkdir()
+    config = yaml.safe_load((PROJECT / "config/config.yaml").read_text(encoding="utf-8"))
+    del config["resources"]
+    (project / "config/config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    metrics = workdir / "results/runs/cold/seed0/metrics.parquet"
+    metrics.parent.mkdir(parents=True)
+    metrics.touch()
+    actor = str((metrics.parent / "actor").relative_to(workdir))
+    only = ["--allowed-rules", "convert_checkpoint", "--cores", "1", "--", actor]
+    done = snakemake(workdir, *only, project=project)
+    assert "seed0 holds no weights of the actor" in done.stdout + done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -54,8 +55,16 @@ def test_a_missing_critic_is_named(model, tmp_path):
 
 
 def test_too_little_disk_is_named(tmp_path):
-    with pytest.raises(UserError, match=f"{tmp_path}/not made yet needs about"):
+    with pytest.raises(UserError, match=f"no space for {tmp_path}/not made yet"):
         require_space(tmp_path / "not made yet", 10**18)
+
+
+def test_more_prompts_a_step_than_problems_are_named(tmp_path):
+    train = tmp_path / "train.parquet"
+    pd.DataFrame({"prompt": range(7)}).to_parquet(train)
+    preflight.check_batch(train, 7)
+    with pytest.raises(UserError, match=r"8 prompts a step, but .*train\.parquet has 7 problems"):
+        preflight.check_batch(train, 8)
 
 
 def test_an_address_without_ports_is_named():

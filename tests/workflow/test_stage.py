@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from snake import PROJECT
 from test_processes import DAEMON, alive, wait_for
 
 RULES = PROJECT / "workflow" / "rules"
+SCRIPTS = sorted((PROJECT / "workflow" / "scripts").glob("*.py"))
+STAGES = [path for path in SCRIPTS if "run_stage(" in path.read_text(encoding="utf-8")]
 
 SNAKEFILE = f"""
 import sys
@@ -21,7 +24,7 @@ from criticflow.planning.workdir import claim_workdir
 
 claim_workdir()
 CONFIG = SimpleNamespace(
-    runs=["r"], run_seeds=lambda: [("r", 0)], resources=SimpleNamespace(device="cpu")
+    runs=["r"], run_seeds=lambda: [("r", 0)], resources=SimpleNamespace(device="cpu", gpu=0)
 )
 
 include: "{RULES}/messages.smk"
@@ -29,14 +32,17 @@ include: "{RULES}/messages.smk"
 rule work:
     output: "results/{{name}}.txt"
     log: "logs/{{name}}.log"
-    benchmark: "benchmarks/{{name}}.tsv"
+    benchmark: "results/benchmarks/{{name}}.tsv"
     script: "work.py"
 """
 SCRIPT = """
 from criticflow.runtime.stage import run_stage
 
+def child():
+    print("words of a spawned process")
+
 def main(snakemake):
-    import subprocess, sys
+    import multiprocessing, subprocess, sys
     from pathlib import Path
     from criticflow.errors import UserError
     from criticflow.logs import progress
@@ -44,6 +50,10 @@ def main(snakemake):
     name = snakemake.wildcards.name
     progress("step 1/2")
     subprocess.run(["echo", "words of a child"], check=True)
+    if name == "spawning":
+        process = multiprocessing.get_context("spawn").Process(target=child)
+        process.start()
+        process.join()
     if name == "bad":
         raise UserError("data.csv: no rows: give it some")
     if name == "defect":
@@ -54,7 +64,8 @@ def main(snakemake):
         subprocess.run([sys.executable, "-c", code, "daemon"], check=True)
     Path(snakemake.output[0]).write_text("whole")
 
-run_stage(snakemake, main)
+if __name__ == "__main__":
+    run_stage(snakemake, main)
 """
 
 
@@ -92,6 +103,21 @@ def test_output_goes_to_the_log_and_progress_to_the_terminal_too(workdir):
     assert "words of a child" in log
 
 
+def test_a_process_that_a_stage_spawns_starts_no_stage(workdir):
+    """Such a process (vLLM's, where it is told to spawn) reads the stage's script again."""
+    process = start(workdir, "spawning")
+    terminal = process.communicate(timeout=60)[0]
+    log = (workdir / "logs/spawning.log").read_text()
+    assert process.returncode == 0, terminal + log
+    assert log.count("words of a spawned process") == 1
+    assert log.count("step 1/2") == 1
+
+
+@pytest.mark.parametrize("script", STAGES, ids=lambda path: path.stem)
+def test_every_stages_script_can_be_read_without_starting_it(script):
+    assert "main" in runpy.run_path(str(script), run_name="__mp_main__")  # as multiprocessing does
+
+
 @pytest.mark.parametrize(
     ("name", "line", "traceback"),
     [
@@ -123,18 +149,6 @@ def test_after_a_kill_nothing_is_left_and_the_same_command_goes_on(workdir, numb
     terminal = again.communicate()[0]
     assert again.returncode == 0, terminal
     assert (workdir / "results/long.txt").read_text() == "whole"
-
-
-def test_the_log_of_a_running_job_is_given_back_when_snakemake_deletes_it(workdir):
-    process = start(workdir, "long")
-    wait_for((workdir / "daemon").exists, 60)
-    log = workdir / "logs/long.log"
-    log.unlink()
-    wait_for(log.exists)
-    assert "words of a child" in log.read_text()
-    process.terminate()
-    process.communicate(timeout=60)
-    assert [path.name for path in log.parent.iterdir()] == ["long.log"]
 
 
 def test_a_living_snakemake_keeps_its_directory(workdir):

@@ -11,7 +11,7 @@ rule build_base_model:
     log:
         "logs/build_base_model/{model}.log",
     benchmark:
-        "benchmarks/build_base_model/{model}.tsv"
+        "results/benchmarks/build_base_model/{model}.tsv"
     wildcard_constraints:
         model=only([name for name, model in CONFIG.models.items() if model.build]),
     threads: os.cpu_count()

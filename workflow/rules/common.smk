@@ -1,12 +1,11 @@
 """Input functions: which files a rule needs, given the configuration. No rules here."""
 
-import hashlib
 import os
 import re
 
 from criticflow.config.contrasts import declared, gae_lambda
 from criticflow.planning.code import code, training_code
-from criticflow.planning.sources import ROOT, VLLM_PLUGIN
+from criticflow.planning.sources import VLLM_PLUGIN
 from criticflow.report.description import describe
 from criticflow.training.deciding import deciding
 
@@ -103,12 +102,12 @@ def probe_gate(run):
 
 def base_identity(model, task):
     """Who is evaluated, for the summary's row."""
-    return {"name": model, "kind": "base", "model_name": model, "task_name": task, "seed": None}
+    return {"name": model, "kind": "base", "seed": None, "model": model, "task": task}
 
 
 def run_identity(run, seed):
     """The same for a trained actor."""
-    names = {"model_name": CONFIG.runs[run].model, "task_name": CONFIG.runs[run].task}
+    names = {"model": CONFIG.runs[run].model, "task": CONFIG.runs[run].task}
     return {"name": run, "kind": "run", "seed": int(seed), **names}
 
 
@@ -181,12 +180,6 @@ def critic_evaluations(file):
         for run, seed in CONFIG.run_seeds()
         if has_critic(run)
     ]
-
-
-def templates():
-    """Digest of the report's templates, which no import names."""
-    files = sorted((ROOT / "criticflow/report/templates").iterdir())
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def study_words():

@@ -10,7 +10,7 @@ rule convert_checkpoint:
     log:
         "logs/convert_checkpoint/{run}/seed{seed}/{kind}.log",
     benchmark:
-        "benchmarks/convert_checkpoint/{run}/seed{seed}/{kind}.tsv"
+        "results/benchmarks/convert_checkpoint/{run}/seed{seed}/{kind}.tsv"
     wildcard_constraints:
         kind="actor|critic",
     threads: 1
@@ -20,6 +20,8 @@ rule convert_checkpoint:
     params:
         code=code("convert_checkpoint.py"),
         checkpoints="results/checkpoints/{run}/seed{seed}",
+        # A function of the output as well: so Snakemake converts nothing again when it changes.
+        freed=lambda wildcards, output: CONFIG.resources.free_converted,
     message:
         "Convert the {wildcards.kind} of {wildcards.run}, seed {wildcards.seed}"
     script:

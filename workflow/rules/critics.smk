@@ -13,7 +13,7 @@ rule truth_of_base:
     log:
         "logs/truth_of_base/{model}/{task}.log",
     benchmark:
-        "benchmarks/truth_of_base/{model}/{task}.tsv"
+        "results/benchmarks/truth_of_base/{model}/{task}.tsv"
     threads: ENGINE_THREADS
     resources:
         gpu=min(1, CONFIG.resources.gpu),
@@ -48,7 +48,7 @@ use rule truth_of_base as truth_of_run with:
     log:
         "logs/truth_of_run/{run}/seed{seed}/step{step}/{task}.log",
     benchmark:
-        "benchmarks/truth_of_run/{run}/seed{seed}/step{step}/{task}.tsv"
+        "results/benchmarks/truth_of_run/{run}/seed{seed}/step{step}/{task}.tsv"
     params:
         code=lambda wildcards: code("value_truth.py", task_module(wildcards), *VLLM_PLUGIN),
         model_path=lambda wildcards, input: input.model,
@@ -74,7 +74,7 @@ rule judge_critic:
     log:
         "logs/judge_critic/{critic}.log",
     benchmark:
-        "benchmarks/judge_critic/{critic}.tsv"
+        "results/benchmarks/judge_critic/{critic}.tsv"
     wildcard_constraints:
         critic=rf"{RUN_PATTERN}/seed-?\d+(/step\d+)?",
     threads: 1
@@ -107,7 +107,7 @@ rule critics_table:
     log:
         "logs/critics_table.log",
     benchmark:
-        "benchmarks/critics_table.tsv"
+        "results/benchmarks/critics_table.tsv"
     threads: 1
     resources:
         mem_mb=2000,

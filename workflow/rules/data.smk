@@ -12,7 +12,7 @@ rule prepare_data:
     log:
         "logs/prepare_data/{task}.log",
     benchmark:
-        "benchmarks/prepare_data/{task}.tsv"
+        "results/benchmarks/prepare_data/{task}.tsv"
     threads: 1
     resources:
         mem_mb=4000,

@@ -11,7 +11,7 @@ rule evaluate_base:
     log:
         "logs/evaluate_base/{model}/{task}.log",
     benchmark:
-        "benchmarks/evaluate_base/{model}/{task}.tsv"
+        "results/benchmarks/evaluate_base/{model}/{task}.tsv"
     threads: ENGINE_THREADS
     resources:
         gpu=min(1, CONFIG.resources.gpu),
@@ -42,7 +42,7 @@ use rule evaluate_base as evaluate_run with:
     log:
         "logs/evaluate_run/{run}/seed{seed}.log",
     benchmark:
-        "benchmarks/evaluate_run/{run}/seed{seed}.tsv"
+        "results/benchmarks/evaluate_run/{run}/seed{seed}.tsv"
     params:
         code=lambda wildcards: code(
             "evaluate_model.py", task_module(CONFIG.runs[wildcards.run]), *VLLM_PLUGIN
@@ -66,7 +66,7 @@ rule evaluate_critic:
     log:
         "logs/evaluate_critic/{run}/seed{seed}.log",
     benchmark:
-        "benchmarks/evaluate_critic/{run}/seed{seed}.tsv"
+        "results/benchmarks/evaluate_critic/{run}/seed{seed}.tsv"
     threads: 1
     resources:
         gpu=min(1, CONFIG.resources.gpu),
@@ -96,7 +96,7 @@ rule summarise:
     log:
         "logs/summarise.log",
     benchmark:
-        "benchmarks/summarise.tsv"
+        "results/benchmarks/summarise.tsv"
     threads: 1
     resources:
         mem_mb=2000,
@@ -122,7 +122,7 @@ rule compare_arms:
     log:
         "logs/compare_arms.log",
     benchmark:
-        "benchmarks/compare_arms.tsv"
+        "results/benchmarks/compare_arms.tsv"
     threads: 1
     resources:
         mem_mb=2000,

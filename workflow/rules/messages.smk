@@ -2,12 +2,18 @@
 
 from pathlib import Path
 
+from criticflow.errors import UserError
+from criticflow.planning.gpus import require_gpus
 from criticflow.runtime.processes import stop_jobs_on_signals
 from criticflow.runtime.run_lock import living_owner
 from criticflow.planning.workdir import failed_logs
 
 
 onstart:
+    try:
+        require_gpus(workflow, CONFIG.resources.gpu)
+    except UserError as error:
+        raise WorkflowError(str(error))
     stop_jobs_on_signals()
     print(
         f"criticflow: {len(CONFIG.runs)} runs ({', '.join(CONFIG.runs)}), "

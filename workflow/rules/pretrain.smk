@@ -9,7 +9,7 @@ rule sample_returns:
     log:
         "logs/sample_returns/{critic}/seed{seed}.log",
     benchmark:
-        "benchmarks/sample_returns/{critic}/seed{seed}.tsv"
+        "results/benchmarks/sample_returns/{critic}/seed{seed}.tsv"
     wildcard_constraints:
         critic=only(CONFIG.critics),
     threads: ENGINE_THREADS
@@ -42,7 +42,7 @@ rule pretrain_critic:
     log:
         "logs/pretrain_critic/{critic}/seed{seed}.log",
     benchmark:
-        "benchmarks/pretrain_critic/{critic}/seed{seed}.tsv"
+        "results/benchmarks/pretrain_critic/{critic}/seed{seed}.tsv"
     wildcard_constraints:
         critic=only(CONFIG.critics),
     threads: ENGINE_THREADS

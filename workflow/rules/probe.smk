@@ -13,7 +13,7 @@ rule probe_signal:
     log:
         "logs/probe_signal/{model}/{task}.log",
     benchmark:
-        "benchmarks/probe_signal/{model}/{task}.tsv"
+        "results/benchmarks/probe_signal/{model}/{task}.tsv"
     threads: ENGINE_THREADS
     resources:
         gpu=min(1, CONFIG.resources.gpu),
@@ -37,15 +37,13 @@ rule filter_training_set:
     input:
         train=FILTERED,
         val="results/data/{task}/val.parquet",
-        test="results/data/{task}/test.parquet",
     output:
         train="results/filtered/{model}/{task}/train.parquet",
         val="results/filtered/{model}/{task}/val.parquet",
-        test="results/filtered/{model}/{task}/test.parquet",
     log:
         "logs/filter_training_set/{model}/{task}.log",
     benchmark:
-        "benchmarks/filter_training_set/{model}/{task}.tsv"
+        "results/benchmarks/filter_training_set/{model}/{task}.tsv"
     threads: 1
     resources:
         mem_mb=500,
@@ -53,5 +51,4 @@ rule filter_training_set:
     message:
         "Train {wildcards.model} on the problems of {wildcards.task} that the probe kept"
     shell:
-        "cp {input.train} {output.train} 2> {log} && cp {input.val} {output.val} 2>> {log} && "
-        "cp {input.test} {output.test} 2>> {log}"
+        "cp {input.train} {output.train} 2> {log} && cp {input.val} {output.val} 2>> {log}"

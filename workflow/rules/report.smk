@@ -26,14 +26,13 @@ rule report_page:
     log:
         "logs/report_page.log",
     benchmark:
-        "benchmarks/report_page.tsv"
+        "results/benchmarks/report_page.tsv"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
     params:
-        code=code("report_page.py"),
-        templates=templates(),
+        code=code("report_page.py", data="report/templates/*.jinja"),
         study=study_words(),
     message:
         "Write results/report.html"
@@ -50,7 +49,7 @@ rule snakemake_report:
     log:
         "logs/snakemake_report.log",
     benchmark:
-        "benchmarks/snakemake_report.tsv"
+        "results/benchmarks/snakemake_report.tsv"
     threads: 1
     resources:
         mem_mb=2000,

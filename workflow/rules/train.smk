@@ -11,7 +11,7 @@ rule train_run:
     log:
         "logs/train_run/{run}/seed{seed}.log",
     benchmark:
-        "benchmarks/train_run/{run}/seed{seed}.tsv"
+        "results/benchmarks/train_run/{run}/seed{seed}.tsv"
     wildcard_constraints:
         run=only([name for name in CONFIG.runs if origin_dir(name, 0) is None]),
     threads: ENGINE_THREADS

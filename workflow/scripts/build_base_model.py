@@ -13,4 +13,5 @@ def main(snakemake) -> None:
     base_model.build(build, Path(snakemake.input.train), Path(snakemake.output.model))
 
 
-run_stage(snakemake, main)
+if __name__ == "__main__":
+    run_stage(snakemake, main)

@@ -4,4 +4,4 @@ from criticflow.commands.convert import main
 from criticflow.errors import run_program
 
 if __name__ == "__main__":
-    run_program(lambda: main("actor"))
+    run_program(lambda: main(kind="actor"))

@@ -10,10 +10,10 @@ def main(snakemake) -> None:
     from criticflow.training.checkpoints import converting
 
     kind = snakemake.wildcards.kind
-    # No parameter of the rule: nothing is converted again because this changes.
-    freed = snakemake.config["resources"]["free_converted"]
-    with converting(Path(snakemake.params.checkpoints), kind, freed) as folder:
+    params = snakemake.params
+    with converting(Path(params.checkpoints), kind, params.freed) as folder:
         convert(folder, Path(snakemake.output.model), kind)
 
 
-run_stage(snakemake, main)
+if __name__ == "__main__":
+    run_stage(snakemake, main)

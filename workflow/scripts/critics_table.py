@@ -8,11 +8,12 @@ from criticflow.runtime.stage import run_stage
 def main(snakemake) -> None:
     from criticflow.stages import critics_table
 
-    critics_table.write(
+    critics_table.write_critics_table(
         [Path(path) for path in snakemake.input.rows],
         [Path(folder) for folder in snakemake.params.folders],
         Path(snakemake.output.table),
     )
 
 
-run_stage(snakemake, main)
+if __name__ == "__main__":
+    run_stage(snakemake, main)

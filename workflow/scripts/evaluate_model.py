@@ -11,7 +11,7 @@ def main(snakemake) -> None:
 
     params = snakemake.params
     task = config.Task.model_validate(params.task)
-    evaluate.evaluate_model(
+    job = evaluate.Evaluation(
         params.model_path,
         config.Model.model_validate(params.model),
         snakemake.input.test,
@@ -19,9 +19,10 @@ def main(snakemake) -> None:
         task.max_response_length,
         config.Evaluate.model_validate(params.evaluate),
         config.load_config(snakemake.config).resources,
-        Path(snakemake.output.summary).parent,
-        **params.who,
     )
+    subject = evaluate.Subject(**params.who)
+    evaluate.evaluate_model(job, subject, Path(snakemake.output.summary).parent)
 
 
-run_stage(snakemake, main)
+if __name__ == "__main__":
+    run_stage(snakemake, main)

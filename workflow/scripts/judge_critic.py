@@ -10,7 +10,7 @@ def main(snakemake) -> None:
     from criticflow.stages import judge
 
     params = snakemake.params
-    judge.run(
+    judge.judge_critic(
         snakemake.input.critic,
         config.Model.model_validate(params.model),
         [Path(folder) for folder in params.folders],
@@ -23,4 +23,5 @@ def main(snakemake) -> None:
     )
 
 
-run_stage(snakemake, main)
+if __name__ == "__main__":
+    run_stage(snakemake, main)

@@ -13,4 +13,5 @@ def main(snakemake) -> None:
     data.prepare(snakemake.wildcards.task, task, Path(snakemake.output.manifest).parent)
 
 
-run_stage(snakemake, main)
+if __name__ == "__main__":
+    run_stage(snakemake, main)

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from criticflow.runtime.run_lock import may_be_owned
 from criticflow.runtime.stage import run_stage
 
 
@@ -25,4 +24,5 @@ def main(snakemake) -> None:
     )
 
 
-run_stage(snakemake, main, log_in_use=lambda: may_be_owned(Path(snakemake.params.checkpoints)))
+if __name__ == "__main__":
+    run_stage(snakemake, main)

@@ -11,7 +11,7 @@ def main(snakemake) -> None:
 
     params = snakemake.params
     probe = snakemake.input.get("probe")
-    returns.run(
+    returns.sample_returns(
         params.model_path,
         config.Model.model_validate(params.model),
         snakemake.input.train,

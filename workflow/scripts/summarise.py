@@ -16,4 +16,5 @@ def main(snakemake) -> None:
     )
 
 
-run_stage(snakemake, main)
+if __name__ == "__main__":
+    run_stage(snakemake, main)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from criticflow.config import load_config
-from criticflow.runtime.run_lock import may_be_owned
 from criticflow.runtime.stage import run_stage
 
 
@@ -21,18 +20,13 @@ def main(snakemake) -> None:
         data_dir=Path(snakemake.params.data_dir),
         run_dir=Path(snakemake.output.metrics).parent,
         checkpoint_dir=Path(snakemake.params.checkpoints),
-        log=Path(snakemake.log[0]),
         manifest=Path(snakemake.input.manifest),
         sources=training_files(config.tasks[config.runs[run].task].kind),
     )
 
 
-# The params are what a training is run again for; it reads the whole configuration.
-# A minute more than training itself has to save.
-save_minutes = load_config(snakemake.config).resources.save_minutes
-run_stage(
-    snakemake,
-    main,
-    grace=60 * (save_minutes + 1),
-    log_in_use=lambda: may_be_owned(Path(snakemake.params.checkpoints)),
-)
+if __name__ == "__main__":
+    # The params are what a training is run again for; it reads the whole configuration.
+    # A minute more than training itself has to save.
+    save_minutes = load_config(snakemake.config).resources.save_minutes
+    run_stage(snakemake, main, grace=60 * (save_minutes + 1))

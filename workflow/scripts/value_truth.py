@@ -11,7 +11,7 @@ def main(snakemake) -> None:
 
     params = snakemake.params
     task = config.Task.model_validate(params.task)
-    value_truth.run(
+    value_truth.measure_truth(
         params.model_path,
         config.Model.model_validate(params.model),
         snakemake.input.test,

@@ -13,11 +13,13 @@ import yaml
 def code_digest(path: Path) -> str:
     """SHA-256 of a Python file's syntax tree without docstrings, or of a YAML file's values.
 
-    Comments and layout have no part in it.
+    Comments and layout have no part in it. Of any other file the whole text counts.
     """
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".yaml":
         meaning = json.dumps(yaml.safe_load(text), sort_keys=True)
+    elif path.suffix != ".py":
+        meaning = text
     else:
         tree = ast.parse(text, filename=str(path))
         for node in ast.walk(tree):

@@ -1,7 +1,7 @@
-"""``python -m criticflow.evaluate``: see :mod:`criticflow.stages.evaluate`."""
+"""``python -m criticflow.evaluate``: see :mod:`criticflow.commands.evaluate`."""
 
+from criticflow.commands.evaluate import main
 from criticflow.errors import run_program
-from criticflow.stages.evaluate import main
 
 if __name__ == "__main__":
     run_program(main)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def replacing(target: Path | str) -> Iterator[Path]:
-    """Yield a path beside ``target`` to write to; it takes the target's name when the block ends.
+    """Yield a path beside ``target`` to write to; when the block ends it is renamed to ``target``.
 
     Works for a file and for a directory (the caller makes it). If the block raises, what it wrote
     is removed and the target stays as it was. A killed process leaves at most a hidden
@@ -58,6 +59,21 @@ def replacing(target: Path | str) -> Iterator[Path]:
         raise
 
 
+def own_directory(path: Path) -> None:
+    """Make a directory that nobody else may enter, in a folder that is everybody's.
+
+    Raises:
+        UserError: it is there and not this user's alone.
+    """
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        found = path.lstat()
+        ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+        if not ours or stat.S_IMODE(found.st_mode) != 0o700:
+            raise UserError(f"{path} is not this user's alone: remove it and run again") from None
+
+
 def free_space(path: Path | str) -> int:
     """Bytes free on the file system of ``path``, which need not exist yet."""
     folder = Path(path).absolute()
@@ -74,8 +90,8 @@ def require_space(path: Path | str, needed: int) -> None:
     """
     if (free := free_space(path)) < needed:
         raise UserError(
-            f"{path} needs about {needed / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free on its "
-            "file system: make room and run again"
+            f"no space for {path}: it needs about {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are "
+            "free on its file system: make room and run again"
         )
 
 

@@ -1,4 +1,4 @@
-"""Where a stage's words go: everything into its log, single lines to the terminal too."""
+"""Messages of a stage: everything goes to its log, single lines to the terminal too."""
 
 from __future__ import annotations
 

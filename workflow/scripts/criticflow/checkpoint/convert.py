@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +35,40 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".index.json")
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
+@dataclass(frozen=True)
+class Options:
+    """How a checkpoint is converted.
+
+    Attributes:
+        trust_remote_code: run model code that is in the checkpoint.
+        dtype: ``float32``, ``bfloat16`` or ``float16``; None keeps each tensor's own.
+        max_shard_size: larger models are written as several files with an index.
+        reload: also load the result with transformers and compare it with the shards. Needs memory
+            for the model, and is left out (and said so) where that is not available.
+        overwrite: replace a target that is not empty.
+        progress: show a bar on stderr.
+
+    Raises:
+        UserError: another ``dtype``.
+    """
+
+    trust_remote_code: bool = False
+    dtype: str | None = None
+    max_shard_size: str | int = "5GB"
+    reload: bool = True
+    overwrite: bool = False
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dtype is not None and self.dtype not in _DTYPES:
+            raise UserError(f"dtype {self.dtype}: choose {', '.join(_DTYPES)}")
+
+
 def convert(
     local_dir: Path | str,
     target_dir: Path | str,
     kind: Kind,
-    *,
-    trust_remote_code: bool = False,
-    dtype: str | None = None,
-    max_shard_size: str | int = "5GB",
-    reload: bool = True,
-    overwrite: bool = False,
-    progress: bool = False,
+    options: Options = Options(),
     source_hashes: Callable[[], list[str]] | None = None,
 ) -> dict[str, Any]:
     """Convert an FSDP checkpoint; ``target_dir`` appears only when everything is verified.
@@ -53,13 +77,7 @@ def convert(
         local_dir: verl's ``.../global_step_N/critic`` or ``actor``.
         kind: ``critic`` gives a ``<Family>ForTokenClassification``, ``actor`` a
             ``<Family>ForCausalLM``.
-        dtype: ``float32``, ``bfloat16`` or ``float16``; None keeps each tensor's own.
-        max_shard_size: Larger models are written as several files with an index.
-        reload: Also load the result with transformers and compare it with the shards. Needs
-            memory for the model, and is left out (and said so) where that is not available.
-        overwrite: Replace a ``target_dir`` that is not empty.
-        progress: Show a bar on stderr.
-        source_hashes: Waits for the SHA-256 of the rank files, where that was begun before.
+        source_hashes: waits for the SHA-256 of the rank files, where that was begun before.
 
     Returns:
         The manifest, also written to ``target_dir/conversion.json``.
@@ -69,71 +87,24 @@ def convert(
             empty; no space. Nothing is left behind then.
     """
     local_dir, target_dir = Path(local_dir), Path(target_dir)
-    if dtype is not None and dtype not in _DTYPES:
-        raise UserError(f"dtype {dtype}: choose {', '.join(_DTYPES)}")
     shards = read_shards(local_dir)
-    require_free_target(target_dir, local_dir, overwrite)
-    stored = assemble(shards)
-    names, notes = labels.rename(list(stored), kind)
-    head = labels.head_kind(set(names.values())) if kind == "critic" else None
-    tensors = {name: stored[key] for key, name in names.items()}
-    main_dtype = str(_main_dtype(tensors, dtype)).removeprefix("torch.")
-    stored_config = labels.read_config(local_dir / "huggingface")
-    notes = [*shards.notes, *notes]
-
+    require_free_target(target_dir, local_dir, options.overwrite)
+    source = _read_source(local_dir, shards, kind, options.dtype)
     hashes = nullcontext(source_hashes) if source_hashes else hashing(shards.paths)
     with replacing(target_dir) as partial, hashes as source_hashes:
         partial.mkdir()
-        notes += _copy_companions(local_dir / "huggingface", partial, kind)
-
-        def label_and_compare() -> tuple[str, dict[str, str]]:
-            """Write ``config.json``; returns the architecture and the names of tied tensors."""
-            config = labels.label(stored_config, kind, head, main_dtype, trust_remote_code)
-            write_json(partial / "config.json", config)
-            shapes, tied = expected_shapes(partial, kind, trust_remote_code)
-            compare_names({name: t.shape for name, t in tensors.items()}, shapes, tied)
-            return config["architectures"][0], tied
-
-        # Importing transformers takes longer than small models take to write, so both go on at
-        # once; but with tied embeddings the model's code says first which name is written.
-        architecture, tied = None, {}
-        if kind == "actor" and stored_config.get("tie_word_embeddings"):
-            architecture, tied = label_and_compare()
-        kept, aliases = _drop_tied(tensors, tied)
-        outputs = [
-            Output(name, tensor, _output_dtype(tensor, dtype)) for name, tensor in kept.items()
-        ]
-        require_space(target_dir, sum(output.nbytes for output in outputs))
-        comparisons = [
-            use
-            for alias, name in aliases.items()
-            for use in _alias_uses(tensors[alias], tensors[name])
-        ]
-        with (
-            safetensors_files(partial, outputs, max_shard_size) as files,
-            Transfer(shards, stored.values(), outputs, files, comparisons, progress) as job,
-        ):
-            if architecture is None:
-                architecture, _ = label_and_compare()
-            job.result()
-        weights = sum(output.nbytes for output in outputs)
-        reloaded = reload and fits_in_memory(weights)
-        if reload and not reloaded:
-            notes.append(f"reload check left out: {weights / 1e9:.1f} GB do not fit into memory")
-        with ThreadPoolExecutor(1) as pool:
-            described = pool.submit(_describe_outputs, partial)
-            if reloaded:
-                check_reload(partial, kind, shards.files, kept, trust_remote_code)
+        written = _write(source, partial, target_dir, options)
+        reloaded, outputs, notes = _verify(source, written, partial, options)
         manifest = {
             "kind": kind,
-            "architecture": architecture,
-            "value_head": head,
-            "dtype": main_dtype,
-            "parameters": sum(tensor.numel for tensor in kept.values()),
-            "tensors": len(kept),
-            "tied": aliases,
-            "source": _describe_source(local_dir, shards, kept, source_hashes()),
-            "outputs": described.result(),
+            "architecture": written.architecture,
+            "value_head": source.head,
+            "dtype": source.dtype,
+            "parameters": sum(tensor.numel for tensor in written.kept.values()),
+            "tensors": len(written.kept),
+            "tied": written.aliases,
+            "source": _describe_source(local_dir, shards, written.kept, source_hashes()),
+            "outputs": outputs,
             "verified": {
                 "names and shapes": True,
                 "finite": True,
@@ -144,10 +115,117 @@ def convert(
                 "values on fixed tokens equal the shards": reloaded,
             },
             "versions": _versions(),
-            "notes": notes,
+            "notes": [*source.notes, *written.notes, *notes],
         }
         write_json(partial / MANIFEST, manifest)
     return manifest
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A checkpoint under the names of the model that it becomes.
+
+    Attributes:
+        stored: all tensors by their name in the checkpoint.
+        tensors: those that may be written, by their name in the model.
+        head: ``linear`` or ``mlp``; None for an actor.
+        dtype: floating-point type of most of what is written, without ``torch.``.
+    """
+
+    kind: Kind
+    shards: Shards
+    stored: dict[str, StoredTensor]
+    tensors: dict[str, StoredTensor]
+    head: str | None
+    dtype: str
+    folder: Path
+    config: dict[str, Any]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What was written.
+
+    Attributes:
+        kept: the tensors, by name.
+        aliases: names that were left out, with the tensor that each repeats.
+        nbytes: of all tensors together.
+    """
+
+    architecture: str
+    kept: dict[str, StoredTensor]
+    aliases: dict[str, str]
+    nbytes: int
+    notes: list[str]
+
+
+def _read_source(local_dir: Path, shards: Shards, kind: Kind, dtype: str | None) -> _Source:
+    stored = assemble(shards)
+    names, notes = labels.rename(list(stored), kind)
+    head = labels.head_kind(set(names.values())) if kind == "critic" else None
+    tensors = {name: stored[key] for key, name in names.items()}
+    main_dtype = str(_main_dtype(tensors, dtype)).removeprefix("torch.")
+    folder = local_dir / "huggingface"
+    config, notes = labels.read_config(folder), [*shards.notes, *notes]
+    return _Source(kind, shards, stored, tensors, head, main_dtype, folder, config, notes)
+
+
+def _write(source: _Source, partial: Path, target_dir: Path, options: Options) -> _Written:
+    """Write tokenizer, ``config.json`` and weights to ``partial``, and compare names and shapes."""
+    notes = _copy_companions(source.folder, partial, source.kind)
+    # Importing transformers takes longer than small models take to write, so both go on at once;
+    # but with tied embeddings the model's code says first which name is written.
+    architecture, tied = None, {}
+    if source.kind == "actor" and source.config.get("tie_word_embeddings"):
+        architecture, tied = _label_and_compare(source, partial, options.trust_remote_code)
+    kept, aliases = _drop_tied(source.tensors, tied)
+    outputs = [
+        Output(name, tensor, _output_dtype(tensor, options.dtype)) for name, tensor in kept.items()
+    ]
+    nbytes = sum(output.nbytes for output in outputs)
+    require_space(target_dir, nbytes)
+    comparisons = [
+        use
+        for alias, name in aliases.items()
+        for use in _alias_uses(source.tensors[alias], source.tensors[name])
+    ]
+    stored = source.stored.values()
+    with (
+        safetensors_files(partial, outputs, options.max_shard_size) as files,
+        Transfer(source.shards, stored, outputs, files, comparisons, options.progress) as job,
+    ):
+        if architecture is None:
+            architecture, _ = _label_and_compare(source, partial, options.trust_remote_code)
+        job.result()
+    return _Written(architecture, kept, aliases, nbytes, notes)
+
+
+def _label_and_compare(
+    source: _Source, partial: Path, trust_remote_code: bool
+) -> tuple[str, dict[str, str]]:
+    """Write ``config.json``; returns the architecture and the names of tied tensors."""
+    config = labels.label(source.config, source.kind, source.head, source.dtype, trust_remote_code)
+    write_json(partial / "config.json", config)
+    shapes, tied = expected_shapes(partial, source.kind, trust_remote_code)
+    compare_names({name: t.shape for name, t in source.tensors.items()}, shapes, tied)
+    return config["architectures"][0], tied
+
+
+def _verify(
+    source: _Source, written: _Written, partial: Path, options: Options
+) -> tuple[bool, list[dict[str, Any]], list[str]]:
+    """Whether the result was reloaded and compared; its files with their hashes; notes."""
+    reloaded, notes = options.reload and fits_in_memory(written.nbytes), []
+    if options.reload and not reloaded:
+        size = written.nbytes / 1e9
+        notes.append(f"reload check left out: {size:.1f} GB do not fit into memory")
+    with ThreadPoolExecutor(1) as pool:
+        described = pool.submit(_describe_outputs, partial)
+        if reloaded:
+            files = source.shards.files
+            check_reload(partial, source.kind, files, written.kept, options.trust_remote_code)
+    return reloaded, described.result(), notes
 
 
 def _main_dtype(tensors: dict[str, StoredTensor], dtype: str | None) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""SHA-256 of large files on several cores; without torch, so that its import need not be over."""
+"""SHA-256 of large files on several cores. Imports no torch, so that it can begin before that."""
 
 from __future__ import annotations
 

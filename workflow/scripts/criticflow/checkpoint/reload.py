@@ -80,7 +80,7 @@ def _load_actor(folder: Path, trust_remote_code: bool) -> Any:
 
 
 class _FromShards(TorchFunctionMode):
-    """Wherever torch is called with a tensor of the model, it gets what the shards hold instead.
+    """Replaces each tensor of the model by what the shards hold, in every call of torch.
 
     One tensor at a time is put together, compared with the loaded one, used and freed again, so
     that memory for the largest is enough.

@@ -1,4 +1,4 @@
-"""Which checkpoints of a training are complete, and which stay.
+"""Which checkpoints of a training are complete, and which are kept.
 
 verl's layout, a file per rank::
 
@@ -11,12 +11,14 @@ verl's layout, a file per rank::
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 from criticflow.files import replacing
 
 TRACKER = "latest_checkpointed_iteration.txt"
+_FOLDER = re.compile(r"global_step_(\d+)")
 
 
 def last_step(directory: Path) -> int:
@@ -26,7 +28,7 @@ def last_step(directory: Path) -> int:
 
 
 def mend_tracker(directory: Path) -> None:
-    """Where a machine went down while verl wrote which step is the last, write it again."""
+    """Write verl's file of the last step again if the machine stopped while verl wrote it."""
     tracker = directory / TRACKER
     if not tracker.is_file() or tracker.read_text().strip().isdigit():
         return
@@ -56,5 +58,6 @@ def _complete(directory: Path) -> list[int]:
 
 
 def _folders(directory: Path) -> dict[int, Path]:
-    prefix = "global_step_"
-    return {int(path.name[len(prefix) :]): path for path in directory.glob(f"{prefix}*[0-9]")}
+    """Checkpoints by step; what a person put beside them (``global_step_20_copy``) is none."""
+    named = ((_FOLDER.fullmatch(path.name), path) for path in directory.glob("global_step_*"))
+    return {int(name[1]): path for name, path in named if name}

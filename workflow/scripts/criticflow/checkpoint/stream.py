@@ -1,4 +1,4 @@
-"""One pass over the bytes of rank files: checksummed, checked for NaN, handed on in chunks."""
+"""Reads all bytes of rank files once, in chunks: checks checksums and NaN, and hands them on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Sink = Callable[[torch.Tensor, int], None]
 
 @dataclass(frozen=True)
 class Use:
-    """What becomes of the bytes of one piece: written by ``sink``, or compared with ``twin``."""
+    """What is done with the bytes of one piece: written by ``sink``, or compared with ``twin``."""
 
     piece: Piece
     sink: Sink | None = None

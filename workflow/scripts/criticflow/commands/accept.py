@@ -10,7 +10,7 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
-from criticflow.errors import UserError, run_program
+from criticflow.errors import UserError
 from criticflow.files import write_json
 from criticflow.planning.sources import training_files
 from criticflow.runtime.run_lock import living_owner, run_lock
@@ -19,9 +19,13 @@ from criticflow.training import identity, provenance
 _DESCRIPTION = """\
 Keep a training although code of this project, or versions of libraries, have changed since it was
 made: for changes that cannot have changed its weights, as a renamed variable, or that you do not
-mind. Reads and writes results/checkpoints/RUN/seedN. What is accepted, by whom and when, stands in
-provenance.json and in the report. With --restore a training that was moved aside takes its place
-back first; what is there now is moved aside instead."""
+mind. With --restore a training that was moved aside takes its place back first; what is there now
+is moved aside instead.
+
+input:   results/checkpoints/RUN/seedN
+output:  the same, with what was accepted, by whom and when; also in the run's provenance.json and
+         in the report
+"""
 _EXAMPLE = """\
 example:
   criticflow accept cold
@@ -118,7 +122,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         differs = accept(options.directory, options.run, seed, options.restore)
         what = identity.brief(differs) or "neither code nor versions differ"
         print(f"{options.run}, seed {seed}: {'accepted: ' if differs else ''}{what}")
-
-
-if __name__ == "__main__":
-    run_program(main)

@@ -1,4 +1,4 @@
-"""The command line of the two conversion programs."""
+"""``criticflow convert``, and the two scripts that convert a critic or an actor."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import atexit
 import gc
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,29 +18,37 @@ from criticflow.errors import UserError
 if TYPE_CHECKING:
     from criticflow.checkpoint.labels import Kind
 
+_DESCRIPTION = """\
+Convert verl's FSDP checkpoint of a critic or an actor to a HuggingFace directory.
+
+input:   verl's .../global_step_N/critic or .../global_step_N/actor, of any number of ranks
+output:  TARGET_DIR with safetensors, config, tokenizer and conversion.json: a
+         <Family>ForTokenClassification (critic) or <Family>ForCausalLM (actor). It appears only
+         when it is complete and verified. Exit code 2 and one line on stderr if that fails.
+"""
 _EPILOG = """\
 example:
-  python workflow/scripts/convert_{kind}_to_hf.py \\
-      --local_dir checkpoints/global_step_100/{kind} --target_dir models/{kind}
-
-The target appears only when it is complete and verified. Verify it again at any time:
-  python workflow/scripts/convert_{kind}_to_hf.py --check models/{kind}
-Write the same checkpoint for 4 ranks, to resume on 4 GPUs (model only):
-  python workflow/scripts/convert_{kind}_to_hf.py \\
-      --local_dir checkpoints/global_step_100/{kind} --target_dir resharded/{kind} --world-size 4
+  {command} --local_dir checkpoints/global_step_100/{kind} --target_dir models/{kind}
+verify it again at any time:
+  {command} --check models/{kind}
+the same checkpoint for 4 ranks, to resume on 4 GPUs (model only):
+  {command} --world-size 4 \\
+      --local_dir checkpoints/global_step_100/{kind} --target_dir resharded/{kind}
 """
 
 
-def parser(kind: Kind) -> argparse.ArgumentParser:
-    """Arguments of ``convert_critic_to_hf.py`` or ``convert_actor_to_hf.py``."""
-    family = "ForTokenClassification" if kind == "critic" else "ForCausalLM"
+def parser(kind: Kind | None = None) -> argparse.ArgumentParser:
+    """Arguments of ``criticflow convert KIND``, or of the script that converts one ``kind``."""
+    script = f"python workflow/scripts/convert_{kind}_to_hf.py" if kind else None
     result = argparse.ArgumentParser(
-        description=f"Convert verl's FSDP checkpoint of a {kind} to a HuggingFace directory of a "
-        f"<Family>{family} model. Exit code 2 and one line on stderr if that is not possible.",
-        epilog=_EPILOG.format(kind=kind),
+        prog=script or "criticflow convert",
+        description=_DESCRIPTION,
+        epilog=_EPILOG.format(command=script or "criticflow convert critic", kind=kind or "critic"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    result.add_argument("--local_dir", type=Path, help=f"verl's .../global_step_N/{kind}")
+    if kind is None:
+        result.add_argument("kind", choices=("critic", "actor"), help="what was trained")
+    result.add_argument("--local_dir", type=Path, help="verl's .../global_step_N/critic or actor")
     result.add_argument("--target_dir", type=Path, help="directory to write; must not exist yet")
     result.add_argument(
         "--trust-remote-code", action="store_true", help="run model code that is in the checkpoint"
@@ -65,13 +74,17 @@ def parser(kind: Kind) -> argparse.ArgumentParser:
     return result
 
 
-def main(kind: Kind, arguments: list[str] | None = None) -> None:
-    """The program: parse, check or convert, and say what was done.
+def main(arguments: Sequence[str] | None = None, kind: Kind | None = None) -> None:
+    """Parse, check or convert, and say what was done.
+
+    Args:
+        kind: of the script that converts one kind; None: the first argument says which.
 
     Raises:
         UserError: see :func:`criticflow.checkpoint.convert.convert`.
     """
     options = parser(kind).parse_args(arguments)
+    kind = kind or options.kind
     # Ends as an exception, so that a half-written directory is removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # The program ends soon: looking for cycles takes a sixth of the time of its imports, and at
@@ -104,20 +117,17 @@ def main(kind: Kind, arguments: list[str] | None = None) -> None:
     paths, *_ = find_rank_files(options.local_dir)
     with hashing(paths) as source_hashes:
         # Only now, for this imports torch, which takes as long as hashing gigabytes.
-        from criticflow.checkpoint.convert import convert
+        from criticflow.checkpoint.convert import Options, convert
 
-        manifest = convert(
-            options.local_dir,
-            options.target_dir,
-            kind,
+        how = Options(
             trust_remote_code=options.trust_remote_code,
             dtype=options.dtype,
             max_shard_size=options.max_shard_size,
             reload=not options.no_reload,
             overwrite=options.overwrite,
             progress=True,
-            source_hashes=source_hashes,
         )
+        manifest = convert(options.local_dir, options.target_dir, kind, how, source_hashes)
     for note in manifest["notes"]:
         print(f"note: {note}", file=sys.stderr)
     print(

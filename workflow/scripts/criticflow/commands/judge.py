@@ -32,7 +32,7 @@ def main() -> None:
     from criticflow.stages import judge  # after the arguments: it takes seconds to import
 
     name = given.name or given.critic
-    judge.run(
+    judge.judge_critic(
         given.critic,
         config.Model(
             path=given.critic,

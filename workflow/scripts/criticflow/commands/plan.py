@@ -32,6 +32,18 @@ FEWEST_SEEDS = 3
 """Fewer seeds than this do not say how much seeds vary."""
 
 
+_DESCRIPTION = """\
+Print what a study holds, what of it is done, and what the rest costs. Nothing is run.
+
+input:   config/config.yaml and the files that are given, results/ of a study that has begun
+output:  standard output: runs, contrasts, jobs that are left, time
+"""
+_EXAMPLE = """\
+example:
+  criticflow plan --configfile config/studies/critic-value.yaml
+"""
+
+
 def main(argv: list[str] | None = None) -> None:
     """Print the plan of a study.
 
@@ -40,9 +52,9 @@ def main(argv: list[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(
         prog="criticflow plan",
-        description="Print what a study holds, what of it is done, and what the rest costs. "
-        "Nothing is run.",
-        epilog="example: criticflow plan --configfile config/studies/critic-value.yaml",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--configfile",

@@ -1,19 +1,27 @@
-"""``python -m criticflow.score --task T``: JSON lines in, the same lines with their scores out.
-
-Each line is an object with ``response`` (text) and ``ground_truth``; ``score``, ``correct`` and
-``format_ok`` are added, everything else is kept.
-"""
+"""``criticflow score --task KIND``: JSON lines in, the same lines with their scores out."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from criticflow.errors import UserError, run_program
+from criticflow.errors import UserError
 from criticflow.tasks import Task, get_task
+
+_DESCRIPTION = """\
+Score responses as the training, the probe and the evaluation do.
+
+input:   standard input, JSON lines: objects with "response" (text) and "ground_truth" (countdown:
+         {"numbers": [8, 2], "target": 10}; gsm8k and math: text)
+output:  standard output, the same lines with "score" (0 to 1), "correct" and "format_ok"
+"""
+_EXAMPLE = """\
+example:
+  echo '{"response": "#### 4", "ground_truth": "4"}' | criticflow score --task gsm8k
+"""
 
 
 def scored(lines: Iterable[bytes], task: Task) -> Iterator[dict[str, Any]]:
@@ -52,13 +60,19 @@ def _row(line: bytes) -> dict[str, Any]:
     return row
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m criticflow.score", description=__doc__)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Score the lines of standard input.
+
+    Raises:
+        UserError: there is no such task, or a line is not such an object.
+    """
+    parser = argparse.ArgumentParser(
+        prog="criticflow score",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--task", required=True, help="kind of task: countdown, gsm8k, math, ...")
-    task = get_task(parser.parse_args().task)
+    task = get_task(parser.parse_args(arguments).task)
     for row in scored(sys.stdin.buffer, task):
         print(json.dumps(row))
-
-
-if __name__ == "__main__":
-    run_program(main)

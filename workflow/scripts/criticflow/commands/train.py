@@ -1,20 +1,66 @@
-"""``python -m criticflow.train OVERRIDES``: verl's PPO training with criticflow's keys.
-
-The same entry point, configuration and overrides as ``python -m verl.trainer.main_ppo``; see
-``--help`` and ``--cfg job``. On a machine without an accelerator set ``VERL_PLATFORM=cpu`` and
-``trainer.device=cpu``.
-
-    REWARD_MASK_RATIO=0.5 FREEZE_CRITIC=true CRITIC_MODEL_PATH=critic_hf \\
-        python -m criticflow.train actor_rollout_ref.model.path=Qwen/Qwen3-0.6B ...
-"""
+"""``criticflow train OVERRIDES``: verl's PPO training with criticflow's keys."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from criticflow.verl_plugin import PLUGIN
+from criticflow.errors import UserError
+from criticflow.verl_plugin import FORK, INTERPRETER, PLUGIN
+from criticflow.verl_plugin.job_directory import (
+    JOB,
+    check_temporary_folder,
+    job_directory,
+    token_file,
+)
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+_HELP = """\
+usage: criticflow train [KEY=VALUE ...]
+
+PPO or GRPO on stock verl: the entry point, configuration and overrides of
+python -m verl.trainer.main_ppo, with criticflow's keys besides (below).
+
+input:   actor_rollout_ref.model.path (actor and reference policy), critic.model.path (the actor's
+         by default), data.train_files and data.val_files (parquet, as the workflow prepares it);
+         REWARD_MASK_RATIO, FREEZE_CRITIC and CRITIC_MODEL_PATH from the environment
+output:  checkpoints in trainer.default_local_dir, metrics where trainer.logger says
+
+All keys with their values: criticflow train --cfg job. Hydra's own options: --hydra-help.
+Without an accelerator set VERL_PLATFORM=cpu and trainer.device=cpu.
+
+example:
+  REWARD_MASK_RATIO=0.5 FREEZE_CRITIC=true CRITIC_MODEL_PATH=critic_hf \\
+      criticflow train actor_rollout_ref.model.path=Qwen/Qwen3-0.6B \\
+      data.train_files=train.parquet data.val_files=val.parquet
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train in this process and those that it starts; ``arguments`` are Hydra's."""
+    if arguments is not None:
+        sys.argv[1:] = arguments  # where Hydra looks
+    if set(sys.argv[1:]) & {"-h", "--help"}:
+        keys = files("criticflow.verl_plugin.config") / "criticflow_trainer.yaml"
+        print(_HELP, keys.read_text(encoding="utf-8"), sep="\n", end="")
+        return
+    try:
+        check_temporary_folder()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    require_plugin()
+    with job_directory() as job:
+        if os.environ.get(FORK):
+            fork_from_here(job)
+        train(job)
 
 
 def require_plugin() -> None:
@@ -24,17 +70,55 @@ def require_plugin() -> None:
         os.environ["VERL_USE_EXTERNAL_MODULES"] = ",".join([*modules, PLUGIN])
 
 
-def main() -> None:
-    require_plugin()
+def fork_from_here(job: Path) -> None:
+    """Import the libraries that verl's processes need, so that these start as forks.
+
+    Where a library has started a thread, or imported Ray, nothing is forked: Ray and vLLM then
+    start ordinary Python processes.
+    """
+    import criticflow.verl_plugin.preload  # noqa: F401
+    from criticflow.runtime import template
+
+    if "ray" in sys.modules or not template.single_threaded():
+        print("processes are not forked: a library has started a thread or imported Ray")
+    else:
+        os.environ[INTERPRETER] = str(template.start_template(job))
+
+
+def separate(config: DictConfig, job: Path) -> None:
+    """Keep a training apart from all others on its machines: its own Ray unless a cluster is named,
+    its own token there, its own sockets everywhere.
+
+    Args:
+        config: verl's whole configuration; ``ray_kwargs.ray_init`` is completed.
+        job: the job's directory (:mod:`criticflow.verl_plugin.job_directory`).
+    """
+    from omegaconf import OmegaConf
+
+    init = "ray_kwargs.ray_init"
+    address = OmegaConf.select(config, f"{init}.address") or "local"
+    OmegaConf.update(config, f"{init}.address", address, force_add=True)
+    if address == "local" and "RAY_AUTH_TOKEN" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token_file(job)))
+    os.environ[JOB] = str(job)
+    environment = f"{init}.runtime_env.env_vars.{JOB}"
+    OmegaConf.update(config, environment, str(job), force_add=True)
+    if address == "local" and (interpreter := os.environ.get(INTERPRETER)):
+        executable = f"{init}.runtime_env.py_executable"
+        OmegaConf.update(config, executable, interpreter, force_add=True)
+
+
+def train(job: Path) -> None:
+    """Read the command line and train, in this job's directory."""
     import hydra  # after the environment is set: importing verl loads the plugin
-    from omegaconf import DictConfig
+    import ray
     from verl.trainer.main_ppo import run_ppo
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import validate_config
     from verl.utils.device import auto_set_device
 
-    from criticflow.errors import UserError
     from criticflow.verl_plugin import settings
+    from criticflow.verl_plugin.critic_model import check_models
     from criticflow.verl_plugin.stopping import StoppedEarly
     from criticflow.verl_plugin.task_runner import TaskRunner
 
@@ -43,9 +127,10 @@ def main() -> None:
         config_name="criticflow_trainer",
         version_base=None,
     )
-    def train(config: DictConfig) -> None:
+    def run(config: DictConfig) -> None:
         try:
             settings.check(config)
+            check_models(config)
         except UserError as error:
             sys.exit(f"error: {error}")
         agent = config.actor_rollout_ref.rollout.agent
@@ -58,13 +143,15 @@ def main() -> None:
             use_reference_policy=need_reference_policy(config),
             use_critic=need_critic(config),
         )
+        separate(config, job)
         try:
-            run_ppo(config, task_runner_class=TaskRunner)
-        except StoppedEarly as stopped:  # as Ray hands it on: with a traceback for its text
+            with ExitStack() as at_end:
+                at_end.callback(ray.shutdown)  # before the directory goes
+                run_ppo(config, task_runner_class=TaskRunner)
+        # Ray hands these on with a traceback for their text.
+        except StoppedEarly as stopped:
             sys.exit(str(getattr(stopped, "cause", stopped)))
+        except UserError as error:
+            sys.exit(f"error: {getattr(error, 'cause', error)}")
 
-    train()
-
-
-if __name__ == "__main__":
-    main()
+    run()

@@ -41,7 +41,7 @@ def main() -> None:
         parser.error("--positions are shares from 0 to 1")
     from criticflow.stages import value_truth  # after the arguments: it takes seconds to import
 
-    value_truth.run(
+    value_truth.measure_truth(
         given.model,
         config.Model(
             path=given.model, dtype=given.dtype, trust_remote_code=given.trust_remote_code

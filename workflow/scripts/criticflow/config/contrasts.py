@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 FACTOR_OF = {
     "critic.from": "critic source",
+    "critic.from_step": "critic source",
+    "critic.from_seed": "critic source",
+    "critic.pretrained": "critic source",
     "critic.path": "critic source",
+    "critic.revision": "critic source",
     "critic.constant": "critic source",
     "critic.freeze": "freeze",
     "reward_mask": "mask",

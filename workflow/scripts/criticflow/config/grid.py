@@ -121,7 +121,7 @@ class Grid(Strict):
 class Grids(Strict):
     """All grids of a study. A null grid, factor or level is left out, as a null run is."""
 
-    grid: dict[Name, Grid]
+    grid: dict[Name, Grid] = Field(description="runs as combinations of factors, by name")
 
     @field_validator("grid", mode="before")
     @classmethod

@@ -15,6 +15,10 @@ from criticflow.config.merging import merge, without_null
 from criticflow.config.schema import Config
 from criticflow.errors import UserError
 
+DESCRIPTION = "description"
+"""Key of Snakemake's ``config`` under which the report's first page finds a sentence for each run
+(:mod:`criticflow.report.description`); no key of a configuration file."""
+
 
 def load_config(raw: Mapping[str, Any]) -> Config:
     """Expand ``grid``, resolve ``like`` and ``train`` defaults, then validate.
@@ -23,12 +27,14 @@ def load_config(raw: Mapping[str, Any]) -> Config:
     :class:`Config` has, ``train`` (defaults merged under every run), ``grid`` (runs as combinations
     of factors) and ``runs.*.like`` (the run whose settings this one inherits). A model, task, run
     or pretrained critic that is null is left out: so an overlay takes away what the file below it
-    defines. A null run also takes away the arm of that name from a grid.
+    defines. A null run also takes away the arm of that name from a grid. In a job of the workflow
+    there is :data:`DESCRIPTION` too, which is left out.
 
     Raises:
         UserError: every mistake found, each with the key it stands under.
     """
     resolved = copy.deepcopy(dict(raw))
+    resolved.pop(DESCRIPTION, None)
     defaults = resolved.pop("train", None) or {}
     try:
         if (grid := resolved.pop("grid", None)) is not None:

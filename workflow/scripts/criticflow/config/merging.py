@@ -8,7 +8,11 @@ from typing import Any
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``over`` on top of ``base``, dictionary by dictionary; anything else is replaced."""
+    """``over`` on top of ``base``, dictionary by dictionary; anything else is replaced.
+
+    As Snakemake merges configuration files (``snakemake.utils.update_config``), which a process of
+    verl should not have to import. OmegaConf would refuse some texts (``${``) and drop others.
+    """
     merged = copy.deepcopy(dict(base))
     for key, value in over.items():
         below = merged.get(key)

@@ -41,14 +41,14 @@ class Build(Strict):
     """A Qwen3 made by the workflow, with a character-level tokenizer."""
 
     task: Name = Field(description="task whose solved training problems it is fine-tuned on")
-    hidden_size: Positive = 128
-    intermediate_size: Positive = 768
-    num_layers: Positive = 3
-    num_heads: Positive = 4
-    num_kv_heads: Positive = 2
-    max_positions: Positive = Field(128, description="longest prompt and response together")
-    seed: int = 0
-    sft: Sft = Sft()
+    hidden_size: Positive = Field(128, description="width of the hidden states")
+    intermediate_size: Positive = Field(768, description="width of the feed-forward layers")
+    num_layers: Positive = Field(3, description="transformer layers")
+    num_heads: Positive = Field(4, description="attention heads of the queries")
+    num_kv_heads: Positive = Field(2, description="attention heads of keys and values")
+    max_positions: Positive = Field(128, description="longest prompt and response together, tokens")
+    seed: int = Field(0, description="of the weights and of the order of problems")
+    sft: Sft = Field(Sft(), description="supervised fine-tuning")
 
 
 class Model(Strict):
@@ -58,12 +58,14 @@ class Model(Strict):
     revision: str | None = Field(
         None, description="branch, tag or commit of a hub model; null: what its main branch is now"
     )
-    build: Build | None = None
+    build: Build | None = Field(None, description="a model that the workflow makes")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="precision of sampling")
     attn_implementation: str | None = Field(
         None, description="attention of actors and critics; null lets the model's config decide"
     )
-    trust_remote_code: bool = False
+    trust_remote_code: bool = Field(
+        False, description="whether Python code that comes with the model may run"
+    )
 
     @model_validator(mode="after")
     def _one_origin(self) -> Model:
@@ -77,15 +79,15 @@ class Generate(Strict):
     """Problems made by a task's own generator (Countdown)."""
 
     numbers: list[Positive] = Field([2, 3], min_length=1, description="how many numbers, each size")
-    low: Positive = 1
-    high: Positive = 9
+    low: Positive = Field(1, description="smallest number")
+    high: Positive = Field(9, description="largest number")
     operators: Annotated[str, Field(pattern=r"^[-+*/]+$")] = Field(
         "+-*/", description="operators of the worked solutions; a response may use all four"
     )
     max_target: Positive = Field(99, description="largest target")
     max_answer_length: Positive = Field(16, description="characters of the worked solution")
     problems: Positive = Field(2048, description="distinct problems to make")
-    seed: int = 0
+    seed: int = Field(0, description="of the problems")
 
 
 class Source(Strict):
@@ -93,12 +95,12 @@ class Source(Strict):
 
     hub: str | None = Field(None, description="name of a Hugging Face data set")
     name: str | None = Field(None, description="its configuration, if it has several")
-    revision: str | None = None
+    revision: str | None = Field(None, description="commit or tag of the data set")
     stream: bool = Field(False, description="read the hub row by row, without a local copy")
     files: dict[Literal["train", "val", "test"], str] | None = Field(
         None, description="jsonl, parquet or csv per split"
     )
-    generate: Generate | None = None
+    generate: Generate | None = Field(None, description="problems of the task's own generator")
 
     @model_validator(mode="after")
     def _one_origin(self) -> Source:
@@ -112,20 +114,20 @@ class Split(Strict):
     train: Positive | None = Field(None, description="at most this many; null: all that is left")
     val: Positive = Field(128, description="taken from train where the source has no val")
     test: Positive | None = Field(None, description="at most this many; null: all of the source's")
-    seed: int = 0
+    seed: int = Field(0, description="which problem goes where")
 
 
 class Task(Strict):
     """A task: problems, prompt, and lengths. ``kind`` names a module of ``criticflow.tasks``."""
 
-    kind: Name
-    source: Source
+    kind: Name = Field(description="module of criticflow.tasks: prompt, answer format and reward")
+    source: Source = Field(description="where problems come from")
     test_source: Source | None = Field(None, description="another origin for the test split")
-    split: Split = Split()
+    split: Split = Field(Split(), description="sizes of the splits, in problems")
     prompt: str | None = Field(None, description="the user's message; null: the task's own")
     system: str | None = Field(None, description="a system message; null: none")
-    max_prompt_length: Positive = 512
-    max_response_length: Positive = 1024
+    max_prompt_length: Positive = Field(512, description="tokens; longer prompts are left out")
+    max_response_length: Positive = Field(1024, description="tokens")
 
     @field_validator("kind")
     @classmethod
@@ -140,15 +142,31 @@ class Probe(Strict):
 
     n: Annotated[int, Field(ge=2)] = Field(16, description="samples per prompt")
     prompts: Positive = Field(128, description="training prompts to probe")
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, gt=0, description="of sampling")
     gate: Literal["off", "warn", "fail"] = Field("warn", description="what a bad verdict does")
     filter: Literal["mixed"] | list[Fraction] | None = Field(
         None, description="keep training prompts with mixed outcomes, or with a pass rate in [a, b]"
     )
-    accuracy: list[Fraction] = Field([0.1, 0.8], min_length=2, max_length=2)
-    variance_min: Fraction = 0.05
-    entropy: list[float] = Field([0.2, 0.8], min_length=2, max_length=2, description="nats a token")
-    seed: int = 0
+    accuracy: list[Fraction] = Field(
+        [0.1, 0.8], min_length=2, max_length=2, description="good range of the mean pass rate"
+    )
+    variance_min: Fraction = Field(
+        0.05, description="least good mean variance of the rewards of one prompt"
+    )
+    entropy: list[float] = Field(
+        [0.2, 0.8],
+        min_length=2,
+        max_length=2,
+        description="good range of the mean entropy, nats a token",
+    )
+    seed: int = Field(0, description="of prompts and samples")
+
+    @field_validator("filter")
+    @classmethod
+    def _filter_is_a_range(cls, rule: str | list[float] | None) -> str | list[float] | None:
+        if isinstance(rule, list) and (len(rule) != 2 or rule[0] > rule[1]):
+            raise ValueError(f"write mixed, or a range [a, b] with a <= b, not {rule}")
+        return rule
 
 
 class Evaluate(Strict):
@@ -156,11 +174,13 @@ class Evaluate(Strict):
 
     n: Positive = Field(4, description="samples per prompt")
     prompts: Positive | None = Field(None, description="at most this many; null: all")
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, gt=0, description="of sampling")
     k: list[Positive] = Field([1, 4], description="pass@k for these k, at most n")
     resamples: Positive = Field(2000, description="bootstrap resamples")
-    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    seed: int = 0
+    confidence: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.95, description="level of the intervals"
+    )
+    seed: int = Field(0, description="of samples and bootstrap")
 
     @model_validator(mode="after")
     def _k_within_n(self) -> Evaluate:
@@ -234,8 +254,10 @@ class PretrainedCritic(Strict):
 class RewardMask(Strict):
     """Which trajectories lose their reward (see ``criticflow.verl_plugin.reward_mask``)."""
 
-    ratio: Fraction = 0.0
-    type: Literal["bernoulli", "fixed_ratio"] = "bernoulli"
+    ratio: Fraction = Field(0.0, description="share of trajectories whose whole reward becomes 0")
+    type: Literal["bernoulli", "fixed_ratio"] = Field(
+        "bernoulli", description="each by a draw of its own, or exactly this share of a batch"
+    )
     rescale: bool = Field(False, description="multiply what is kept by 1/(1-ratio)")
 
     @model_validator(mode="after")
@@ -264,8 +286,10 @@ class Critic(Strict):
     )
     path: str | None = Field(None, description="or a directory or hub name; null: the base model")
     revision: str | None = Field(None, description="branch, tag or commit of a hub name")
-    freeze: bool = False
-    value_head: Literal["linear", "mlp"] = "linear"
+    freeze: bool = Field(False, description="the critic gives values and never learns")
+    value_head: Literal["linear", "mlp"] = Field(
+        "linear", description="one linear layer, or Linear-ReLU-Linear"
+    )
     allow_untrained: bool = Field(False, description="permit freezing a critic never trained")
     constant: float | None = Field(None, description="the value of every state; needs freeze")
 
@@ -298,28 +322,45 @@ class Critic(Strict):
             raise ValueError("constant needs freeze: true, or the critic would learn")
         return self
 
+    @model_validator(mode="after")
+    def _frozen_is_trained(self) -> Critic:
+        trained = self.from_run or self.pretrained or self.path or self.constant is not None
+        if self.freeze and not (trained or self.allow_untrained):
+            raise ValueError(
+                "freeze: true would keep a fresh value head as it is: give the trained critic "
+                "(from or path), or for a control arm constant, or allow_untrained: true"
+            )
+        return self
+
 
 class Train(Strict):
     """How a run is trained. Defaults for all runs; a run overrides single keys."""
 
-    steps: Positive = 40
+    steps: Positive = Field(40, description="PPO steps")
     batch_size: Positive = Field(128, description="prompts per step")
     mini_batch_size: Positive = Field(64, description="prompts per optimizer step")
     micro_batch_size: Positive = Field(32, description="trajectories per rank and forward pass")
     rollout_n: Positive = Field(1, description="responses per prompt")
-    temperature: float = Field(1.0, gt=0)
-    actor_lr: float = Field(1e-6, gt=0)
-    critic_lr: float = Field(1e-5, gt=0)
-    critic_warmup: NotNegative = Field(0, description="steps in which only the critic learns")
-    gamma: Fraction = 1.0
-    lam: Fraction = 1.0
+    temperature: float = Field(1.0, gt=0, description="of rollouts")
+    actor_lr: float = Field(1e-6, gt=0, description="learning rate of the actor")
+    critic_lr: float = Field(1e-5, gt=0, description="learning rate of the critic")
+    critic_warmup: NotNegative = Field(
+        0, description="first steps, in which only the critic learns; a frozen critic has none"
+    )
+    lost_trajectories: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="share of a step's trajectories that may be lost to errors in rollouts"
+    )
+    gamma: Fraction = Field(1.0, description="discount per token")
+    lam: Fraction = Field(1.0, description="lambda of GAE")
     kl_coef: float = Field(0.0, ge=0, description="KL to the reference policy, in the reward")
     kl_loss_coef: float = Field(0.0, ge=0, description="KL to the reference policy, in the loss")
     save_every: Positive = Field(20, description="steps between checkpoints; the last is saved too")
-    keep_checkpoints: Positive = 1
+    keep_checkpoints: Positive = Field(1, description="complete checkpoints that are kept")
     test_every: int = Field(-1, description="steps between validations; -1: never")
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    strategy: Literal["fsdp", "fsdp2"] = "fsdp2"
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="precision of training")
+    strategy: Literal["fsdp", "fsdp2"] = Field(
+        "fsdp2", description="how verl shards models; fsdp needs a GPU"
+    )
     verl: dict[str, Any] = Field(
         {}, description="further verl settings, by dotted key; they win over everything above"
     )
@@ -328,15 +369,15 @@ class Train(Strict):
 class Run(Strict):
     """One run of the study, fully resolved."""
 
-    model: Name
-    task: Name
-    algorithm: Literal["ppo", "grpo"] = "ppo"
-    critic: Critic = Critic()
-    reward_mask: RewardMask = RewardMask()
+    model: Name = Field(description="base model: actor and reference policy start from it")
+    task: Name = Field(description="task to train on")
+    algorithm: Literal["ppo", "grpo"] = Field("ppo", description="grpo has no critic")
+    critic: Critic = Field(Critic(), description="where the critic comes from")
+    reward_mask: RewardMask = Field(RewardMask(), description="trajectories without reward")
     random_reward: Fraction | None = Field(
         None, description="probability of random outcomes in place of the scores"
     )
-    train: Train = Train()
+    train: Train = Field(Train(), description="how it is trained")
     # Neither has a part in what one training does: no copy of the settings holds them.
     seeds: list[int] | None = Field(
         None, min_length=1, exclude=True, description="seeds of this run; null: those of the study"
@@ -377,9 +418,9 @@ class Resources(Strict):
 class Config(Strict):
     """The whole study."""
 
-    models: dict[Name, Model]
-    tasks: dict[Name, Task]
-    runs: dict[RunName, Run]
+    models: dict[Name, Model] = Field(description="base models, by name")
+    tasks: dict[Name, Task] = Field(description="tasks, by name")
+    runs: dict[RunName, Run] = Field(description="what is trained, once per seed, by name")
     critics: dict[Name, PretrainedCritic] = Field(
         {}, description="critics that are pretrained offline, by name"
     )
@@ -391,10 +432,10 @@ class Config(Strict):
         description="smallest difference of interest, in units of the contrasts' metric; fixed "
         "before the study is run",
     )
-    probe: Probe = Probe()
-    evaluate: Evaluate = Evaluate()
-    truth: Truth = Truth()
-    resources: Resources = Resources()
+    probe: Probe = Field(Probe(), description="the signal probe, before training")
+    evaluate: Evaluate = Field(Evaluate(), description="evaluation on the test split")
+    truth: Truth = Field(Truth(), description="the true values of states")
+    resources: Resources = Field(Resources(), description="what a training job may use")
 
     def seeds_of(self, run: str) -> list[int]:
         """Seeds that ``run`` is trained with."""
@@ -512,6 +553,49 @@ class Config(Strict):
     @model_validator(mode="after")
     def _contrasts_hold(self) -> Config:
         check_contrasts(self.contrasts, self)
+        return self
+
+    @model_validator(mode="after")
+    def _critics_fit(self) -> Config:
+        for name, run in self.runs.items():
+            if (source := self.runs.get(run.critic.from_run or "")) is None:
+                continue
+            where = f"runs.{name}.critic"
+            heads = source.critic.value_head, run.critic.value_head
+            if heads[0] != heads[1]:
+                raise ValueError(
+                    f"{where}.value_head: {heads[1]}, but {run.critic.from_run} trains a critic "
+                    f"whose head is {heads[0]}: write the same in both"
+                )
+            models = self.models[source.model], self.models[run.model]
+            if bool(models[0].build) != bool(models[1].build):
+                raise ValueError(
+                    f"{where}.from: {run.critic.from_run} trains {source.model}, {name} trains "
+                    f"{run.model}: their tokenizers differ, and the critic would read other words "
+                    "than the actor writes; use models of one family"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _trainings_can_work(self) -> Config:
+        for name, run in self.runs.items():
+            train, where = run.train, f"runs.{name}.train"
+            if train.strategy == "fsdp" and self.resources.device == "cpu":
+                raise ValueError(f"{where}.strategy: fsdp needs a GPU, write fsdp2")
+            learns = run.algorithm == "ppo" and not run.critic.freeze
+            if learns and train.critic_warmup >= train.steps:
+                raise ValueError(
+                    f"{where}.critic_warmup: with {train.critic_warmup} of {train.steps} steps the "
+                    "actor would never learn: lower it, or raise steps"
+                )
+            task = self.tasks[run.task]
+            made = task.source.generate and task.source.generate.problems
+            problems = min((size for size in (task.split.train, made) if size), default=None)
+            if problems is not None and train.batch_size > problems:
+                raise ValueError(
+                    f"{where}.batch_size: {train.batch_size} prompts a step, but {run.task} has "
+                    f"at most {problems} training problems: lower it, or take more problems"
+                )
         return self
 
     @model_validator(mode="after")

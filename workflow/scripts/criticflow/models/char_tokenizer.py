@@ -23,7 +23,8 @@ CHAT_TEMPLATE = (
 def char_tokenizer(max_positions: int) -> PreTrainedTokenizerFast:
     """One token per printable ASCII character and newline, one per tag, one per role.
 
-    The tags of :data:`TAGS` are ordinary tokens: a decoder that skips special tokens keeps them.
+    The tags of :data:`TAGS` are ordinary tokens, so that a decoder that skips special tokens keeps
+    them.
     Padding, the end of a message and the roles are special. Other characters become one unknown
     token each.
     """

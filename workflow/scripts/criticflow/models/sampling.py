@@ -39,7 +39,7 @@ COLUMNS = [
 
 
 class Engine:
-    """One vLLM engine; a context manager that ends it.
+    """A running vLLM engine; as a context manager it is ended with the block.
 
     On the CPU it lives in this process (vLLM's default of an engine and a worker process imports
     everything three times, most of the start-up of a small model) and takes the CPU settings of its
@@ -48,7 +48,7 @@ class Engine:
     Args:
         model_path: a model directory, checked before anything starts, or the name of a hub model.
         model: precision, and whether code that comes with the model may run.
-        max_model_len: most tokens of a prompt and its response together.
+        max_model_len: tokens of a prompt and its response together, at most.
         resources: GPU or CPU, and the size of the cache on the CPU.
         block_size: tokens of a block of the cache. Sequences share the computation of whole blocks
             that they have in common. None: vLLM's choice, on the CPU 128.

@@ -11,7 +11,7 @@ from torch import nn
 
 from criticflow.errors import UserError
 
-# transformers takes seconds to import; who only asks for the names below need not wait for it.
+# transformers takes seconds to import; modules that only need the names below do not wait for it.
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
@@ -134,7 +134,7 @@ def _check_kind(kind: str) -> None:
 
 
 def _check_loaded(path: Path | str, kind: str, info: dict, allow_untrained: bool) -> bool:
-    """Whether the head is fresh; raises where anything else is not exactly as stored."""
+    """Whether the head is fresh; raises if any other tensor is not exactly as stored."""
     missing, unexpected = set(info["missing_keys"]), set(info["unexpected_keys"])
     mismatched = {str(entry[0]) for entry in info["mismatched_keys"]}
     head = {f"score.{name}" for name in HEADS[kind]}

@@ -13,15 +13,20 @@ from functools import cache
 from pathlib import Path
 
 from criticflow.code import code_digest
-from criticflow.planning.sources import ROOT, source_files, training_files
+from criticflow.planning.sources import PACKAGE, ROOT, source_files, training_files
 
 _digest = cache(code_digest)  # of each file once in a process
 
 
 @cache
-def code(*roots: str) -> str:
-    """SHA-256 of what the files do that ``roots`` need (:func:`source_files`)."""
-    return _together(source_files(*roots))
+def code(*roots: str, data: str | None = None) -> str:
+    """SHA-256 of what the files do that ``roots`` need (:func:`source_files`).
+
+    Args:
+        roots: modules and scripts.
+        data: further files of the package, as a pattern (templates, which no import names).
+    """
+    return _together([*source_files(*roots), *((ROOT / PACKAGE).glob(data) if data else ())])
 
 
 @cache

@@ -15,7 +15,7 @@ from criticflow.errors import UserError
 
 TARGETS = {"all", "data", "probe", "train", "convert", "evaluate", "report"}
 """Rules that make nothing themselves."""
-TABLES = ("results/benchmarks", "benchmarks")
+TABLES = "results/benchmarks"
 """Where the rules' benchmark tables lie in a working directory."""
 
 
@@ -51,11 +51,11 @@ class Took:
 
     def __init__(self, directory: Path) -> None:
         self._of: dict[str, dict[str, float]] = {}
-        for folder in (directory / tables for tables in TABLES):
-            for path in sorted(folder.rglob("*.tsv")):
-                rule, _, job = path.relative_to(folder).with_suffix("").as_posix().partition("/")
-                if (seconds := _seconds(path)) is not None:
-                    self._of.setdefault(rule, {})[job] = seconds
+        for path in sorted((directory / TABLES).rglob("*.tsv")):
+            job = path.relative_to(directory / TABLES).as_posix().removesuffix(".tsv")
+            rule, _, name = job.partition("/")
+            if (seconds := _seconds(path)) is not None:
+                self._of.setdefault(rule, {})[name] = seconds
 
     def rule(self, rule: str) -> float | None:
         """Median of a rule's jobs; a rule that inherits another's tables shares them."""

@@ -14,6 +14,7 @@ TRAINING = (
     "criticflow.commands.train",
     "criticflow.verl_plugin.reward",
     "criticflow.verl_plugin.plugin",
+    "criticflow.verl_plugin.weight_sender",
     *VLLM_PLUGIN,
 )
 """The same for a training: what verl runs, and loads by name."""

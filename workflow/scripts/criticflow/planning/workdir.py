@@ -1,31 +1,46 @@
 """Snakemake's own state in the working directory: stale locks, and which jobs failed.
 
 Snakemake's own lock files do not name their owner, so after a SIGKILL they block the next run. Here
-every Snakemake that reads the workflow holds a shared ``flock`` while it lives, which the kernel
-releases however it ends. Who can get it exclusively is alone, and what lock files there are then
-belong to the dead.
+every Snakemake that reads the workflow holds a shared ``flock`` while it runs, which the kernel
+releases however it ends. A Snakemake that gets this lock exclusively is the only one, and lock
+files that are there belong to processes that have ended.
 """
 
 from __future__ import annotations
 
 import fcntl
 import re
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from criticflow.errors import UserError
+
 _held = []  # open for as long as this process lives
 
 
+def check_interpreter(path: str = sys.executable) -> None:
+    """Raise :class:`UserError` where Snakemake could not start a job's script with this Python.
+
+    It writes the path into a shell command as it is.
+    """
+    if re.search(r"[^\w/.+@%:,=-]", path):
+        raise UserError(
+            f"{path}: Snakemake does not quote the path of its Python: move it (or the project, "
+            "whose .venv it is in) to a path without spaces and quotes"
+        )
+
+
 def claim_workdir(state: Path = Path(".snakemake"), patience: float = 2.0) -> None:
-    """Hold the working directory, and remove the locks of Snakemakes that are no more.
+    """Hold the working directory, and remove the locks of Snakemakes that have ended.
 
     Never waits for a living owner of the directory: Snakemake itself then refuses, or goes on if
     the files of the two do not overlap.
 
     Args:
         state: Snakemake's own folder.
-        patience: seconds to wait for passers-by (dry runs) where there are locks.
+        patience: seconds to wait for others that end soon (dry runs) where there are locks.
     """
     state.mkdir(exist_ok=True)
     stream = open(state / "criticflow.flock", "a")  # noqa: SIM115

@@ -1,1 +1,1 @@
-"""What the report shows, and the report itself."""
+"""The report: its pages, tables and plots, and the file that holds them all."""

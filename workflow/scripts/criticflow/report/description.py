@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from criticflow.config import Config, Run
 
-DESCRIPTION = "description"
-"""Key of Snakemake's ``config`` under which ``report/workflow.rst`` finds the sentences."""
-
 
 def describe_runs(config: Config) -> dict[str, str]:
     """A sentence for every run, from its resolved settings."""
@@ -22,6 +19,8 @@ def describe(run: Run) -> str:
             origin = f"the critic is a constant, {critic.constant:g}"
         elif critic.from_run:
             origin = f"critic from {critic.from_run}"
+        elif critic.pretrained:
+            origin = f"critic pretrained as {critic.pretrained}"
         elif critic.path:
             origin = f"critic from {critic.path}"
         else:

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from criticflow.config.load import DESCRIPTION
 from criticflow.errors import UserError
 from criticflow.files import replacing
 
@@ -29,7 +30,8 @@ def render(snakefile: Path, config: Mapping[str, Any], targets: Sequence[str], o
     """
     with tempfile.TemporaryDirectory() as folder, replacing(out) as partial:
         settings = Path(folder) / "config.yaml"
-        settings.write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
+        given = {key: value for key, value in config.items() if key != DESCRIPTION}
+        settings.write_text(yaml.safe_dump(given, sort_keys=False), encoding="utf-8")
         page = Path(folder) / "report.html"
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile)]
         command += ["--configfile", str(settings), "--workflow-profile", "none", "--nolock"]

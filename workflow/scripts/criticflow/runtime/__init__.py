@@ -1,1 +1,1 @@
-"""What a stage runs in: owned processes, locks, Slurm, memory."""
+"""What surrounds a stage while it runs: processes that it owns, locks, Slurm, memory."""

@@ -12,13 +12,13 @@ _MOUNT = Path("/sys/fs/cgroup")
 
 
 def available(groups: Path = _GROUPS, mount: Path = _MOUNT) -> int:
-    """Bytes that can be had without swapping or being killed.
+    """Bytes that this process can still take without swapping and without being killed.
 
     Containers and Slurm jobs are limited by control groups, of version 1 or 2, on any level.
 
     Args:
-        groups: which groups this process is in, as Linux tells it.
-        mount: where the groups' files are.
+        groups: the file in which Linux lists the control groups of this process.
+        mount: the folder with the files of all control groups.
     """
     left = _left_by_groups(groups, mount) if groups.is_file() else ()
     return max(0, min([psutil.virtual_memory().available, *left]))

@@ -1,9 +1,9 @@
 """A child process that takes everything it started with it when it ends.
 
-Ray daemons and vLLM engines start sessions of their own and outlive a parent that is killed. So a
-command runs under a *warden*: a small process that adopts every orphan below it
+Ray daemons and vLLM engines start sessions of their own, and go on when their parent is killed. So
+a command runs under a *warden*: a small process that adopts every orphan below it
 (``PR_SET_CHILD_SUBREAPER``) and ends all of them when the command has ended, when it is told to
-stop, or when one of the processes that wanted the command is gone, killed by SIGKILL included.
+stop, or when one of the processes that wanted the command has ended, even by SIGKILL.
 
     caller (a rule's script) -- warden -- command -- Ray, vLLM, workers, ...
 
@@ -117,7 +117,7 @@ def signal_jobs(number: int) -> None:
             if os.getpgid(process.pid) == ours and process.name() not in _SHELLS:
                 process.send_signal(number)
         except (psutil.NoSuchProcess, ProcessLookupError):
-            continue  # it ended by itself
+            continue  # it has ended meanwhile
 
 
 def stop_jobs_on_signals() -> None:
@@ -143,6 +143,13 @@ def _wanting_ancestor() -> list[int]:
         if parent.pid > 1 and parent.name() not in _SHELLS:
             return [parent.pid]
     return []
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when ``parent``, which started it, has ended."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the kernel was told
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _prctl(option: int, value: int) -> None:
@@ -181,7 +188,7 @@ class _Warden:
             self._signal_all(number)
             if self._reap_until(lambda: not descendants(), patience):
                 break
-            # What was started meanwhile dies with the next round.
+            # Processes that were started meanwhile are ended in the next round.
         if self.status is None:
             return 128 + signal.SIGKILL
         code = os.waitstatus_to_exitcode(self.status)

@@ -4,10 +4,12 @@ Snakemake submits a job again after it was killed itself, while the first one go
 training job holds ``DIRECTORY.lock``, beside the directory, which may be emptied under it:
 
 - the kernel's ``flock``, which the owner's children inherit: it is free when the last of them has
-  ended, however that came;
-- in the file the owner's host, process and Slurm job. They are what a waiting job tells the user,
-  and they decide where ``flock`` does not reach (file systems without it, or whose nodes do not
-  see each other's).
+  ended, however that came. It decides alone where all who may hold it run under this kernel: on a
+  disk of this machine, or where the owner has run since this machine was started, in whatever
+  container and under whatever host name;
+- in the file the owner's host, process, start of the machine and Slurm job. They are what a waiting
+  job tells the user, and on a shared disk, whose nodes may not see each other's ``flock``, they
+  decide: nothing is taken from an owner of another machine unless Slurm says that it has ended.
 """
 
 from __future__ import annotations
@@ -33,6 +35,9 @@ POLL = 5.0
 """Seconds between two looks at a lock that somebody else holds."""
 PATIENCE = 600.0
 """Seconds that Slurm may give no answer, as when its controller restarts."""
+LOCAL = {"bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs", "overlay", "ramfs"}
+LOCAL |= {"reiserfs", "tmpfs", "xfs", "zfs"}
+"""File systems of one machine. ``flock`` on them reaches all who can see the file."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class Owner:
     started: float
     """Seconds since the epoch: a later process may get the same number."""
     slurm_job: str | None
+    boot: str | None = None
+    """The start of the machine, which all containers on it share."""
 
     def __str__(self) -> str:
         job = f" (Slurm job {self.slurm_job})" if self.slurm_job else ""
@@ -54,6 +61,11 @@ class Owner:
         """The command that ends it."""
         return f"scancel {self.slurm_job}" if self.slurm_job else f"kill {self.pid}"
 
+    @property
+    def how_to_look(self) -> str:
+        """The command that shows whether it runs."""
+        return f"squeue --jobs {self.slurm_job}" if self.slurm_job else f"ps {self.pid}"
+
     def lives(self) -> bool | None:
         """Whether it still works; None if that cannot be told from here."""
         here = self.host == socket.gethostname()
@@ -62,15 +74,15 @@ class Owner:
         if self.slurm_job and self.slurm_job != slurm.job_id():
             return slurm.runs(self.slurm_job)
         # A requeued job keeps its number, and runs once at a time.
-        return False if here or self.slurm_job else None
+        return False if self.slurm_job or (here and self.boot == boot()) else None
 
 
 @contextmanager
 def run_lock(directory: Path) -> Iterator[int]:
     """Own ``directory`` while the block runs; wait for a living owner first, and say so.
 
-    Waiting, not an error: the study then finishes by itself, and the job that waited finds the
-    work done.
+    It waits rather than fails, so that the study finishes without help: the job that waited then
+    finds the work done.
 
     Yields:
         A file descriptor for the children that work in the directory (``pass_fds``).
@@ -106,15 +118,6 @@ def owner(directory: Path) -> Owner | None:
         return _read(stream, path)
 
 
-def may_be_owned(directory: Path) -> bool:
-    """Whether somebody may be working in ``directory``: also where that cannot be told."""
-    try:
-        other = owner(directory)
-    except UserError:
-        return True  # perhaps it is being written
-    return other is not None and other.lives() is not False
-
-
 def living_owner(directory: Path) -> Owner | None:
     """Who works in ``directory`` now, as far as can be told."""
     try:
@@ -132,21 +135,23 @@ def _acquire(stream: IO[str], path: Path) -> None:
         try:
             other = _read(stream, path)
         except UserError:
-            if free:
+            if free is not False:
                 raise
-            other = None  # its owner is writing it
-        lives = other.lives() if free and other else None
-        if free and (other is None or lives is False):
+            other = None  # its owner is just writing it
+        nobody = free is not False if other is None else free and kernel_decides(path, other)
+        lives = other.lives() if other and not nobody and free is not False else None
+        if nobody or lives is False:
             _write(stream, json.dumps(asdict(_me())))
             return
         if free:
-            _unlock(stream)  # names decide
-        if lives is not None or not free:
+            _unlock(stream)  # the owner named in the file may still live
+        if lives is not None or free is False:
             answer = time.monotonic()
         elif not other.slurm_job or time.monotonic() - answer > PATIENCE:
             raise UserError(
-                f"{path} is held by {other}, and nobody here can tell whether that still runs: "
-                "if it does not, delete the file and run again"
+                f"{path} is held by {other}, and nobody here can tell whether that still runs, "
+                f"since {path.parent} is on a disk that machines may share: look on {other.host} "
+                f"({other.how_to_look}); if it does not run, delete the file and run again"
             )
         if other != told and other is not None:
             where = path.with_suffix("")
@@ -155,14 +160,33 @@ def _acquire(stream: IO[str], path: Path) -> None:
         time.sleep(POLL)
 
 
-def _flock(stream: IO[str]) -> bool:
-    """Take the lock; False if a living process has it. True too where there is no ``flock``."""
+def kernel_decides(path: Path, other: Owner) -> bool:
+    """Whether ``other`` holds nothing if this kernel says that the lock is free."""
+    return (other.boot is not None and other.boot == boot()) or on_local_disk(path)
+
+
+def boot() -> str | None:
+    """What Linux calls this start of the machine; None elsewhere."""
+    file = Path("/proc/sys/kernel/random/boot_id")
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
+
+
+def on_local_disk(path: Path) -> bool:
+    """Whether no other machine sees the file system of ``path``."""
+    place = path.resolve()
+    kinds = {Path(part.mountpoint): part.fstype for part in psutil.disk_partitions(all=True)}
+    mounts = [folder for folder in (place, *place.parents) if folder in kinds]
+    return bool(mounts) and kinds[mounts[0]] in LOCAL
+
+
+def _flock(stream: IO[str]) -> bool | None:
+    """Take the lock; False if a living process has it, None where there is no ``flock``."""
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:
-        pass  # a file system without it
+        return None  # a file system without it
     return True
 
 
@@ -190,7 +214,7 @@ def _write(stream: IO[str], text: str) -> None:
 
 def _me() -> Owner:
     started = psutil.Process().create_time()
-    return Owner(socket.gethostname(), os.getpid(), started, slurm.job_id())
+    return Owner(socket.gethostname(), os.getpid(), started, slurm.job_id(), boot())
 
 
 def _started(pid: int, when: float) -> bool:

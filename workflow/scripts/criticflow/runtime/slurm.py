@@ -1,4 +1,4 @@
-"""What is asked of Slurm: which job this is, when it ends, whether another one runs."""
+"""Questions to Slurm: which job this is, when it ends, whether another one runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import subprocess
 from datetime import datetime
 
-# States in which a job's processes may be there.
+# States in which a job's processes may still run.
 _RUNNING = "RUNNING,COMPLETING,SUSPENDED,STOPPED"
 
 
@@ -18,8 +18,8 @@ def job_id() -> str | None:
 def end_time() -> float | None:
     """When Slurm will end the job that this process belongs to, seconds since the epoch.
 
-    None outside of Slurm, without a limit, or without an answer. Slurm tells its jobs in
-    ``SLURM_JOB_END_TIME`` since 23.02; older ones are asked.
+    None outside of Slurm, without a time limit, or when Slurm does not answer. Slurm 23.02 and
+    newer set ``SLURM_JOB_END_TIME`` for their jobs; older ones are asked.
     """
     if told := os.environ.get("SLURM_JOB_END_TIME"):
         return float(told)
@@ -32,7 +32,7 @@ def end_time() -> float | None:
 
 
 def runs(job: str) -> bool | None:
-    """Whether a job's processes may be there; None without an answer."""
+    """Whether a job's processes may still run; None if Slurm does not answer."""
     done = _squeue(job, "%T", "--states", _RUNNING)
     if done is None:
         return None
@@ -42,7 +42,7 @@ def runs(job: str) -> bool | None:
 
 
 def _squeue(job: str, column: str, *more: str) -> subprocess.CompletedProcess[str] | None:
-    """squeue's answer about one job; None where there is none to be had."""
+    """squeue's answer about one job; None if there is no squeue or it does not answer."""
     command = ["squeue", "--noheader", "--jobs", job, "--format", column, *more]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

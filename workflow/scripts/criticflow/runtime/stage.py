@@ -8,66 +8,54 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from criticflow.errors import UserError
 from criticflow.logs import open_terminal, progress, terminal_fds
+from criticflow.runtime.devices import take
 from criticflow.runtime.processes import STOP_SECONDS, run_owned
 
 _INSIDE = "CRITICFLOW_STAGE"
 
 
-def run_stage(
-    snakemake: Any,
-    work: Callable[[Any], None],
-    grace: float = STOP_SECONDS,
-    log_in_use: Callable[[], bool] = lambda: False,
-) -> NoReturn:
+def run_stage(snakemake: Any, work: Callable[[Any], None], grace: float = STOP_SECONDS) -> NoReturn:
     """Run ``work(snakemake)`` and exit; 0 on success, 2 on a :class:`UserError`, else 1.
 
     The script runs itself a second time as an owned process
     (:mod:`criticflow.runtime.processes`), whose output, and that of all its children, is the rule's
-    log. An error ends up in the log with its traceback and as one line on the terminal. SIGTERM
-    leaves it ``grace`` seconds to end well.
-
-    The log begins anew, unless ``log_in_use`` says that another job may still write to it. Since
-    Snakemake deletes the log of a job that it is about to start, running or not, the file has a
-    second name meanwhile, and gets the first one back.
+    log; it begins anew with each attempt. An error ends up in the log with its traceback and as one
+    line on the terminal. SIGTERM leaves the work ``grace`` seconds to end well. The rule's resource
+    ``gpu`` says how many GPUs it holds meanwhile (:mod:`criticflow.runtime.devices`).
     """
     if os.environ.pop(_INSIDE, None):
         sys.exit(_work(snakemake, work))
     log = Path(snakemake.log[0])
     log.parent.mkdir(parents=True, exist_ok=True)
-    second = log.with_name(f".{log.name}.kept")
-    if not log_in_use():
-        log.write_bytes(b"")
-        second.unlink(missing_ok=True)
-    _keep(log, second)
+    log.unlink(missing_ok=True)  # not emptied: another job may still write to what has this name
     stage = " ".join([snakemake.rule, *map(str, snakemake.wildcards)])
     env = open_terminal(stage) | {_INSIDE: "1"}
-    code = run_owned(
-        [sys.executable, *sys.argv],
-        env,
-        log,
-        watch=lambda: _keep(log, second),
-        grace=grace,
-        pass_fds=terminal_fds(),
-    )
-    _keep(log, second)
-    second.unlink(missing_ok=True)
+    try:
+        with take(snakemake.resources.get("gpu", 0), tell=_tell(stage)) as gpus:
+            code = run_owned(
+                [sys.executable, *sys.argv],
+                env | gpus.environment,
+                log,
+                grace=grace,
+                pass_fds=[*terminal_fds(), *gpus.fds],
+            )
+    except UserError as error:
+        _tell(stage)(f"error: {error}")
+        sys.exit(2)
     if code > 128:
-        why = ", perhaps for want of memory" if code == 128 + signal.SIGKILL else ""
+        why = ", perhaps because memory ran out" if code == 128 + signal.SIGKILL else ""
         print(f"[{stage}] ended by signal {code - 128}{why}: see {log}", file=sys.stderr)
     sys.exit(code)
 
 
-def _keep(log: Path, second: Path) -> None:
-    """Give the log its missing name, where the file system can."""
-    for name, missing in ((second, log), (log, second)):
-        with suppress(OSError):  # mostly: neither is missing
-            os.link(name, missing)
+def _tell(stage: str) -> Callable[[str], None]:
+    """Writes lines of a stage that has no process of its own yet to the terminal."""
+    return lambda text: print(f"[{stage}] {text}", file=sys.stderr, flush=True)
 
 
 def _work(snakemake: Any, work: Callable[[Any], None]) -> int:

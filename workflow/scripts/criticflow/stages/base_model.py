@@ -1,7 +1,8 @@
 """The base model of the CPU default: a small Qwen3, fine-tuned until it is partly competent.
 
-It is left undertrained on purpose, on a part of the training problems: a model that solves a third
-to a half of the held-out problems, with entropy left, has something to gain from PPO.
+It is trained for a short time only, on a part of the training problems, on purpose: a model that
+solves a third to a half of the held-out problems, and whose entropy is not yet low, can gain from
+PPO.
 """
 
 from __future__ import annotations

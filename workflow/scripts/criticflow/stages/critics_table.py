@@ -11,11 +11,13 @@ from criticflow.stages.truth_files import ACTOR, read_truth
 from criticflow.stats import truth_table, value_rows
 
 
-def write(rows_json: Sequence[Path], truths: Sequence[Path], out: Path) -> list[dict[str, Any]]:
+def write_critics_table(
+    rows_json: Sequence[Path], truths: Sequence[Path], out: Path
+) -> list[dict[str, Any]]:
     """Write ``critics.json``: a row per critic and actor, and the references of every actor.
 
     Args:
-        rows_json: what :func:`criticflow.stages.judge.run` wrote, one file a critic.
+        rows_json: what :func:`criticflow.stages.judge.judge_critic` wrote, one file a critic.
         truths: folders of :mod:`criticflow.stages.value_truth`.
 
     Raises:

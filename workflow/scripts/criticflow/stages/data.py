@@ -48,7 +48,7 @@ SCHEMA = pa.schema(
 
 @dataclass
 class _Part:
-    """One split: its problems, and what became of the rows read for it."""
+    """One split: its problems, and counts of the rows that were read for it."""
 
     name: str
     problems: list[Problem] = field(default_factory=list)
@@ -110,7 +110,7 @@ def prepare(name: str, task: config.Task, out_dir: Path | str) -> dict[str, Any]
 
 
 def _split(name: str, task: config.Task) -> dict[str, _Part]:
-    """Read and clean the splits that there are; cut out of train those that there are not."""
+    """Read and clean the splits that the source has; cut the others out of its train split."""
     kind, sizes = get_task(task.kind), task.split
     has = splits(task.source)
     whole = "all" if "all" in has else "train"
@@ -167,7 +167,7 @@ def _fill(
     clean = _clean(part, items, taken)
     if limit is None:
         part.problems = sorted(clean, key=rank)
-    else:  # in memory of the limit's size, however large the source
+    else:  # needs memory for ``limit`` problems only, however large the source is
         part.problems = heapq.nsmallest(limit, clean, key=rank)
 
 

@@ -27,7 +27,7 @@ from criticflow.stages.truth_files import ACTOR, read_responses, read_truth, voc
 from criticflow.stats import truth_table, value_rows, value_truth
 
 
-def run(
+def judge_critic(
     critic_path: Path | str,
     model: config.Model,
     truths: Sequence[Path],

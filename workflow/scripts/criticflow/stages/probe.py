@@ -1,4 +1,4 @@
-"""The signal probe: does this model solve some of this task's problems, and not all?
+"""The signal probe: samples a base model on training problems and judges whether PPO can learn.
 
 PPO learns from differences between responses to one prompt. Where all are wrong or all right there
 is nothing to learn from, and where the model always answers the same there is nothing to compare.
@@ -6,6 +6,7 @@ is nothing to learn from, and where the model always answers the same there is n
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from criticflow.files import replacing, write_json
 from criticflow.logs import progress
 from criticflow.models.sampling import Engine
 from criticflow.report.plots import plot_probe
-from criticflow.stages.samples import add_scores, per_prompt, read_problems
+from criticflow.stages.samples import add_scores, read_problems
 from criticflow.stats import outcomes
+from criticflow.stats.outcomes import per_prompt
 
 RESAMPLES = 2000
 TOO_HARD, TOO_EASY = 0.05, 0.95
@@ -28,6 +30,8 @@ TOO_HARD, TOO_EASY = 0.05, 0.95
 TRUNCATED = 0.05
 UNFORMATTED = 0.5
 """A truncation rate above, and a format rate below, that the advice mentions."""
+FAILED = "failed"
+"""Folder beside the outputs for those of a probe that fails its gate."""
 
 
 def probe_signal(
@@ -48,7 +52,8 @@ def probe_signal(
 
     Raises:
         UserError: the model or the data is missing or broken; the filter keeps nothing; or, with
-            ``gate: fail``, the verdict is bad (after everything was written).
+            ``gate: fail``, the verdict is bad. What was found then lies in ``out_dir/failed``:
+            Snakemake deletes the outputs of a rule that fails.
     """
     problems = read_problems(train_parquet)
     rows = len(problems)
@@ -88,7 +93,7 @@ def probe_signal(
         out / "probe.png",
     )
     write_json(out / "summary.json", summary)
-    _report(summary, probe.gate)
+    _report(summary, probe.gate, out)
     return summary
 
 
@@ -201,7 +206,8 @@ def filtered_training_set(
 
 
 def examples(samples: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
-    """For a person to read: prompts with the best, worst and most divided outcomes, 3 of each."""
+    """Examples for a person to read: the 3 prompts each with the best, worst and most mixed
+    outcomes."""
     rates = samples.groupby("prompt_index", sort=True)["correct"].mean()
     orders = {
         "best": rates.sort_values(ascending=False, kind="stable"),
@@ -237,17 +243,22 @@ def _criterion(value: float, low: float, high: float | None) -> dict[str, Any]:
     return {"ok": ok, "value": value, "low": low, "high": high}
 
 
-def _report(summary: dict[str, Any], gate: str) -> None:
+def _report(summary: dict[str, Any], gate: str, out: Path) -> None:
     """The verdict on log and terminal; with ``gate: fail`` a bad one is an error."""
     figures, found = summary["figures"], summary["verdict"]
     shown = ", ".join(
         f"{name.replace('_', ' ')} {figures[name]['value']:.3f}"
         for name in ("accuracy", "reward_variance", "entropy")
     )
+    shutil.rmtree(out / FAILED, ignore_errors=True)
     if gate == "off" or found["ok"]:
         progress(f"probe: {shown}: {'good' if found['ok'] else 'not good (gate: off)'}")
         return
     message = f"probe: {shown}: not good: {'; '.join(found['advice'])}"
     if gate == "fail":
-        raise UserError(f"{message} (probe.gate: fail)")
+        with replacing(out / FAILED) as aside:
+            aside.mkdir()
+            for name in ("summary.json", "samples.parquet", "probe.png"):
+                shutil.copy2(out / name, aside)
+        raise UserError(f"{message} (probe.gate: fail); what the probe found is in {out / FAILED}")
     progress(f"warning: {message}")

@@ -22,7 +22,7 @@ from criticflow.stages.samples import add_scores, read_problems
 COLUMNS = ["key", "prompt_tokens", "tokens", "score", "correct"]
 
 
-def run(
+def sample_returns(
     model_path: Path | str,
     model: config.Model,
     train_parquet: Path | str,

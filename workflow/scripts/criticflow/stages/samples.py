@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from criticflow.errors import UserError
 from criticflow.tasks import get_task
@@ -53,16 +51,3 @@ def add_scores(samples: pd.DataFrame, problems: pd.DataFrame) -> pd.DataFrame:
         correct=[score.correct for score in scores],
         format_ok=[score.format_ok for score in scores],
     )
-
-
-def per_prompt(samples: pd.DataFrame, column: str) -> NDArray[np.float64]:
-    """A column as an array ``(prompts, samples)``, by ``prompt_index`` and ``sample_index``.
-
-    Raises:
-        ValueError: not every prompt has the same number of samples.
-    """
-    ordered = samples.sort_values(["prompt_index", "sample_index"])
-    sizes = ordered.groupby("prompt_index").size()
-    if sizes.nunique() != 1:
-        raise ValueError("prompts differ in their number of samples")
-    return ordered[column].to_numpy(dtype=np.float64).reshape(len(sizes), -1)

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from criticflow.stages.samples import per_prompt
-from criticflow.stats.outcomes import pass_at_k
+from criticflow.stats.outcomes import pass_at_k, per_prompt
 
 COLUMNS = ["key", "mode", "prompt_index", "sample_index", "score", "correct"]
 

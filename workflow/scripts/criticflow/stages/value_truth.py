@@ -34,7 +34,7 @@ BLOCK = 16
 the states of a response, share what they have in common."""
 
 
-def run(
+def measure_truth(
     model_path: Path | str,
     model: config.Model,
     test_parquet: Path | str,

@@ -151,7 +151,9 @@ def grid(table: pd.DataFrame, score: str = "score") -> tuple[Floats, list[int], 
     return cells.to_numpy(np.float64), cells.index.tolist(), cells.columns.tolist()
 
 
-def paired(first: pd.DataFrame, second: pd.DataFrame, score: str = "score"):
+def paired(
+    first: pd.DataFrame, second: pd.DataFrame, score: str = "score"
+) -> tuple[Floats, list[int]]:
     """``first - second`` on their common seeds, ``(seeds, problems)``, and those seeds.
 
     Args:

@@ -1,4 +1,4 @@
-"""Statistics of sampled responses: numpy and scipy, no torch, no files.
+"""Statistics of sampled responses: pass@k, entropy, bootstrap intervals, McNemar's test.
 
 Outcomes are arrays of shape ``(prompts, samples)``; intervals resample prompts, because the samples
 of one prompt are not independent.
@@ -42,6 +42,19 @@ class McNemar:
     only_first: int
     only_second: int
     p_value: float
+
+
+def per_prompt(samples: pd.DataFrame, column: str) -> Floats:
+    """A column as an array ``(prompts, samples)``, by ``prompt_index`` and ``sample_index``.
+
+    Raises:
+        ValueError: not every prompt has the same number of samples.
+    """
+    ordered = samples.sort_values(["prompt_index", "sample_index"])
+    sizes = ordered.groupby("prompt_index").size()
+    if sizes.nunique() != 1:
+        raise ValueError("prompts differ in their number of samples")
+    return ordered[column].to_numpy(dtype=np.float64).reshape(len(sizes), -1)
 
 
 def pass_at_k(correct: NDArray[np.integer], n: int, k: int) -> Floats:
@@ -104,17 +117,6 @@ def reward_variance(rewards: Floats) -> Floats:
     return np.var(np.asarray(rewards, dtype=np.float64), axis=1)
 
 
-def outcome_shares(correct: NDArray[np.bool_]) -> dict[str, float]:
-    """Shares of prompts whose samples are all wrong, mixed, or all right."""
-    counts = correct.sum(axis=1)
-    wrong, right = counts == 0, counts == correct.shape[1]
-    return {
-        "all_wrong": float(wrong.mean()),
-        "mixed": float((~wrong & ~right).mean()),
-        "all_right": float(right.mean()),
-    }
-
-
 def bootstrap_mean(
     per_prompt: Floats,
     seed: int,
@@ -154,7 +156,8 @@ def paired_difference(
 def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> McNemar:
     """Exact McNemar test of two models' greedy answers to the same prompts (McNemar 1947).
 
-    Under the null hypothesis a prompt that only one model solves is either's with probability 1/2.
+    Under the null hypothesis each of the two models is the one that solves such a prompt with
+    probability 1/2.
     """
     only_first = int(np.sum(first & ~second))
     only_second = int(np.sum(~first & second))

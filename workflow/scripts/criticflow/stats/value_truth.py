@@ -18,9 +18,9 @@ With V a critic's value, u = v_se^2 the squared error of v_mc, and means over st
   that of two disjoint halves of the continuations, shows by how much
 
 Ratios have Fieller's intervals, the worth that of its inverse. Coverage of the 95 % intervals,
-measured in ``tests/unit/test_value_truth.py`` on a Markov chain (64 problems, 6 states each, 32
-continuations): 94 to 96 % for each figure of a critic with errors of its own, more for a constant;
-92 % for the share of a critic that is an exact linear function of the truth.
+measured on a Markov chain with 64 problems, 6 states each and 32 continuations: 95 to 97 % for each
+figure of a critic with errors of its own; 92 % for the share of a critic that is an exact linear
+function of the truth (``docs/statistics.md`` has more).
 """
 
 from __future__ import annotations

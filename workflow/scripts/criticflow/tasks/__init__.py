@@ -38,7 +38,7 @@ def get_task(kind: str) -> Task:
 
 
 def chat(task_config: TaskConfig, problem: Problem) -> list[dict[str, str]]:
-    """The messages that put a problem to a model: the system message if any, then the user's.
+    """The messages that ask a model to solve a problem: the system message if any, then the user's.
 
     Raises:
         UserError: the prompt template names a field that the task does not have, or none at all.

@@ -1,4 +1,4 @@
-"""What a task is: it loads problems, words the prompt, and scores a response."""
+"""What a task is: it loads problems, gives the prompt, and scores a response."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from criticflow.config import Source
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem, before it is put into words.
+    """One problem, before the prompt is made of it.
 
     Attributes:
         key: identity of the problem itself: two wordings of one problem have one key. Splits are

@@ -12,7 +12,7 @@ from criticflow.config import Generate
 from criticflow.errors import UserError
 
 PATIENCE = 100_000
-"""Draws in a row without a new problem after which there are held to be no more."""
+"""After so many draws in a row without a new problem the generator gives up."""
 
 
 class Term(NamedTuple):

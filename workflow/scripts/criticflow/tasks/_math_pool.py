@@ -18,8 +18,8 @@ def equal(gold: str, answer: str) -> bool | None:
     """Whether math-verify finds the answer equal to the gold one; None if it took too long.
 
     Both are LaTeX in a text, best inside ``\\boxed{}``. At most :data:`WORKERS` comparisons run at
-    once, in processes that are kept for the next one; one that overruns its limit is gone, and
-    another is started when it is needed.
+    once, in processes that are kept for the next comparison; a process that exceeds its limit is
+    ended, and another is started when it is needed.
 
     Raises:
         RuntimeError: the worker process does not start (its error is on stderr).
@@ -69,7 +69,7 @@ def _ask(worker: subprocess.Popen[str], gold: str, answer: str) -> str:
 
 
 def _forget() -> None:
-    """After a fork: the workers answer to the parent, not to us."""
+    """After a fork the workers belong to the parent process: start with none."""
     global _idle, _slots
     _idle, _slots = queue.LifoQueue(), threading.BoundedSemaphore(WORKERS)
 

@@ -1,4 +1,4 @@
-"""What of a response counts as its answer. Linear in its length, for any text."""
+"""Finds the part of a response that counts as its answer, in time linear in its length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What problems in words share: their identity, and the last boxed answer."""
+"""For tasks whose problems are texts: the identity of a text, and the last boxed answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Box(NamedTuple):
 def last_boxed(text: str) -> Box | None:
     r"""The last closed ``\boxed{...}`` (also ``\fbox{...}`` and ``\boxed 5``), or None.
 
-    Of nested boxes the outermost counts; the boxes inside it are taken off.
+    Of nested boxes the outermost counts; the commands of the boxes inside it are removed.
     """
     if "\\boxed" not in text and "\\fbox" not in text:
         return None

@@ -1,7 +1,7 @@
-"""What of a finished run's checkpoint goes once it is converted.
+"""Deletes what a finished run's checkpoint no longer needs once it is converted.
 
-Only an unfinished training reads the optimizers, and a changed configuration trains afresh. The
-layout of a checkpoint directory stands in :mod:`criticflow.checkpoint.retention`.
+Only an unfinished training reads the optimizers, and a changed configuration trains from the start.
+The layout of a checkpoint directory stands in :mod:`criticflow.checkpoint.retention`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from criticflow.runtime.run_lock import run_lock
 from criticflow.training import identity
 
 Freed = Literal["none", "optimizer", "all"]
-"""What of a converted model goes: nothing, the optimizer's shards, or the weights' shards too."""
+"""What is deleted of a converted model: nothing, the optimizer's shards, or the weights' too."""
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def converting(directory: Path, kind: str, freed: Freed) -> Iterator[Path]:
         with run_lock(directory):
             if unchanged():
                 _free(directory, kind, freed)
-    except UserError as error:  # the conversion is good all the same
+    except UserError as error:  # the conversion itself has succeeded
         progress(f"nothing freed: {error}")
 
 

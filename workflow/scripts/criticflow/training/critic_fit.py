@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from criticflow.checkpoint.convert import convert
-from criticflow.commands.train import PLUGIN
 from criticflow.config import Model, PretrainedCritic, Resources
 from criticflow.errors import UserError
 from criticflow.files import read_json, sha256, write_json
@@ -21,6 +20,7 @@ from criticflow.runtime.processes import run_owned
 from criticflow.runtime.run_lock import run_lock
 from criticflow.training import preflight
 from criticflow.training.critic_card import write_card
+from criticflow.verl_plugin import PLUGIN
 from criticflow.verl_plugin.critic_fit import (
     HISTORY,
     Settings,

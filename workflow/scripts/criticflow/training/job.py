@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 from omegaconf import OmegaConf
 
+from criticflow.checkpoint.rank_files import find_rank_files
 from criticflow.checkpoint.retention import last_step, mend_tracker
 from criticflow.config import Config, Resources
 from criticflow.errors import UserError
@@ -23,11 +24,16 @@ from criticflow.runtime.slurm import end_time
 from criticflow.training import deciding, identity, provenance
 from criticflow.training.log import Progress, attempts, metrics_table, next_attempt, read_rows
 from criticflow.training.overrides import verl_overrides
-from criticflow.training.preflight import check_training, checkpoint_bytes
-from criticflow.training.watchdog import Watchdog, repeat_traceback
+from criticflow.training.preflight import check_batch, check_training, checkpoint_bytes
+from criticflow.training.watchdog import Watchdog, own_error, repeat_traceback
+from criticflow.verl_plugin import FORK
 from criticflow.verl_plugin.stopping import STOP
 
 logger = logging.getLogger(__name__)
+
+LOG = "train.log"
+"""The trainer's output, beside its checkpoints. Snakemake deletes the log of a job that it is about
+to start, also where an earlier job for the same run is still at work; this file it leaves alone."""
 
 
 def train_run(
@@ -39,7 +45,6 @@ def train_run(
     data_dir: Path,
     run_dir: Path,
     checkpoint_dir: Path,
-    log: Path,
     manifest: Path,
     sources: Iterable[Path],
 ) -> None:
@@ -56,8 +61,7 @@ def train_run(
         data_dir: train.parquet and val.parquet.
         run_dir: where ``config.yaml``, ``metrics.parquet`` and ``provenance.json`` go.
         checkpoint_dir: verl's checkpoints; kept for a retry of the same run, moved aside for
-            another.
-        log: the trainer's output is appended here.
+            another. The trainer's output is appended to :data:`LOG` there, over all attempts.
         manifest: where the problems come from, for the record.
         sources: files of this package that can change the weights.
 
@@ -79,7 +83,6 @@ def train_run(
         "settings": settings.model_dump(mode="json", by_alias=True),
         "model": model.model_dump(mode="json"),
         "task": config.tasks[settings.task].model_dump(mode="json"),
-        "problems": {key: read_json(manifest)[key] for key in ("source", "test_source")},
     }
     execution = deciding.execution(config, run)
     accept = f"{identity.ACCEPT} {run} --seed {seed}"
@@ -99,6 +102,7 @@ def train_run(
         if done < steps:
             model_dir = hub.local_copy(model_dir, revisions.get("model"))
             critic = critic and hub.local_copy(critic, revisions.get("critic"))
+            check_batch(data_dir / "train.parquet", settings.train.batch_size)
             check_training(config.resources, model_dir, critic, checkpoint_dir)
             overrides = verl_overrides(
                 settings,
@@ -113,11 +117,16 @@ def train_run(
                 checkpoint_dir=checkpoint_dir.resolve(),
             )
             overrides.append(f"hydra.run.dir={checkpoint_dir / 'hydra'}")
+            overrides.append(f"trainer.checkpoint_bytes={checkpoint_bytes(model_dir, critic)}")
             if done:
                 _fit_ranks(checkpoint_dir, deciding.ranks(config, run))
-            progress(f"starting verl from step {done} of {steps}")
+            log = checkpoint_dir / LOG
+            progress(f"starting verl from step {done} of {steps}; all it says: {log}")
             argv = [sys.executable, "-m", "criticflow.train", *overrides]
+            used["problems"] = {key: read_json(manifest)[key] for key in ("source", "test_source")}
             provenance.begin_attempt(checkpoint_dir, used, made_from, execution, done)
+            log.touch()
+            said = log.stat().st_size  # by earlier attempts
             result = "failed"
             try:
                 code = _train(argv, config.resources, checkpoint_dir, steps, log, lock)
@@ -128,13 +137,18 @@ def train_run(
             if code:
                 how = stopped
                 how = how or full_disk(checkpoint_dir, checkpoint_bytes(model_dir, critic))
+                if error := own_error(log, said):
+                    how = how or f"failed: {error} (log: {log})"
                 how = how or f"ended with exit code {code}: see {log}"
                 raise UserError(f"training of {run}, seed {seed}, {how}")
         _write_results(checkpoint_dir, run_dir, steps)
 
 
 def _fit_ranks(checkpoint_dir: Path, ranks: int) -> None:
-    from criticflow.checkpoint.ranks import fit_ranks  # torch takes seconds, a start needs none
+    newest = checkpoint_dir / f"global_step_{last_step(checkpoint_dir)}"
+    if all(len(find_rank_files(kind)[0]) == ranks for kind in newest.iterdir() if kind.is_dir()):
+        return
+    from criticflow.checkpoint.ranks import fit_ranks  # imports torch, which stays in memory
 
     if before := fit_ranks(checkpoint_dir, ranks):
         progress(f"the checkpoint was made by {before} ranks, and is now one of {ranks}")
@@ -168,7 +182,7 @@ def _train(
     """Run verl under its watchdog; its exit code."""
     attempt = next_attempt(checkpoint_dir / "metrics")
     report = Progress(attempt, steps, progress)
-    watchdog = Watchdog(report.newest, 60 * resources.stall_minutes)
+    watchdog = Watchdog(report.newest, 60 * resources.stall_minutes, lambda: report.done)
     stop = checkpoint_dir / STOP
     stop.unlink(missing_ok=True)
 
@@ -259,6 +273,10 @@ def environment(resources: Resources, metrics: Path) -> dict[str, str]:
             "VLLM_CPU_KVCACHE_SPACE": str(resources.kv_cache_gb),
             # With the engine in the server's own process vLLM starts one process less a rank.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            FORK: "1",
+            # A process with one thread can be forked (``runtime.template``).
+            "OPENBLAS_NUM_THREADS": "1",
+            "JE_ARROW_MALLOC_CONF": "background_thread:false",
             "OMP_NUM_THREADS": "1",
             # vLLM's attention starts a second thread all the same, which waits for its turn in a
             # loop while the other ranks want the core.

@@ -1,4 +1,4 @@
-"""From a run's settings to verl's: the one place where the two vocabularies meet."""
+"""Translates a run's settings into verl's keys; no other module knows both names."""
 
 from __future__ import annotations
 
@@ -105,7 +105,10 @@ def _actor(run: Run, model: Model, model_dir: str) -> dict[str, Any]:
         f"{actor}.use_kl_loss": train.kl_loss_coef > 0,
         f"{actor}.kl_loss_coef": train.kl_loss_coef,
         "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu": train.micro_batch_size,
-    } | _engine(f"{actor}.fsdp_config", run)
+    }
+    # The reference policy as precise as the actor, or their KL would not be 0 at the start.
+    settings |= _engine(f"{actor}.fsdp_config", run)
+    settings |= _engine("actor_rollout_ref.ref.fsdp_config", run)
     if model.attn_implementation:
         settings["+actor_rollout_ref.model.override_config.attn_implementation"] = (
             model.attn_implementation
@@ -170,7 +173,8 @@ def _trainer(run: Run, name: str, checkpoint_dir: Path, resources: Resources) ->
         "trainer.total_training_steps": train.steps,
         # Far more than the steps need: the number of steps alone ends a run.
         "trainer.total_epochs": 1_000_000,
-        "trainer.critic_warmup": train.critic_warmup if run.algorithm == "ppo" else 0,
+        "trainer.critic_warmup": _first_actor_step(run),
+        "trainer.lost_trajectories": train.lost_trajectories,
         "trainer.save_freq": train.save_every,
         "trainer.test_freq": train.test_every,
         "trainer.val_before_train": train.test_every > 0,
@@ -180,8 +184,14 @@ def _trainer(run: Run, name: str, checkpoint_dir: Path, resources: Resources) ->
     }
 
 
+def _first_actor_step(run: Run) -> int:
+    """verl's ``trainer.critic_warmup``: the step, counted from 1, with which the actor starts."""
+    learns = run.algorithm == "ppo" and not run.critic.freeze
+    return run.train.critic_warmup + 1 if learns and run.train.critic_warmup else 0
+
+
 def _cpu(task: Task, resources: Resources, critic: bool) -> dict[str, Any]:
-    """What a machine without an accelerator needs, and what its start-up can do without."""
+    """Settings for a machine without an accelerator, and those that shorten its start."""
     ranks = resources.ranks
     rollout = "actor_rollout_ref.rollout"
     settings: dict[str, Any] = {
@@ -197,7 +207,7 @@ def _cpu(task: Task, resources: Resources, critic: bool) -> dict[str, Any]:
         "actor_rollout_ref.model.enable_gradient_checkpointing": False,
         f"{rollout}.enforce_eager": True,
         # All prompts fit into one batch: where vLLM splits a prompt of a seeded request, it asks
-        # the generator for an offset, which the CPU's has not.
+        # the generator for an offset, which the CPU's generator does not have.
         f"{rollout}.max_num_seqs": SEQUENCES,
         f"{rollout}.max_num_batched_tokens": SEQUENCES * (task.max_prompt_length + 1),
         f"{rollout}.free_cache_engine": False,

@@ -1,9 +1,11 @@
-"""Can this training job run here? Asked before it costs anything."""
+"""Checks whether a training job can run on this machine, before it costs anything."""
 
 from __future__ import annotations
 
 import socket
 from pathlib import Path
+
+from pyarrow import parquet
 
 from criticflow.config import Resources
 from criticflow.errors import UserError
@@ -19,7 +21,7 @@ BASE_PROCESSES = 5
 """Driver, task runner, transfer queue, reward worker and agent loop, besides the ranks."""
 BYTES_A_PARAMETER = 16
 """Weights, gradients and Adam's two moments in float32, together over all ranks. Reference policy,
-rollout weights and buffers come on top: this refuses what cannot work, it promises nothing."""
+rollout weights and buffers come on top: what passes this check may still run out of memory."""
 
 
 def check_training(
@@ -47,6 +49,16 @@ def check_training(
         check_memory(needed_gib(resources, model_dir, critic_dir), resources.ranks)
     if checkpoint_dir:
         require_space(checkpoint_dir, 2 * checkpoint_bytes(model_dir, critic_dir))
+
+
+def check_batch(train_parquet: Path, batch_size: int) -> None:
+    """Raise :class:`UserError` if there are fewer training problems than prompts in a step."""
+    problems = parquet.read_metadata(train_parquet).num_rows
+    if batch_size > problems:
+        raise UserError(
+            f"train.batch_size: {batch_size} prompts a step, but {train_parquet} has {problems} "
+            "problems: lower it, take more problems, or filter less (probe.filter)"
+        )
 
 
 def needed_gib(resources: Resources, model_dir: str, critic_dir: str | None) -> float:
@@ -80,7 +92,7 @@ def check_memory(needed: float, ranks: int) -> None:
 
 
 def check_port(host: str = "127.0.0.1") -> None:
-    """Ray and torch take free ports; raise :class:`UserError` if there is none to be had."""
+    """Ray and torch take free ports; raise :class:`UserError` if there is no free one."""
     try:
         with socket.socket() as probe:
             probe.bind((host, 0))

@@ -1,7 +1,7 @@
 """A training job that can no longer go on is ended, with the reason as the last lines of its log.
 
-verl waits for ever for the answer of a rollout worker that has died. So whoever waits for the job
-looks at its processes and at its metrics (``processes.run_owned(watch=...)``).
+verl waits for ever for the answer of a rollout worker that has died. So the process that started
+the job looks at its processes and at its metrics (``processes.run_owned(watch=...)``).
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ ESSENTIAL = (
     "ray::vLLMHttpServer",
     "ray::BatchedServer",
     "ray::AgentLoopWorker",
+    "ray::TellingAgentLoopWorker",
     "ray::BatchedAgentLoopWorker",
+    "ray::RewardLoopWorker",
     "ray::TransferQueueController",
     "ray::SimpleStorageUnit",
     "VLLM::",
 )
-"""How the titles of the processes begin without which training cannot go on."""
+"""Beginnings of the titles of the processes without which training cannot go on."""
 LOOK = 2.0
 """Seconds between two looks at the processes."""
 LOST_SECONDS = 30.0
@@ -43,44 +45,57 @@ WORKER = re.compile(r"\(\w+ pid=\d+\)")
 class Watchdog:
     """Raises when the job below this process has lost a process or makes no progress.
 
+    Time is that of a clock which stands still while the machine is suspended.
+
     Args:
-        newest: when the job last made progress, seconds since the epoch; None: not yet.
+        newest: something that is another when the job has made progress.
         stall: seconds without progress after which it is given up.
+        done: whether all steps are made. The processes then end as they should, which may take
+            long on a busy machine.
 
     Raises:
         UserError: from the call, with what is wrong.
     """
 
-    def __init__(self, newest: Callable[[], float | None], stall: float) -> None:
-        self.newest, self.stall = newest, stall
-        self.started = time.time()
-        self.looked = 0.0
+    def __init__(
+        self,
+        newest: Callable[[], object],
+        stall: float,
+        done: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.newest, self.stall, self.done = newest, stall, done
+        self.seen, self.progressed = newest(), time.monotonic()
+        self.looked = -LOOK
         self.known: dict[psutil.Process, str] = {}
         self.lost: tuple[float, str] | None = None
 
     def __call__(self) -> None:
-        now = time.time()
+        now = time.monotonic()
         if now - self.looked < LOOK:
             return
         self.looked = now
         self._look(now)
         if self.lost and now - self.lost[0] > LOST_SECONDS:
             raise UserError(f"{self.lost[1]} has ended, and training waits for it in vain")
-        if now - (self.newest() or self.started) > self.stall:
+        if (newest := self.newest()) != self.seen:
+            self.seen, self.progressed = newest, now
+        if now - self.progressed > self.stall:
             minutes = self.stall / 60
             raise UserError(f"no step ended in {minutes:g} minutes (resources.stall_minutes)")
 
     def _look(self, now: float) -> None:
         self.known |= essential_processes()
         ended = [title for process, title in self.known.items() if not alive(process)]
-        if ended and self.lost is None:
+        if self.done():
+            self.lost = None
+        elif ended and self.lost is None:
             self.lost = now, ended[0]
 
 
 def essential_processes() -> dict[psutil.Process, str]:
     """Those of :data:`ESSENTIAL` below this process, with their titles.
 
-    A child that has just been forked bears its parent's title and does not count.
+    A child that has just been forked still has its parent's title and does not count.
     """
     found: dict[psutil.Process, str] = {}
     parents: dict[psutil.Process, int] = {}
@@ -94,6 +109,15 @@ def essential_processes() -> dict[psutil.Process, str]:
             found[process] = title
     titles = {process.pid: title for process, title in found.items()}
     return {one: title for one, title in found.items() if titles.get(parents[one]) != title}
+
+
+def own_error(log: Path, start: int) -> str | None:
+    """What a training said of its end in a line of its own, after byte ``start`` of the log."""
+    with open(log, "rb") as stream:
+        stream.seek(start)
+        lines = stream.read().decode("utf-8", errors="replace").splitlines()
+    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return said[-1] if said else None
 
 
 def repeat_traceback(log: Path, reason: str) -> None:

@@ -9,3 +9,9 @@ PLUGIN = f"{__name__}.plugin"
 """The module that every verl process loads (``VERL_USE_EXTERNAL_MODULES``)."""
 BATCHED_ROLLOUTS = f"{__name__}.batched_rollouts.BatchedAgentLoopManager"
 """``rollout.agent.agent_loop_manager_class`` for rollouts that are sent by the batch."""
+
+FORK = "CRITICFLOW_FORK"
+"""Environment variable: if set, the processes of a training are forks of one that has imported
+their libraries."""
+INTERPRETER = "CRITICFLOW_PYTHON"
+"""Environment variable: what starts a program as such a fork, in place of the interpreter."""

@@ -1,7 +1,7 @@
 """Rollouts that can be repeated: verl's single-turn rollout with a seed for each trajectory.
 
 verl samples all trajectories of a replica from one random stream, so a response depends on the
-order in which requests happen to arrive. Here trajectory i of step k is sampled with a seed of its
+order in which requests arrive. Here trajectory i of step k is sampled with a seed of its
 own, a function of (``rollout.seed``, step, prompt, sample number).
 """
 

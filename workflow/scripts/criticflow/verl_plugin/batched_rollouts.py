@@ -1,7 +1,7 @@
-"""Rollouts that travel together: what verl sends trajectory by trajectory, sent by the batch.
+"""Rollouts sent by the batch, where verl sends them trajectory by trajectory.
 
 For every trajectory verl's agent loop makes about ten calls to five other processes: which engine,
-generate, score, put, and what belongs to them. On a laptop, where a small model answers a whole
+generate, score, put, and others around these. On a laptop, where a small model answers a whole
 batch in a second, these calls take most of a step. Here the calls of a batch become one: one
 request to each engine, one write to the queue, and the score is computed in place. Prompts, seeds,
 responses and scores are the same.
@@ -32,6 +32,7 @@ from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 from criticflow.verl_plugin import patches
 from criticflow.verl_plugin.agent_loop import SeededAgentLoop
 from criticflow.verl_plugin.call_batching import CallBatcher
+from criticflow.verl_plugin.rollout_errors import TellsErrors
 
 
 def replica_class() -> type[RolloutReplica]:
@@ -42,7 +43,7 @@ def replica_class() -> type[RolloutReplica]:
 
 
 READ_IN_TRAINING = {"uid", "num_turns", "reward_model", "extra_fields"}
-"""What of a trajectory, beside its tensors, verl's trainer reads again."""
+"""Fields of a trajectory that verl's trainer reads again, besides its tensors."""
 
 
 class BatchedClient(LLMServerClient):
@@ -99,8 +100,8 @@ class BatchedQueue:
     """The writes of an agent loop to verl's TransferQueue, those of many trajectories at once.
 
     verl adds the problem's whole row of the data set to a trajectory, and every worker copies it,
-    value by value, at each of its calls. Here a trajectory to train on goes without what nobody
-    reads again.
+    value by value, at each of its calls. Here the fields that nothing reads again are left out of
+    a trajectory to train on.
     """
 
     def __init__(self) -> None:
@@ -149,7 +150,7 @@ def _to_train_on(row: dict[str, Any]) -> dict[str, Any]:
 
 
 class InPlaceReward:
-    """A reward worker in this process, behind the face of an actor's handle."""
+    """A reward worker in this process that is called like the handle of a Ray actor."""
 
     def __init__(self, config: DictConfig) -> None:
         self.worker = RewardLoopWorker(config)
@@ -159,7 +160,7 @@ class InPlaceReward:
         return self.worker.compute_score(data)
 
 
-class BatchedAgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):
+class OneAgentLoop(AgentLoopWorkerTQ.__ray_actor_class__):
     """verl's worker with a queue and a reward worker that spare messages, and one agent loop for
     all trajectories: that of ``agent_loop`` has no state."""
 
@@ -189,6 +190,8 @@ class BatchedAgentLoopWorker(AgentLoopWorkerTQ.__ray_actor_class__):
         output = await self.agent_loop.run(sampling_params, **kwargs)
         await self._agent_loop_postprocess(output, trajectory["validate"], **kwargs)
 
+
+class BatchedAgentLoopWorker(TellsErrors, OneAgentLoop):
     # Ray sends an actor's inherited methods by value, with names of their module as they were. By
     # way of these two, verl's come from the module itself, where the queue has been exchanged.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import os
 from typing import Any
 
 import ray
@@ -10,8 +12,15 @@ from verl.workers.rollout.replica import TokenOutput
 from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, vLLMReplica
 from vllm.sampling_params import RequestOutputKind
 
+from criticflow.verl_plugin import INTERPRETER
+
 
 class BatchedServer(vLLMHttpServer):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if interpreter := os.environ.get(INTERPRETER):
+            multiprocessing.set_executable(interpreter)  # vLLM's engine is a process of its own
+
     async def generate_batch(
         self, requests: list[tuple[list[int], dict[str, Any], str]]
     ) -> list[TokenOutput]:

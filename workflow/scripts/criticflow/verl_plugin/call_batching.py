@@ -1,4 +1,4 @@
-"""Calls that come close together travel as one."""
+"""Joins calls that are made within a short time into one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 QUIET = 0.01
-"""Seconds without a new call after which those that wait are sent."""
+"""Seconds without a new call after which the collected calls are sent."""
 
 
 class CallBatcher(Generic[Item, Result]):
@@ -31,7 +31,7 @@ class CallBatcher(Generic[Item, Result]):
             self._results = asyncio.create_task(self._send_when_quiet(self._items))
         position, results = len(self._items), self._results
         self._items.append(item)
-        # One caller that is cancelled must not take the others along.
+        # If one caller is cancelled, the others must still get their results.
         return (await asyncio.shield(results))[position]
 
     async def _send_when_quiet(self, items: list[Item]) -> list[Result]:

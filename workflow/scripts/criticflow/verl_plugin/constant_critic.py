@@ -1,14 +1,14 @@
-"""A control run: a critic that says the same of every state.
+"""A control run: a critic whose value is the same for every state.
 
     V(s_t) = c                       c = ``critic.constant``
     A_t    = lambda^(T-t) (r_T - c)  with gamma = 1 and one reward, at the last token T
 
-The temporal differences are 0 but for the last, so A_t is the outcome less a constant: REINFORCE
+All temporal differences but the last are 0, so A_t is the outcome less a constant: REINFORCE
 with a constant baseline, through the same code, batches and normalisation of advantages as every
 other run. What a trained critic is worth is what a run gains over this one.
 
-Every parameter of the value head is 0 but its last bias, which is c; the rest of the model and
-everything in PPO stays. The critic must be frozen, or it would learn.
+The last bias of the value head is c, every other parameter of the head is 0; the rest of the model
+and everything in PPO are unchanged. The critic must be frozen, or it would learn.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How good the critic is, step by step, against returns that do not contain the critic itself.
+"""How well the critic predicts, at each step, against returns that do not contain its values.
 
 verl's ``critic/vf_explained_var`` compares values with GAE returns, which contain the values when
 lambda < 1. These compare with Monte-Carlo returns G_t = sum_{k>=t} gamma^(k-t) r_k.

@@ -1,7 +1,7 @@
 """verl engines: its FSDP engines on the CPU, and the value model's engine on every device.
 
-verl looks up an engine by (device, vendor) before (device); registering ours for a vendor puts it
-in front of verl's own without touching that.
+verl looks for an engine of (device, vendor) before one of (device) alone. Ours is registered for a
+vendor, so that it is found before verl's own, which stays as it is.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""A critic that gives values and never learns.
+"""Freezing: a critic that gives values and never learns.
 
     A_t = sum_l (gamma lambda)^l delta_{t+l},  delta_t = r_t + gamma V(s_{t+1}) - V(s_t)
 
 V is the critic as it was loaded; GAE (Schulman et al. 2016), the clipped policy loss and the
 actor's update are verl's and unchanged. What changes: the parameters require no gradient, no
-optimizer and no scheduler exist (so none of their memory), the critic's update is skipped (so none
-of its time), and a checkpoint neither holds nor asks for optimizer state.
+optimizer and no scheduler exist (which saves their memory), the critic's update is skipped (which
+saves its time), and a checkpoint neither holds nor needs optimizer state.
 """
 
 from __future__ import annotations
@@ -74,6 +74,8 @@ class FreezableEngine:
         if self.frozen:
             checkpoint_config = without_optimizer(checkpoint_config)
         super().__init__(model_config, engine_config, optimizer_config, checkpoint_config)
+        if self.frozen:
+            self._is_offload_optimizer = False  # verl moves it without asking whether there is one
 
     def _build_module(self) -> Any:
         module = super()._build_module()

@@ -1,7 +1,7 @@
 """verl's model and critic configuration with the keys that criticflow adds.
 
 Hydra builds these in place of verl's classes (``_target_`` in ``config/criticflow_trainer.yaml``),
-so the new keys travel to the workers the way verl's own do.
+so the new keys reach the workers as verl's own do.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def attention_implementation(configured: str | None, path: str, trust_remote_cod
 
 @dataclass
 class ModelConfig(HFModelConfig):
-    """verl's model configuration, without flash-attention as the silent default."""
+    """verl's model configuration with the attention that was configured; verl's own would silently
+    take flash-attention."""
 
     def __post_init__(self) -> None:
         override = dict(self.override_config or {})
@@ -44,7 +45,7 @@ class ModelConfig(HFModelConfig):
             self.hf_config_path or self.path,
             self.trust_remote_code,
         )
-        # The field is frozen for everybody else once the object exists.
+        # verl freezes the field once the object exists.
         object.__setattr__(self, "override_config", override)
         super().__post_init__()
 

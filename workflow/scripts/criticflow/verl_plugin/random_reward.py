@@ -1,11 +1,11 @@
-"""A control run: rewards that say nothing about the response.
+"""A control run: rewards that do not depend on the response.
 
     r~_i,t = k_i,t + [t = T_i] z_i     z_i ~ Bernoulli(p)     p = ``algorithm.random_reward``
 
 k_i,t is the KL penalty where there is one in the reward (r_i,t less the score), T_i the last
 response token of trajectory i. Only r changes, before any mask; the scores
-(``token_level_scores``, ``critic/score/*``) stay true. What a run gains that this one gains as
-well, it does not owe to the reward.
+(``token_level_scores``, ``critic/score/*``) stay true. If this run gains as much as another,
+the reward is not the reason for the gain.
 
 z_i is a function of (seed, step, trajectory) alone, as the mask is, and independent of the mask.
 """

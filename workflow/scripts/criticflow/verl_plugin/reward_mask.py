@@ -37,7 +37,7 @@ def masked_trajectories(
     Args:
         settings: ratio, type and seed.
         step: the global step.
-        trajectories: identity of each trajectory; equal identities share their fate.
+        trajectories: identity of each trajectory; equal identities are masked together.
 
     Returns:
         Boolean array (batch,), True where the reward is masked.
@@ -60,7 +60,7 @@ def reward_scale(settings: RewardMaskSettings, masked: np.ndarray) -> np.ndarray
 def mask_metrics(
     settings: RewardMaskSettings, masked: np.ndarray, scores: np.ndarray
 ) -> dict[str, float]:
-    """What a step logs: requested and actual ratio, count, true mean scores of both parts.
+    """The metrics of a step: requested and actual ratio, count, true mean scores of both parts.
 
     Args:
         settings: the mask's settings.

@@ -16,11 +16,14 @@ from criticflow.errors import UserError
 from criticflow.models.value_head import HEADS
 from criticflow.verl_plugin.critic_loading import check_warm_start
 from criticflow.verl_plugin.frozen_critic import check_trained
+from criticflow.verl_plugin.lost_trajectories import Tolerance
 
 _WORDS = {
     "true": True, "yes": True, "on": True, "1": True,
     "false": False, "no": False, "off": False, "0": False, "": False, "none": False,
 }  # fmt: skip
+CPUS_PER_RANK = 3
+"""CPUs in a bundle of verl's placement group, beside the GPU."""
 
 
 def as_bool(key: str, value: Any) -> bool:
@@ -90,10 +93,9 @@ def _named(key: str) -> Iterator[None]:
     except ValidationError as error:
         problem = error.errors()[0]
         where = key.format(*(problem["loc"] or [""])).rstrip("_")
-        message = problem["msg"].removeprefix("Value error, ")
         if problem["loc"]:
-            message += f", not {problem['input']!r}"
-        raise UserError(f"{where}: {message}") from None
+            where += f"={problem['input']}"
+        raise UserError(f"{where}: {problem['msg'].removeprefix('Value error, ')}") from None
 
 
 def _number(key: str, value: Any) -> float:
@@ -133,6 +135,40 @@ def keep_checkpoints(config: DictConfig) -> int | None:
     return number
 
 
+def lost_trajectories(config: DictConfig) -> Tolerance:
+    """``trainer.lost_trajectories``, with the responses to each prompt.
+
+    Raises:
+        UserError: the share is not in [0, 1).
+    """
+    key, rollout = "trainer.lost_trajectories", config.actor_rollout_ref.rollout
+    share = _number(key, config.trainer.lost_trajectories)
+    if not 0.0 <= share < 1.0:
+        raise UserError(f"{key}={share}: a share of a step's trajectories, in [0, 1)")
+    return Tolerance(share, {"train": rollout.n, "val": rollout.val_kwargs.n})
+
+
+def check_cpus(config: DictConfig, cpus: float) -> None:
+    """Whether Ray can place verl's actors; it would wait for a CPU without end, without a word.
+
+    Args:
+        config: verl's whole configuration.
+        cpus: logical CPUs of all nodes, as Ray counts them.
+
+    Raises:
+        UserError: there are fewer than the actors claim.
+    """
+    ranks = config.trainer.nnodes * config.trainer.n_gpus_per_node
+    queue = 1 + config.transfer_queue.backend.SimpleStorage.num_data_storage_units
+    needed = queue + CPUS_PER_RANK * ranks
+    if cpus < needed:
+        raise UserError(
+            f"Ray has {cpus:g} CPUs, training with {ranks} ranks claims {needed} ({queue} for the "
+            f"queue between processes, {CPUS_PER_RANK} for each rank): give the job more, or let "
+            f"them share cores with train.verl: {{ray_kwargs.ray_init.num_cpus: {needed}}}"
+        )
+
+
 def check(config: DictConfig) -> None:
     """Refuse impossible values of criticflow's keys before anything is started.
 
@@ -142,6 +178,7 @@ def check(config: DictConfig) -> None:
     RewardMaskSettings.read(config)
     RandomRewardSettings.read(config)
     keep_checkpoints(config)
+    lost_trajectories(config)
     _integer("critic.model.head_seed", config.critic.model.head_seed)
     if not config.critic.model.path:
         raise UserError("critic.model.path is empty: give a model, or unset CRITIC_MODEL_PATH")
@@ -157,7 +194,18 @@ def check(config: DictConfig) -> None:
         raise UserError(
             f"critic.value_head={config.critic.value_head!r}: choose one of {', '.join(HEADS)}"
         )
+    if need_critic(config):
+        _refuse_lora(config.critic.model)
     may_be_untrained = untrained or config.critic.constant is not None
     if freeze and not may_be_untrained and need_critic(config):
         model = config.critic.model
         check_trained(model.path, trust_remote_code=model.trust_remote_code)
+
+
+def _refuse_lora(model: DictConfig) -> None:
+    """verl 0.9.1 builds a causal LM's adapter, whatever the model: the value head would be lost."""
+    if model.lora_rank or model.lora.get("rank") or model.lora_adapter_path:
+        raise UserError(
+            "critic.model.lora_rank: verl's adapters have no value head, so a critic cannot learn "
+            "with one: leave lora out of critic.model (the actor may have it)"
+        )

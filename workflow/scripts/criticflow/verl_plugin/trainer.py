@@ -10,7 +10,8 @@ For every batch verl computes, and this trainer leaves as it is,
 2. V may be frozen: no update of the critic (``frozen_critic``); and constant (``constant_critic``).
 3. V may come from another run's checkpoint while everything else is fresh (``critic_loading``).
 4. Prompts are named by step and content rather than at random, so that a trajectory has the same
-   identity in every run, and batches are in the order of these names (``replay``).
+   identity in every run, and batches are in the order of these names (``replay``). A step that
+   lacks trajectories ends the training (``lost_trajectories``).
 5. Between two steps it can stop with a checkpoint (``stopping``), and older checkpoints go only
    when a newer one is complete (``checkpoint.retention``).
 
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,6 +45,7 @@ from verl.workers.rollout.replica import RolloutReplicaRegistry
 from verl.workers.utils.padding import response_to_nested
 
 from criticflow.checkpoint.retention import keep_last
+from criticflow.errors import UserError
 from criticflow.verl_plugin import BATCHED_ROLLOUTS, batched_rollouts, patches, settings
 from criticflow.verl_plugin.critic_loading import critic_folder, own_checkpoint
 from criticflow.verl_plugin.critic_metrics import critic_metrics
@@ -58,7 +61,7 @@ class CriticflowTrainer(PPOTrainerSync):
     """Selected with ``trainer.v1.trainer_mode=criticflow``."""
 
     trainer_mode = property(
-        lambda self: "sync",  # verl asks by name what a trainer does; this one is synchronous
+        lambda self: "sync",  # verl compares this name; this trainer is a synchronous one
         lambda self, _: None,
     )
 
@@ -68,7 +71,8 @@ class CriticflowTrainer(PPOTrainerSync):
         self.random_reward = settings.RandomRewardSettings.read(config)
         self.freeze_critic = settings.as_bool("critic.freeze", config.critic.freeze)
         self.keep_checkpoints = settings.keep_checkpoints(config)
-        self.early_stop = EarlyStop(Path(config.trainer.default_local_dir))
+        directory = Path(config.trainer.default_local_dir)
+        self.early_stop = EarlyStop(directory, config.trainer.checkpoint_bytes)
         agent = config.actor_rollout_ref.rollout.agent
         self.batched_rollouts = agent.agent_loop_manager_class == BATCHED_ROLLOUTS
         if self.batched_rollouts:
@@ -82,8 +86,18 @@ class CriticflowTrainer(PPOTrainerSync):
         return manager.get_client(batched_rollouts.BatchedClient, servers=manager.server_handles)
 
     def _build_replay_buffer(self) -> Any:
-        with patches.replay_buffer(OrderedReplayBuffer):
+        tolerance = settings.lost_trajectories(self.config)
+        with patches.replay_buffer(partial(OrderedReplayBuffer, tolerance=tolerance)):
             return super()._build_replay_buffer()
+
+    def _init_dataloader(self) -> None:
+        super()._init_dataloader()
+        problems, batch = len(self.train_dataset), self.config.data.train_batch_size
+        if batch > problems:
+            raise UserError(
+                f"data.train_batch_size={batch}: {problems} prompts are left to train on, without "
+                "those that are too long: lower train.batch_size, or take more problems"
+            )
 
     def _init_resource_pool_mgr(self) -> None:
         super()._init_resource_pool_mgr()
@@ -109,9 +123,12 @@ class CriticflowTrainer(PPOTrainerSync):
         raise StoppedEarly(f"stopped after step {self.global_steps}, {reason}")
 
     def _save_checkpoint(self) -> None:
+        directory, started = Path(self.config.trainer.default_local_dir), time.monotonic()
         super()._save_checkpoint()
+        seconds = time.monotonic() - started
+        self.early_stop.saved(directory / f"global_step_{self.global_steps}", seconds)
         if self.keep_checkpoints is not None:
-            keep_last(Path(self.config.trainer.default_local_dir), self.keep_checkpoints)
+            keep_last(directory, self.keep_checkpoints)
 
     # --- critic -----------------------------------------------------------------------------
 

@@ -1,10 +1,10 @@
 """How a critic's model is loaded: V(s_t) = head(h_t), h_t the last hidden state at token t.
 
-PPO is not changed: verl's engine wraps, trains and saves what is loaded here. What is different
-from verl 0.9.1's own loader: the attention implementation is the configured one, never
-flash-attention by force; the value head may be an MLP; a trained critic that does not load
-completely is an error, where verl would go on with a fresh head; and a fresh head is drawn from its
-own seed, so that a run can be repeated.
+PPO is not changed: verl's engine wraps, trains and saves what is loaded here. What differs from
+verl 0.9.1's own loader: the attention implementation is the configured one, where verl always takes
+flash-attention; the value head may be an MLP; a trained critic that does not load completely is an
+error, where verl would go on with a fresh head; and a fresh head is drawn from its own seed, so
+that a run can be repeated.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ def installed_vllm() -> tuple[str, str] | None:
 
 
 def check_versions() -> None:
-    """Stop on a release that nobody tested: the plugin reaches into both libraries.
+    """Refuse releases that the plugin was not tested with: it replaces functions of both libraries.
 
     Raises:
         RuntimeError: verl or vLLM is another release than the locked one.

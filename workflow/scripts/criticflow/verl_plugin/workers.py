@@ -1,4 +1,4 @@
-"""The critic's worker: verl's, able to take weights alone and to prove what it loaded."""
+"""The critic's worker: verl's, which can also load weights alone and show what it loaded."""
 
 from __future__ import annotations
 
@@ -43,4 +43,10 @@ class CriticWorker(TrainingWorker):
         finally:
             manager.checkpoint_load_contents = contents
         shard = rank_file_name(manager.world_size, manager.rank)
-        return sorted(torch.load(Path(local_path) / shard, weights_only=False, mmap=True))
+        return shard_names(Path(local_path) / shard)
+
+
+def shard_names(file: Path) -> list[str]:
+    """Names of the tensors in a shard, sorted; none of them is read, nor taken to the device that
+    it was saved from."""
+    return sorted(torch.load(file, weights_only=False, mmap=True, map_location="meta"))

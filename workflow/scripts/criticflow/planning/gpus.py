@@ -1,0 +1,46 @@
+"""How many GPUs all jobs of a study may hold together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from criticflow.errors import UserError
+from criticflow.runtime.devices import too_few, visible
+
+
+def limit_gpus(workflow: Any, asked: int) -> None:
+    """Let jobs on this machine take as many GPUs as it has, where the profile does not say.
+
+    A profile's ``resources: gpu`` wins: on a cluster the machine with Snakemake has none.
+
+    Args:
+        workflow: Snakemake's, while it reads the rules.
+        asked: GPUs of one training job.
+
+    Raises:
+        UserError: more than the profile allows. (By itself Snakemake lowers what a job asks for to
+            what there is, without a word.)
+    """
+    limit = workflow.global_resources.get("gpu").value
+    if limit is not None and asked > limit:
+        raise UserError(
+            f"resources.gpu: a training job takes {asked} GPUs, and the profile allows {limit} to "
+            "all jobs together: lower the one or raise `resources: gpu` in the other"
+        )
+    if limit is None and asked and _here(workflow) and (found := len(visible())) >= asked:
+        workflow.register_resource("gpu", found)
+
+
+def require_gpus(workflow: Any, asked: int) -> None:
+    """Raise :class:`UserError` if jobs start on a machine that has too few GPUs for one of them.
+
+    Asked as the work starts: a study may be planned, and its results be looked at, anywhere.
+    """
+    limited = workflow.global_resources.get("gpu").value is not None
+    if asked and not limited and _here(workflow) and not workflow.touch:
+        raise UserError(too_few(asked, len(visible())))
+
+
+def _here(workflow: Any) -> bool:
+    """Whether jobs run on this machine: only a cluster's executor counts in nodes."""
+    return workflow.is_main_process and workflow.nodes is None
