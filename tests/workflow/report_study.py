@@ -20,7 +20,6 @@ from criticflow.config import Config, load_config
 from criticflow.config.contrasts import declared
 from criticflow.config.merging import merge
 from criticflow.files import write_json
-from criticflow.report.plots import plot_probe
 from criticflow.stages import compare, contrasts, critics, evaluate, savings
 from criticflow.stages.shown_responses import shown_responses
 from criticflow.stats import truth_table, value_rows
@@ -291,8 +290,12 @@ def _judged(
 def _probe(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     draw = np.random.default_rng(0)
-    rates = draw.integers(0, 17, 128) / 16
-    plot_probe(
-        rates, rates * (1 - rates), draw.integers(9, 24, 500), 16, "tiny", folder / "probe.png"
-    )
+    right = draw.random((32, 16)) < draw.random((32, 1))
+    samples = {
+        "prompt_index": np.repeat(np.arange(32), 16),
+        "score": np.where(right, 1.0, 0.1).ravel(),
+        "correct": right.ravel(),
+        "n_tokens": draw.integers(9, 24, 512),
+    }
+    pd.DataFrame(samples).to_parquet(folder / "samples.parquet")
     (folder / "summary.json").write_text(json.dumps(PROBE), encoding="utf-8")

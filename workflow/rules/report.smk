@@ -13,7 +13,7 @@ rule report_page:
         responses=critic_evaluations("responses.parquet"),
         judged=expand("results/judged/{critic}/responses.parquet", critic=judged_critics()),
         probes=probe_summaries(),
-        plots=probe_plots(),
+        samples=[path.replace("summary.json", "samples.parquet") for path in probe_summaries()],
         provenance=provenance_files(),
     output:
         page=report(

@@ -119,6 +119,6 @@ def _condition(config: Config, row: Row) -> str:
     if run is None:
         return ""
     return (
-        f"It holds for {run.model} on {run.task}, trained as configured here; another base model, "
-        "task or budget may differ."
+        f"What is said here holds for the base model {run.model} on {run.task}, trained as "
+        "configured; another model, task or budget may differ."
     )

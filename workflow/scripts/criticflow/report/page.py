@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from criticflow.report.answer import answer
 from criticflow.report.charts import Figure
 from criticflow.report.description import describe_runs
 from criticflow.report.figures import comparison, costs, critics, curves
-from criticflow.report.results import Results
+from criticflow.report.figures.probe import panels
+from criticflow.report.results import Probe, Results
 from criticflow.report.viewer import viewer
 
 
@@ -38,7 +39,21 @@ def sections(results: Results) -> dict[str, list[Figure]]:
             *critics.held_out(results.evaluations, styles),
         ],
         "costs": costs.step_times(results.metrics),
+        "probe": [figure for probe in results.probes for figure in _panels(probe)],
     }
+
+
+def _panels(probe: Probe) -> list[Figure]:
+    """A probe's figures."""
+    by_prompt = probe.samples.groupby("prompt_index")
+    found = panels(
+        by_prompt["correct"].mean().to_numpy(),
+        by_prompt["score"].var(ddof=0).to_numpy(),
+        probe.samples["n_tokens"].to_numpy(),
+        int(by_prompt.size().iloc[0]),
+        f"probe-{probe.model}-{probe.task}".replace(".", "-"),
+    )
+    return [replace(figure, chart=charts.finished(figure.chart)) for figure in found]
 
 
 def write(results: Results, installed: Mapping[str, str], page: Path, figures: Path) -> None:
@@ -76,7 +91,7 @@ def _words(
             "evaluations": tables.evaluations(results.evaluations),
             "savings": tables.savings(results.savings),
         },
-        "probes": [(probe, _picture(probe.plot)) for probe in results.probes],
+        "probes": [(probe, _panels(probe)) for probe in results.probes],
         "responses": responses,
         "viewer": _json(responses),
         "vega": Markup(charts.javascript()),
@@ -107,7 +122,3 @@ def _json(content: Any) -> Markup:
     """JSON that may stand inside of a script element."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace("\u2028", " ").replace("\u2029", " "))
-
-
-def _picture(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")

@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import altair as alt
-import numpy as np
 import pandas as pd
 import vl_convert
-from numpy.typing import NDArray
 
 from criticflow.files import replacing
 from criticflow.report.charts import THEME, frame
-
-Floats = NDArray[np.float64]
+from criticflow.report.figures.probe import Floats, panels
 
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 
@@ -25,55 +22,10 @@ def plot_probe(
 ) -> None:
     """Write a PNG of three panels: pass rates, reward variance against pass rate, lengths.
 
-    Args:
-        pass_rates: share of correct samples per prompt, shape ``(prompts,)``.
-        variances: population variance of the rewards per prompt, shape ``(prompts,)``.
-        lengths: tokens of every response.
-        n: samples per prompt.
+    Args: see :func:`criticflow.report.figures.probe.panels`.
     """
-    width = 1 / n
-    rates = pd.DataFrame({"rate": np.round(np.asarray(pass_rates) * n) / n})
-    rates = rates.groupby("rate", as_index=False).size()
-    rates = rates.assign(low=rates["rate"] - width / 2, high=rates["rate"] + width / 2)
-    histogram = (
-        alt.Chart(frame(rates), title="Pass rates")
-        .mark_rect(color=BLUE, stroke="white")
-        .encode(
-            x=alt.X("low:Q", title=f"pass rate of {n} samples"),
-            x2="high:Q",
-            y=alt.Y("size:Q", title="prompts"),
-            y2=alt.datum(0),
-        )
-    )
-    points = pd.DataFrame({"rate": pass_rates, "variance": variances}).round(6)
-    points = points.groupby(["rate", "variance"], as_index=False).size()
-    curve = pd.DataFrame({"rate": np.linspace(0, 1, 51)})
-    curve["variance"] = curve["rate"] * (1 - curve["rate"])
-    axes = {"x": alt.X("rate:Q", title="pass rate"), "y": alt.Y("variance:Q")}
-    signal = alt.layer(
-        alt.Chart(frame(curve)).mark_line(color="black", strokeDash=[5, 4]).encode(**axes),
-        alt.Chart(frame(points))
-        .mark_point(filled=True, color=ORANGE, opacity=0.6)
-        .encode(
-            x=axes["x"],
-            y=alt.Y("variance:Q", title="variance of rewards"),
-            size=alt.Size("size:Q", legend=None),
-        ),
-        title="Signal per prompt (dashed: 0/1 rewards, p(1 - p))",
-    )
-    counts, edges = np.histogram(lengths, bins=_length_bins(np.asarray(lengths)))
-    bins = pd.DataFrame({"low": edges[:-1], "high": edges[1:], "responses": counts})
-    length = (
-        alt.Chart(frame(bins), title="Response length")
-        .mark_rect(color=GREEN, stroke="white")
-        .encode(
-            x=alt.X("low:Q", title="tokens", scale=alt.Scale(zero=False)),
-            x2="high:Q",
-            y=alt.Y("responses:Q", title="responses"),
-            y2=alt.datum(0),
-        )
-    )
-    _save([histogram, signal, length], title, out)
+    figures = panels(pass_rates, variances, lengths, n)
+    _save([figure.chart.properties(title=figure.title) for figure in figures], title, out)
 
 
 def plot_critic(
@@ -132,10 +84,6 @@ def plot_critic(
         base.mark_line().encode(y="value:Q"),
     )
     _save([reliability, at_prompt, along], title, out)
-
-
-def _length_bins(lengths: Floats) -> Floats | int:
-    return np.arange(lengths.max() + 2) - 0.5 if lengths.max() < 64 else 50
 
 
 def _named(field: str, names: list[str]) -> alt.Color:

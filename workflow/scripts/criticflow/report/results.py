@@ -16,16 +16,21 @@ from criticflow.report.figures.curves import Metrics
 from criticflow.report.palette import Style, styles
 
 Row = dict[str, Any]
+PROBE_COLUMNS = ["prompt_index", "score", "correct", "n_tokens"]
 
 
 @dataclass(frozen=True)
 class Probe:
-    """The probe of a base model on a task, with its picture."""
+    """The probe of a base model on a task.
+
+    Attributes:
+        samples: ``prompt_index``, ``score``, ``correct`` and ``n_tokens`` of every response.
+    """
 
     model: str
     task: str
     summary: Row
-    plot: Path
+    samples: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,11 @@ def read(
         evaluations=[read_json(folder / "summary.json") for folder in evaluations],
         responses=_responses(evaluations, judged),
         probes=[
-            Probe(*folder.parts[-2:], read_json(folder / "summary.json"), folder / "probe.png")
+            Probe(
+                *folder.parts[-2:],
+                read_json(folder / "summary.json"),
+                pd.read_parquet(folder / "samples.parquet", columns=PROBE_COLUMNS),
+            )
             for folder in probes
         ],
         provenance={

@@ -40,7 +40,7 @@ class Table:
     @property
     def dense(self) -> bool:
         """Whether there are so many columns that intervals have to go on a second line."""
-        return len(self.head) > 7
+        return len(self.head) > 5
 
 
 def arms(results: Results) -> Table:
@@ -177,33 +177,43 @@ UNITS = {
     "steps": ("steps", 1, "{:,.0f}"),
     "tokens": ("tokens", 1, "{:,.0f}"),
     "seconds": ("seconds", 1, "{:,.1f}"),
-    "memory_bytes": ("peak memory of a worker, MiB", 2**20, "{:,.0f}"),
-    "optimizer_bytes": ("critic's optimizer state, MiB", 2**20, "{:,.2f}"),
+    "memory_bytes": ("peak memory of a worker (MiB)", 2**20, "{:,.0f}"),
+    "optimizer_bytes": ("critic's optimizer state (MiB)", 2**20, "{:,.2f}"),
 }
 """Words, divisor and form of the ledger's units."""
 
 
 def savings(rows: Sequence[Row]) -> Table:
-    """What reusing a critic saves a run, what the critic cost, and when that pays."""
-    head = ["reuse", "unit", "saved by a reuse", "cost of the critic", "pays after"]
-    found = []
-    for row in rows:
-        for entry in row["ledger"]:
-            words, divisor, form = UNITS[entry["unit"]]
-            saving = {
-                key: None if value is None else value / divisor
-                for key, value in entry["saving"].items()
-            }
-            found.append(
-                [
-                    Cell(row["arm"], f"instead of {row['against']}", arm=row["arm"]),
-                    Cell(words),
-                    estimate(saving, form),
-                    _number(entry["charge"], form) if entry["charge"] else Cell("none: it is held"),
-                    _pays(entry),
-                ]
-            )
-    return Table(head, found)
+    """What a run saves by reusing a critic; below it what the critic cost, and when that pays."""
+    units = [unit for unit in UNITS if any(_entry(row, unit) for row in rows)]
+    return Table(
+        ["a run of", *(UNITS[unit][0] for unit in units)],
+        [
+            [
+                Cell(row["arm"], f"instead of {row['against']}", arm=row["arm"]),
+                *(_saved(_entry(row, unit)) for unit in units),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _entry(row: Row, unit: str) -> Row | None:
+    return next((entry for entry in row["ledger"] if entry["unit"] == unit), None)
+
+
+def _saved(entry: Row | None) -> Cell:
+    if entry is None or entry["saving"]["value"] is None:
+        return Cell("–", number=True)
+    _, divisor, form = UNITS[entry["unit"]]
+    scaled = {key: None if one is None else one / divisor for key, one in entry["saving"].items()}
+    saving = estimate(scaled, form)
+    if not entry["charge"]:
+        return saving
+    after = entry["pays_after"]["value"]
+    pays = "never pays" if after is None else f"pays after {after} reuses"
+    cost = f"critic: {form.format(entry['charge'])}\n{pays}"
+    return Cell(saving.text, f"{saving.small}\n{cost}".strip(), number=True)
 
 
 def estimate(figure: Row | None, form: str = "{:.3f}") -> Cell:
@@ -212,7 +222,8 @@ def estimate(figure: Row | None, form: str = "{:.3f}") -> Cell:
         return Cell("n/a", number=True)
     small = ""
     if figure["low"] is not None and figure["high"] is not None:
-        small = f"[{form.format(figure['low'])}, {form.format(figure['high'])}]"
+        # A space that does not break: an interval stands on one line.
+        small = f"[{form.format(figure['low'])},\u00a0{form.format(figure['high'])}]"
     return Cell(form.format(figure["value"]), small, number=True)
 
 
@@ -226,13 +237,6 @@ def _share(figure: Row) -> Cell:
         return Cell("–", number=True)
     bounds = "" if figure["low"] is None else f"[{figure['low']:.0%}, {figure['high']:.0%}]"
     return Cell(f"{figure['value']:.0%}", bounds, number=True)
-
-
-def _pays(entry: Row) -> Cell:
-    if not entry["charge"]:
-        return Cell("at once" if (entry["saving"]["value"] or 0) > 0 else "–")
-    found = entry["pays_after"]["value"]
-    return Cell("never" if found is None else f"{found} reuses", number=found is not None)
 
 
 def _base(row: Row, metrics: Sequence[str]) -> list[Cell]:
@@ -259,7 +263,7 @@ def _with_difference(value: float | None, difference: Row | None) -> Cell:
     if value is None or difference is None:
         return found
     told = estimate(difference, "{:+.3f}")
-    return Cell(found.text, f"{told.text} {told.small}".strip(), number=True)
+    return Cell(found.text, f"{told.text}\n{told.small}".strip(), number=True)
 
 
 def _over(rows: Sequence[Row], key: str) -> float | None:
