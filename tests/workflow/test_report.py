@@ -31,8 +31,8 @@ WIDTHS = (1280, 390)
 
 def report(workdir: Path, *arguments: str, overlay: dict[str, Any] | None = None) -> None:
     """Make what is missing of the two reports."""
-    only = ["--allowed-rules", "report_page", "snakemake_report", "--quiet", "rules", *arguments]
-    done = snakemake(workdir, "--cores", "1", *only, overlay=overlay)
+    only = ["--allowed-rules", "report_page", "snakemake_report", "--quiet", "rules"]
+    done = snakemake(workdir, "--cores", "1", *arguments, *only, overlay=overlay)
     logs = [path.read_text() for path in workdir.glob("logs/*report*.log")]
     assert done.returncode == 0, done.stdout + done.stderr + "".join(logs)
 
@@ -107,6 +107,8 @@ def test_an_arm_is_drawn_alike_everywhere(page):
 
 def test_warnings_lead_to_what_shows_them(page):
     links = re.findall(r'<li><a href="#([^"]+)">([^<]+)</a>', page)
+    said = "cold/m0, seed 0: training ended with entropy 0.0050, under 0.01 nats a token"
+    assert ("figure-entropy", said) in links
     for anchor in re.findall(r'href="#([^"]+)"', page):
         assert f'id="{anchor}"' in page
 
@@ -211,6 +213,8 @@ STUDIES = [
 @pytest.mark.parametrize("path", sorted(STUDIES), ids=lambda path: path.stem)
 def test_every_shipped_study_is_described_in_snakemakes_report(tmp_path, path):
     overlay = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if gpus := (overlay.get("resources") or {}).get("gpu"):  # there may be none here
+        overlay = merge(overlay, {"resources": {"gpu": 0, "cpu_ranks": gpus}})
     default = yaml.safe_load((PROJECT / "config/config.yaml").read_text(encoding="utf-8"))
     runs = load_config(merge(default, overlay)).runs
     made = tmp_path / "results/report.html"
