@@ -26,6 +26,7 @@ SMALL = {
         "critic_warmup": 1,
         "save_every": 2,
     },
+    "truth": {"actors": ["cold"], "problems": 12, "positions": [0.0, 1.0], "continuations": 4},
     "evaluate": {"n": 2, "k": [1, 2], "resamples": 200},
 }
 

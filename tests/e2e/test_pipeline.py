@@ -41,6 +41,17 @@ def study(tmp_path_factory) -> tuple[Path, str]:
     return workdir, done.stdout
 
 
+def test_the_critic_is_compared_with_the_truth_and_says_what_it_is(study):
+    rows = json.loads((study[0] / "results/critics.json").read_text())
+    assert {"run", "constant", "position", "monte_carlo"} <= {row["kind"] for row in rows}
+    (row,) = (row for row in rows if row["kind"] == "run")
+    assert (row["critic"], row["critic_step"], row["actor"]) == ("cold", STEPS, "cold")
+    assert {"value", "low", "high"} <= set(row["share_explained"])
+    assert [part["position"] for part in row["by_position"]] == [0.0, 1.0]
+    card = json.loads((study[0] / "results/runs/cold/seed0/critic/critic_card.json").read_text())
+    assert card["responses"] == STEPS * 16 and card["tokens"] > card["responses"]
+
+
 @pytest.mark.parametrize("run", RUNS)
 def test_each_run_leaves_its_results(study, run):
     folder = study[0] / "results/runs" / run / "seed0"

@@ -52,9 +52,13 @@ class Study:
 
     def __init__(self, workdir: Path, settings: dict[str, Any] = SMALL) -> None:
         self.workdir = workdir
-        (workdir / "small.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+        self.settings = settings
 
-    def start(self, target: str = METRICS, **env: str) -> subprocess.Popen[str]:
+    def start(
+        self, target: str = METRICS, overlay: dict[str, Any] | None = None, **env: str
+    ) -> subprocess.Popen[str]:
+        settings = self.settings | (overlay or {})
+        (self.workdir / "small.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
         command = [sys.executable, "-m", "snakemake", "--cores", "all", target]
         command += ["--directory", str(self.workdir), "--configfile", "small.yaml"]
         command += ["--snakefile", str(PROJECT / "workflow" / "Snakefile")]
@@ -247,3 +251,31 @@ def test_a_full_disk_costs_the_newest_checkpoint_at_most(study, request):
     assert f"starting verl from step 2 of {STEPS}" in study.finish()
     assert list(pd.read_parquet(study.workdir / METRICS)["step"]) == list(range(1, STEPS + 1))
     assert study.saved_steps() == [f"global_step_{STEPS}"]
+
+
+@pytest.mark.slow
+def test_a_training_that_runs_out_of_memory_says_so_and_what_to_lower(study):
+    (study.workdir / METRICS).unlink(missing_ok=True)
+    # Ray ends workers at this share of the machine's memory; at 95 % by itself.
+    snakemake = study.start(RAY_memory_usage_threshold="0.01")
+    assert snakemake.wait(timeout=START) == 1
+    error = r"ended for want of memory: at its peak it used \d+\.\d GiB \(.*; lower resources.cpu_r"
+    assert re.search(error, study.log().splitlines()[-1])
+    study.wait_until_ended()
+
+
+@pytest.mark.slow
+def test_a_rollout_that_yields_no_token_is_ended_long_before_the_step_is_overdue(study):
+    subprocess.run(["rm", "-rf", str(study.workdir / "results/checkpoints")], check=True)
+    (study.workdir / METRICS).unlink(missing_ok=True)
+    snakemake = study.start(overlay={"resources": {"rollout_stall_minutes": 0.25}})
+    study.wait_for(f"step 1/{STEPS}", snakemake)
+    engines = titled(study.processes(), "VLLM::EngineCore")
+    while not list((study.workdir / CHECKPOINTS).glob("metrics/*.rollouts/engine-*")):
+        assert snakemake.poll() is None, study.terminal()
+    for engine in engines:
+        engine.suspend()  # it answers nothing, and lives
+    assert snakemake.wait(timeout=START) == 1
+    error = "has yielded no token for 0.25 minutes .resources.rollout_stall_minutes."
+    assert re.search(error, study.log().splitlines()[-1])
+    study.wait_until_ended()

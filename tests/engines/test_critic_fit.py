@@ -96,8 +96,7 @@ def pretrained(base_model, tmp_path_factory) -> Path:
         config.Resources(),
         out / "checkpoints",
         out / "critic",
-        out / "log.txt",
-        {"critic": "pretrained", "kind": "pretrained"},
+        "pretrained",
     )
     return out
 
@@ -110,7 +109,7 @@ def test_a_pretrained_critic_explains_returns_that_it_has_not_seen(pretrained):
     values = np.concatenate(found)
     returns = np.repeat(held_out["score"].to_numpy(), [len(row) for row in found])
     share = 1 - np.var(returns - values) / np.var(returns)
-    assert share > 0.5
+    assert share > 0.15
     # What the fit said of itself is what the converted critic does.
     history = [json.loads(line) for line in (pretrained / "checkpoints" / HISTORY).open()]
     best = read_state(pretrained / "checkpoints").best_step
@@ -120,6 +119,8 @@ def test_a_pretrained_critic_explains_returns_that_it_has_not_seen(pretrained):
     assert row["held_out_mse"] == min(row["held_out_mse"] for row in history)
     card = json.loads((pretrained / "critic/critic_card.json").read_text())
     assert card["critic"] == "pretrained" and card["step"] == best
+    assert card["responses"] == best * 32 and card["best"] == row
+    assert set(card["base_model"]["sha256"]) == {"model.safetensors"}
     assert not list((pretrained / "checkpoints").glob("global_step_*/critic/optim_*"))
 
 

@@ -23,11 +23,16 @@ HERE = Path(__file__).parent
 OURS = (  # what stock verl does not know
     "algorithm.reward_mask",
     "algorithm.random_reward",
+    "algorithm.critic_lam",
+    "algorithm.length_adaptive_alpha",
+    "algorithm.value_gate",
     "critic.freeze",
     "critic.value_head",
     "critic.allow_untrained",
     "critic.constant",
+    "critic.scale",
     "critic.model.head_seed",
+    "trainer.keep_steps",
     "trainer.keep_checkpoints",
     "trainer.lost_trajectories",
 )

@@ -85,12 +85,12 @@ def main(out: Path) -> None:
     probe.probe_signal(
         model, MODEL, out / "data/train.parquet", TASK, PROBE, RESOURCES, out / "probe"
     )
-    actor = {"actor": "tiny", "actor_seed": None, "actor_step": None, "task": "mini"}
     lengths = (TASK.max_prompt_length, TASK.max_response_length)
+    job = evaluate.Evaluation(model, MODEL, test, *lengths, EVALUATE, RESOURCES)
+    actor = {"actor": "tiny", "actor_seed": None, "actor_step": None, "task": "mini"}
     value_truth.measure_truth(
         model, MODEL, test, *lengths, TRUTH, 1.0, 1.0, RESOURCES, out / "truth", actor
     )
-    job = evaluate.Evaluation(model, MODEL, test, *lengths, EVALUATE, RESOURCES)
     for name, kind in (("base", "base"), ("same", "run")):
         subject = evaluate.Subject(name, kind, None, "tiny", "mini")
         evaluate.evaluate_model(job, subject, out / name)

@@ -47,7 +47,7 @@ def advantages(data: DataProto, mask=None, random=None, lam: float = 1.0) -> Dat
         if rewards is not None:
             data.batch["token_level_rewards"] = rewards
 
-    with patches.before_advantage(transform):
+    with patches.around_advantage(transform, lambda data: None):
         return trainer_base.compute_advantage_for_multi_trajectories(
             data, batch_keys=KEYS, adv_estimator="gae", gamma=1.0, lam=lam, config=AlgoConfig()
         )
@@ -142,7 +142,7 @@ def test_a_group_estimator_compares_masked_rewards():
             data.batch, keys, real, 1, settings, None
         )
 
-    with patches.before_advantage(transform):
+    with patches.around_advantage(transform, lambda data: None):
         trainer_base.compute_advantage_for_multi_trajectories(
             data, batch_keys=keys, adv_estimator="grpo", config=AlgoConfig()
         )

@@ -15,7 +15,7 @@ from checkpoint_writers import tiny_actor, tiny_critic, tiny_tokenizer
 from criticflow.config import Config, read_config
 from criticflow.config.load import load_config, merge
 from criticflow.errors import UserError
-from criticflow.training.overrides import verl_overrides
+from criticflow.training.overrides import SMALLEST_BUCKET, bucket_megabytes, verl_overrides
 from criticflow.verl_plugin import BATCHED_ROLLOUTS, settings
 from criticflow.verl_plugin.critic_model import check_models
 from criticflow.verl_plugin.rollout_errors import TellingAgentLoopManager
@@ -24,7 +24,11 @@ PROJECT = Path(__file__).parents[2]
 
 
 def verl_config(
-    config: Config, run: str, critic_dir: str | None = None, model_dir: str = "models/base"
+    config: Config,
+    run: str,
+    critic_dir: str | None = None,
+    model_dir: str = "models/base",
+    largest_tensor: int = 0,
 ):
     """verl's whole configuration for a run; an unknown key of verl's fails here."""
     arm = config.runs[run]
@@ -39,6 +43,7 @@ def verl_config(
         critic_dir=critic_dir,
         data_dir=Path("data"),
         checkpoint_dir=Path("checkpoints"),
+        largest_tensor=largest_tensor,
     )
     with initialize_config_module("criticflow.verl_plugin.config", version_base=None):
         return compose("criticflow_trainer", overrides=overrides)
@@ -371,3 +376,18 @@ def different(stock, ours, where=""):
             yield from different(value, ours[key], f"{where}{key}.")
         elif value != ours[key]:
             yield f"{where}{key}"
+
+
+def test_the_bucket_of_new_rollout_weights_holds_the_largest_tensor(study):
+    embedding = 49152 * 576
+    assert bucket_megabytes(embedding) * 2**20 >= 4 * embedding
+    assert bucket_megabytes(1000) == SMALLEST_BUCKET
+    bucket = verl_config(study, "cold", largest_tensor=embedding).actor_rollout_ref.rollout
+    assert bucket.checkpoint_engine.update_weights_bucket_megabytes == 108
+
+
+def test_an_engines_cache_may_be_less_than_a_gib(study):
+    small = study.resources.model_copy(update={"kv_cache_gb": 0.25})
+    config = verl_config(study.model_copy(update={"resources": small}), "cold")
+    engine = config.actor_rollout_ref.rollout.engine_kwargs.vllm
+    assert engine.kv_cache_memory_bytes == 2**28

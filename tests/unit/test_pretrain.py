@@ -13,6 +13,7 @@ from criticflow.config import load_config
 from criticflow.errors import UserError
 from criticflow.stages import data, returns
 from criticflow.stages.samples import read_problems
+from criticflow.training import critic_fit
 from criticflow.verl_plugin.critic_fit import (
     Settings,
     State,
@@ -58,6 +59,27 @@ def test_every_sample_is_learned_from_once_in_a_pass_in_another_order():
     again = rows_of_step(24, 1, SETTINGS)
     assert list(again) == list(passes[0][1])
     assert list(rows_of_step(24, 1, replace(SETTINGS, seed=1))) != list(again)
+
+
+def test_checkpoints_of_another_fit_are_removed_and_those_of_this_one_gone_on_from(tmp_path):
+    samples, directory = tmp_path / "samples.parquet", tmp_path / "checkpoints"
+    samples.write_bytes(b"samples")
+    critic_fit._claim(directory, SETTINGS, samples, tmp_path / "model")
+    (directory / "state.json").write_text("{}")
+    critic_fit._claim(directory, SETTINGS, samples, tmp_path / "model")
+    assert (directory / "state.json").exists()
+    samples.write_bytes(b"others")
+    critic_fit._claim(directory, SETTINGS, samples, tmp_path / "model")
+    assert not (directory / "state.json").exists()
+    (directory / "state.json").write_text("{}")
+    critic_fit._claim(directory, replace(SETTINGS, passes=4), samples, tmp_path / "model")
+    assert not (directory / "state.json").exists()
+
+
+def test_what_a_fit_needs_is_asked_for_before_it_starts(tmp_path):
+    critic_fit._check(config.Resources(), "owner/name", tmp_path / "new")
+    with pytest.raises(UserError, match="of memory"):
+        critic_fit._check(config.Resources(cpu_ranks=10_000), "owner/name", tmp_path / "new")
 
 
 def test_fewer_samples_than_a_batch_fill_it():
@@ -156,8 +178,13 @@ def test_a_run_starts_from_a_pretrained_critic_by_name():
 
 def test_another_step_and_seed_of_a_critic():
     runs = {"warm": {"like": "cold", "critic": {"from": {"run": "cold", "step": 20, "seed": 1}}}}
-    critic = study(runs=runs, seeds=[0, 1]).runs["warm"].critic
+    found = study(runs=runs, seeds=[0, 1])
+    critic = found.runs["warm"].critic
     assert (critic.from_run, critic.from_step, critic.from_seed) == ("cold", 20, 1)
+    assert found.runs["cold"].train.keep_steps == [20]  # which stays in its checkpoints
+    assert found.runs["warm-frozen-m50"].train.keep_steps == []
+    compared = study(truth={"steps": {"warm-frozen-m50": [20, 40]}})
+    assert compared.runs["warm-frozen-m50"].train.keep_steps == [20, 40]
 
 
 @pytest.mark.parametrize(
@@ -165,6 +192,8 @@ def test_another_step_and_seed_of_a_critic():
     [
         ({"runs": {"pretrained": {"like": "cold"}}}, "there is a run of this name"),
         ({"runs": {"warm": {"like": "cold", "critic": {"from": "other"}}}}, "no run named 'other'"),
+        ({"truth": {"steps": {"cold": [30]}}}, "step 30 is asked for"),
+        ({"truth": {"steps": {"other": [20]}}}, "truth.steps: no run named 'other'"),
         ({"critics": {"pretrained": {"task": "nothing"}}}, "no task named 'nothing'"),
         ({"critics": {"pretrained": {"batch_size": 96}}}, "not divisible by 2 ranks"),
         (
@@ -176,7 +205,7 @@ def test_another_step_and_seed_of_a_critic():
         ),
         (
             {"runs": {"warm": {"like": "cold", "critic": {"from": {"run": "cold", "step": 21}}}}},
-            "saves every 20 of its 40 steps, not step 21",
+            "step 21 is asked for",
         ),
         (
             {"runs": {"warm": {"like": "cold", "critic": {"from": {"run": "cold", "seed": 7}}}}},

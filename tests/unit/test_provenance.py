@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from huggingface_hub import constants
+from safetensors.numpy import save_file
 
 from criticflow.checkpoint.retention import TRACKER
 from criticflow.commands import accept
@@ -34,7 +36,7 @@ class Verl:
         self.code = 0
         self.killed = False
 
-    def __call__(self, argv, resources, checkpoint_dir, steps, log, lock) -> int:
+    def __call__(self, argv, resources, checkpoint_dir, steps, log, lock, memory) -> int:
         self.attempts += 1
         tracker = checkpoint_dir / TRACKER
         done = int(tracker.read_text()) if tracker.is_file() else 0
@@ -54,6 +56,14 @@ class Verl:
         return self.code
 
 
+def write_model(folder: Path, value: float = 0.0) -> None:
+    """A model directory with a single weight."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"architectures": ["Qwen3ForCausalLM"]}))
+    (folder / "tokenizer.json").write_text("{}")
+    save_file({"weight": np.full(1, value)}, folder / "model.safetensors")
+
+
 class Study:
     """A study of one run in ``workdir``, whose training takes no time."""
 
@@ -65,8 +75,7 @@ class Study:
             pd.DataFrame({"prompt": ["1 + 1"]}).to_parquet(data / f"{split}.parquet")
         source = {"hub": "owner/problems", "commit": "3" * 40}
         (data / "manifest.json").write_text(json.dumps({"source": source, "test_source": None}))
-        (workdir / "model").mkdir()
-        (workdir / "model/model.safetensors").write_bytes(b"weights")
+        write_model(workdir / "model")
         self.model = str(workdir / "model")
         self.code = workdir / "reward_mask.py"
         self.code.write_text("x = 1\n")
@@ -102,7 +111,7 @@ class Study:
 def verl(monkeypatch) -> Verl:
     trainer = Verl()
     monkeypatch.setattr(job, "_train", trainer)
-    monkeypatch.setattr(job, "check_training", lambda *_: None)
+    monkeypatch.setattr(job, "check_training", lambda *_: [])
     monkeypatch.setattr(job, "check_batch", lambda *_: None)
     return trainer
 
@@ -189,7 +198,7 @@ def test_another_cache_or_micro_batch_goes_on_and_the_record_says_when_it_change
     assert second["steps"]["from"] == 2
     assert first["changed"] == []
     assert second["changed"] == [
-        "resources kv_cache_gb: 1 -> 2",
+        "resources kv_cache_gb: 1.0 -> 2.0",
         "train micro_batch_size: 32 -> 16",
     ]
 
@@ -199,7 +208,7 @@ def test_the_commit_that_a_model_of_the_hub_stood_for_is_part_of_the_run(study, 
     refs.mkdir(parents=True)
     for commit in ("1" * 40, "2" * 40):
         (folder := refs.parent / "snapshots" / commit).mkdir(parents=True)
-        (folder / "model.safetensors").write_bytes(b"weights")
+        write_model(folder)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(study.workdir))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     study.model = "owner/model"
@@ -226,7 +235,7 @@ def test_an_attempt_that_was_killed_ends_in_the_record_with_its_last_step(study,
         study.train()
     monkeypatch.undo()
     monkeypatch.setattr(job, "_train", verl)
-    monkeypatch.setattr(job, "check_training", lambda *_: None)
+    monkeypatch.setattr(job, "check_training", lambda *_: [])
     monkeypatch.setattr(job, "check_batch", lambda *_: None)
     verl.until, verl.killed = STEPS, False
     killed, last = study.train()["attempts"]

@@ -201,3 +201,30 @@ def test_a_conversion_of_what_was_deleted_says_how_to_get_it_again(run, kept):
     error = r"no weights of the actor.*free_converted.*delete that directory.*metrics\.parquet"
     with pytest.raises(UserError, match=error), converting(run, "actor", "all"):
         pass
+
+
+def test_steps_that_are_asked_for_stay(tmp_path):
+    saved(tmp_path, 10, 20, 30, 40)
+    keep_last(tmp_path, 1, also=[20, 35])
+    assert left(tmp_path) == [20, 40]
+
+
+def test_a_kept_step_keeps_its_weights_until_it_is_converted(tmp_path):
+    for step in (2, 4):
+        for kind in ("actor", "critic"):
+            folder = tmp_path / f"global_step_{step}" / kind
+            folder.mkdir(parents=True)
+            for part in ("model", "optim"):
+                (folder / f"{part}_world_size_1_rank_0.pt").touch()
+        (tmp_path / f"global_step_{step}" / "data.pt").touch()
+    (tmp_path / TRACKER).write_text("4")
+    weights = "model_world_size_1_rank_0.pt"
+    for kind in ("actor", "critic"):
+        with converting(tmp_path, kind, "all", kept=[2]) as folder:
+            assert folder == tmp_path / "global_step_4" / kind
+        assert not (folder / weights).exists()
+    for kind in ("critic", "actor"):
+        with converting(tmp_path, kind, "all", step=2, kept=[2]) as folder:
+            assert (folder / weights).exists()
+            assert not (folder / "optim_world_size_1_rank_0.pt").exists()
+    assert not tmp_path.exists()

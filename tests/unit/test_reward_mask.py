@@ -102,7 +102,8 @@ def test_metrics_show_true_scores_of_both_parts():
     "values", [{"ratio": 1.5}, {"ratio": -0.1}, {"type": "token"}, {"ratio": 1.0, "rescale": True}]
 )
 def test_impossible_settings_are_refused(values):
-    keys = {"ratio": 0.0, "type": "bernoulli", "rescale": False, "seed": None} | values
+    default = {"ratio": 0.0, "type": "bernoulli", "rescale": False, "drop": False, "seed": None}
+    keys = default | values
     algorithm = {f"reward_mask_{key}": value for key, value in keys.items()}
     config = OmegaConf.create({"algorithm": algorithm, "data": {"seed": 0}})
     with pytest.raises(UserError, match=r"algorithm\.reward_mask"):

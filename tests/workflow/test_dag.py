@@ -176,6 +176,41 @@ def test_with_the_gpu_profile_everything_is_planned_too(tmp_path):
     assert planned(tmp_path, *profile, overlay=overlay) == EVERYTHING
 
 
+def test_a_pretrained_critic_is_made_once_and_judged_on_those_who_start_with_it(tmp_path):
+    overlay = {
+        "critics": {"pretrained": {"model": "tiny", "task": "countdown-mini"}},
+        "runs": {"warm-pretrained": {"like": "cold", "critic": {"from": "pretrained"}}},
+    }
+    jobs = planned(tmp_path, overlay=overlay)
+    assert jobs["sample_returns"] == jobs["pretrain_critic"] == 1
+    assert jobs["train_run_warm"] == 2
+    assert jobs["judge_critic"] == 4
+
+
+def test_a_step_that_a_run_starts_from_is_converted_besides_the_last(tmp_path):
+    origin = {"run": "cold", "step": 20, "seed": 1}
+    overlay = {
+        "seeds": [0, 1],
+        "runs": {"warm-step": {"like": "cold", "critic": {"from": origin}}},
+    }
+    jobs = planned(tmp_path, overlay=overlay)
+    assert jobs["convert_step"] == 1
+    assert jobs["convert_checkpoint"] == 2 * 3 * 2
+
+
+def test_the_critics_and_actors_of_other_steps_are_compared_too(tmp_path):
+    jobs = planned(tmp_path, overlay={"truth": {"steps": {"cold": [20]}}})
+    assert jobs["convert_step"] == 2
+    assert jobs["truth_of_run"] == 3 and jobs["judge_critic"] == 3
+
+
+def test_nobodys_truth_is_measured_if_none_is_asked_for(tmp_path):
+    jobs = planned(tmp_path, overlay={"truth": {"actors": []}})
+    assert not {"truth_of_base", "truth_of_run", "judge_critic"} & set(jobs)
+    across = planned(tmp_path, overlay={"truth": {"actors": ["cold"], "across": True}})
+    assert across["truth_of_run"] == 1 and across["judge_critic"] == 2
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("finished")

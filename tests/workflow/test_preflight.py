@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from pathlib import Path
 
@@ -9,11 +10,18 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import Qwen3Config
 
-from criticflow.config import Resources
+from criticflow.config import Model, Resources, Run, Task
+from criticflow.config.schema import Source
 from criticflow.errors import UserError
 from criticflow.files import require_space
+from criticflow.runtime import memory
 from criticflow.training import preflight
+from criticflow.training.footprint import MICRO_BATCHES, Part, total
+
+RUN = Run(model="base", task="problems")
+TASK = Task(kind="countdown", source=Source(files={"train": "train.jsonl"}))
 
 
 @pytest.fixture
@@ -21,37 +29,69 @@ def model(tmp_path) -> Path:
     """A model directory with 1000 parameters."""
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "config.json").write_text('{"architectures": ["Qwen3ForCausalLM"]}')
+    config = Qwen3Config(
+        architectures=["Qwen3ForCausalLM"],
+        vocab_size=100,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+    )
+    config.save_pretrained(folder)
     (folder / "tokenizer.json").write_text("{}")
     save_file({"weight": torch.zeros(1000)}, folder / "model.safetensors")
     return folder
 
 
-def test_a_sound_model_on_this_machine_passes(model, tmp_path):
-    preflight.check_training(Resources(cpu_ranks=1), str(model), None, tmp_path)
+def check(model: Path, critic: Path | None = None, out: Path | None = None, **resources: int):
+    critic_dir = str(critic) if critic else None
+    base = Model(path=str(model))
+    used = Resources(**resources)
+    return preflight.check_training(RUN, TASK, base, used, str(model), critic_dir, out)
+
+
+def test_a_sound_model_on_this_machine_passes_and_its_memory_is_told(model, tmp_path, capsys):
+    parts = check(model, out=tmp_path, cpu_ranks=1)
+    told = capsys.readouterr().out
+    assert f"training takes about {total(parts):.1f} GiB of memory at most" in told
+    assert all(part.name in told for part in parts)
 
 
 def test_too_many_ranks_for_the_memory(model):
-    with pytest.raises(UserError, match=r"training with 5000 ranks needs about \d+\.\d GiB"):
-        preflight.check_training(Resources(cpu_ranks=5000), str(model), None)
+    with pytest.raises(UserError, match=r"\d+\.\d GiB of memory .* lower resources.cpu_ranks"):
+        check(model, cpu_ranks=5000)
 
 
-def test_weights_count_four_times_in_training(model):
-    alone = preflight.needed_gib(Resources(), "owner/name", None)
-    state = preflight.needed_gib(Resources(), str(model), None) - alone
-    assert state * 2**30 == pytest.approx(2 * 1000 * 16, rel=0.1)  # actor and critic
+def test_what_fits_with_short_trajectories_alone_is_warned_of(capsys):
+    free = memory.available() / preflight.GIB
+    batches = Part(MICRO_BATCHES, free, "size")
+    preflight.check_memory([Part("processes", free / 4, "ranks"), batches])
+    assert "warning: it may run out of memory: lower size" in capsys.readouterr().out
+    with pytest.raises(UserError, match="lower ranks, size"):
+        preflight.check_memory([Part("processes", 2 * free, "ranks"), batches])
+
+
+def test_too_little_shared_memory_says_how_to_get_more():
+    with pytest.raises(UserError, match=r"/dev/shm has \d+ MiB free.*--shm-size="):
+        preflight.check_shared_memory(10**15, 2**29)
+
+
+def test_rays_objects_need_shared_memory_where_ray_would_put_them_there(tmp_path):
+    free = shutil.disk_usage(tmp_path).free
+    preflight.check_shared_memory(2**20, 2 * free, tmp_path)  # more than there is: to the disk
+    with pytest.raises(UserError, match="shm-size"):
+        preflight.check_shared_memory(free // 2, free // 4 * 3, tmp_path)
 
 
 def test_a_cut_weights_file_is_named(model):
     weights = model / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"model\.safetensors"):
-        preflight.check_training(Resources(), str(model), None)
+        check(model)
 
 
 def test_a_missing_critic_is_named(model, tmp_path):
     with pytest.raises(UserError, match="nowhere/critic"):
-        preflight.check_training(Resources(), str(model), str(tmp_path / "nowhere/critic"))
+        check(model, tmp_path / "nowhere/critic")
 
 
 def test_too_little_disk_is_named(tmp_path):

@@ -20,9 +20,24 @@ rule convert_checkpoint:
     params:
         code=code("convert_checkpoint.py"),
         checkpoints="results/checkpoints/{run}/seed{seed}",
-        # A function of the output as well: so Snakemake converts nothing again when it changes.
+        # Functions of the output as well: so Snakemake converts nothing again when they change.
+        # The first two are for the critic's card.
+        run=lambda wildcards, output: settings(CONFIG.runs[wildcards.run]),
+        model_path=lambda wildcards, output: model_path(CONFIG.runs[wildcards.run].model),
+        kept=lambda wildcards, output: CONFIG.runs[wildcards.run].train.keep_steps,
         freed=lambda wildcards, output: CONFIG.resources.free_converted,
     message:
         "Convert the {wildcards.kind} of {wildcards.run}, seed {wildcards.seed}"
     script:
         "../scripts/convert_checkpoint.py"
+
+
+use rule convert_checkpoint as convert_step with:
+    output:
+        model=directory("results/runs/{run}/seed{seed}/step{step}/{kind}"),
+    log:
+        "logs/convert_step/{run}/seed{seed}/step{step}/{kind}.log",
+    benchmark:
+        "results/benchmarks/convert_step/{run}/seed{seed}/step{step}/{kind}.tsv"
+    message:
+        "Convert the {wildcards.kind} of {wildcards.run}, seed {wildcards.seed}, step {wildcards.step}"

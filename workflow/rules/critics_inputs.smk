@@ -9,7 +9,9 @@ import functools
 
 def truth_settings():
     """What an actor's truth depends on; which actors have one is not its concern."""
-    return CONFIG.truth.model_dump(mode="json", exclude={"actors", "across", "temperature"})
+    return CONFIG.truth.model_dump(
+        mode="json", exclude={"actors", "across", "steps", "temperature"}
+    )
 
 
 def truth_cost():
@@ -53,15 +55,20 @@ def actor_identity(actor, seed, step, task):
     }
 
 
+def compared_steps(run):
+    """Steps of a run whose actor and critic are compared with the truth: the last, and others."""
+    return sorted({CONFIG.runs[run].train.steps, *CONFIG.truth.steps.get(run, [])})
+
+
 @functools.cache
 def actors():
     """Every actor whose truth is measured: name, seed, step, task, base model."""
     bases = [(model, None, None, task, model) for model, task in base_pairs() if with_truth(model)]
     runs = [
-        (name, seed, run.train.steps, run.task, run.model)
+        (name, seed, step, CONFIG.runs[name].task, CONFIG.runs[name].model)
         for name, seed in CONFIG.run_seeds()
         if with_truth(name)
-        for run in [CONFIG.runs[name]]
+        for step in compared_steps(name)
     ]
     return [*bases, *runs]
 
@@ -84,6 +91,12 @@ def truth_dirs():
 def truth_files(folders):
     names = ("states.parquet", "continuations.parquet", "responses.parquet", "summary.json")
     return [f"{folder}/{name}" for folder in folders for name in names]
+
+
+def critic_name(run, seed, step):
+    """What the critic of one step of a run is called here; the last step's has no step in it."""
+    name = f"{run}/seed{seed}"
+    return name if step == CONFIG.runs[run].train.steps else f"{name}/step{step}"
 
 
 def split_critic(critic):
@@ -179,7 +192,12 @@ def critic_seeds(name):
 
 def judged_critics():
     """Every critic that has an actor to be judged on."""
-    named = [f"{run}/seed{seed}" for run, seed in CONFIG.run_seeds() if has_critic(run)]
+    named = [
+        critic_name(run, seed, step)
+        for run, seed in CONFIG.run_seeds()
+        if has_critic(run)
+        for step in compared_steps(run)
+    ]
     named += [f"{name}/seed{seed}" for name in CONFIG.critics for seed in critic_seeds(name)]
     return [critic for critic in named if judged_on(critic)]
 

@@ -11,7 +11,7 @@ from criticflow.planning.workdir import failed_logs
 
 onstart:
     try:
-        require_gpus(workflow, CONFIG.resources.gpu)
+        require_gpus(workflow)
     except UserError as error:
         raise WorkflowError(str(error))
     stop_jobs_on_signals()

@@ -19,8 +19,7 @@ def main(snakemake) -> None:
         config.load_config(snakemake.config).resources,
         Path(params.checkpoints),
         Path(snakemake.output.model),
-        Path(snakemake.log[0]),
-        {"critic": snakemake.wildcards.critic, "kind": "pretrained"},
+        snakemake.wildcards.critic,
     )
 
 

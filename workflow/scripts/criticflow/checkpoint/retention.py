@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from criticflow.files import replacing
@@ -40,14 +41,17 @@ def mend_tracker(directory: Path) -> None:
         tracker.unlink()
 
 
-def keep_last(directory: Path, number: int) -> None:
+def keep_last(directory: Path, number: int, also: Collection[int] = ()) -> None:
     """Delete all checkpoints before the last ``number`` complete ones; half-written ones as well.
+
+    Complete ones of the steps in ``also`` stay.
 
     verl does that by itself, but an older actor goes before the newer critic is written, so that a
     kill in between leaves neither; and it forgets what an earlier attempt has saved.
     """
     last, complete = last_step(directory), _complete(directory)
     kept = sorted(step for step in complete if step <= last)[-number:]
+    kept += [step for step in complete if step in also]
     for step, folder in _folders(directory).items():
         if step < last and step not in kept:
             shutil.rmtree(folder)

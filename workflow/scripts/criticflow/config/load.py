@@ -46,6 +46,7 @@ def load_config(raw: Mapping[str, Any]) -> Config:
         runs = resolved.get("runs")
         if isinstance(runs, dict):
             resolved["runs"] = {name: _resolve(name, runs, defaults) for name in runs}
+            _keep_what_is_asked_for(resolved["runs"], resolved.get("truth"))
         return Config.model_validate(resolved)
     except ValidationError as error:
         raise UserError(f"configuration: {_in_words(error)}") from None
@@ -71,6 +72,31 @@ def _beside(runs: Any, arms: dict[str, Any]) -> Any:
                 "set it right there under override, or call the run otherwise"
             )
     return {**arms, **runs}
+
+
+def _keep_what_is_asked_for(runs: dict[str, Any], truth: Any) -> None:
+    """Have runs keep the steps that ``truth.steps`` and others' ``critic.from`` name, in place."""
+    asked = [
+        (origin.get("run"), origin.get("step"))
+        for run in runs.values()
+        if isinstance(run, Mapping) and isinstance(critic := run.get("critic"), Mapping)
+        if isinstance(origin := critic.get("from"), Mapping)
+    ]
+    steps = truth.get("steps") if isinstance(truth, Mapping) else None
+    if isinstance(steps, Mapping):
+        asked += [
+            (run, step)
+            for run, listed in steps.items()
+            for step in (listed if isinstance(listed, list) else [])
+        ]
+    for name, step in asked:
+        run = runs.get(name)
+        if step is None or not isinstance(run, Mapping):
+            continue  # what does not exist is reported with all other mistakes
+        train = run.get("train") or {}
+        kept = train.get("keep_steps") or []
+        if isinstance(kept, list) and step not in kept:
+            run["train"] = {**train, "keep_steps": [*kept, step]}
 
 
 def _resolve(name: str, runs: Mapping[str, Any], defaults: Mapping[str, Any]) -> Any:

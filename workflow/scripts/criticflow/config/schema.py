@@ -198,6 +198,9 @@ class Truth(Strict):
     across: bool = Field(
         False, description="compare every critic with every actor, not with its own alone"
     )
+    steps: dict[Name, list[Positive]] = Field(
+        {}, description="by run: steps besides the last whose actor and critic are compared too"
+    )
     problems: Positive = Field(64, description="problems of the test split, its first ones")
     positions: list[Fraction] = Field(
         [0.0, 0.2, 0.4, 0.6, 0.8, 1.0],
@@ -259,11 +262,18 @@ class RewardMask(Strict):
         "bernoulli", description="each by a draw of its own, or exactly this share of a batch"
     )
     rescale: bool = Field(False, description="multiply what is kept by 1/(1-ratio)")
+    drop: bool = Field(
+        False, description="leave masked trajectories out of the step, in place of a reward of 0"
+    )
 
     @model_validator(mode="after")
     def _something_is_kept(self) -> RewardMask:
         if self.rescale and self.ratio == 1.0:
             raise ValueError("rescale: with ratio 1 nothing is left to rescale")
+        if self.drop and self.ratio == 1.0:
+            raise ValueError("drop: with ratio 1 nothing is left to learn from")
+        if self.drop and self.rescale:
+            raise ValueError("drop: what is left out needs no rescale of the rest")
         return self
 
 
@@ -292,6 +302,7 @@ class Critic(Strict):
     )
     allow_untrained: bool = Field(False, description="permit freezing a critic never trained")
     constant: float | None = Field(None, description="the value of every state; needs freeze")
+    scale: float = Field(1.0, description="factor on the values of the critic that is loaded")
 
     @model_validator(mode="before")
     @classmethod
@@ -352,10 +363,28 @@ class Train(Strict):
     )
     gamma: Fraction = Field(1.0, description="discount per token")
     lam: Fraction = Field(1.0, description="lambda of GAE")
+    critic_lam: Fraction | None = Field(
+        None, description="lambda of the returns that the critic learns; null: that of the policy"
+    )
+    length_adaptive_alpha: float | None = Field(
+        None, gt=0, description="the policy's lambda is 1 - 1/(alpha x response tokens); null: lam"
+    )
+    value_gate: bool = Field(
+        False, description="use the batch's mean return while values explain less than nothing"
+    )
+    critic_epochs: Positive | None = Field(
+        None, description="the critic's passes over a step's batch; null: as many as the actor's"
+    )
+    critic_mini_batch_size: Positive | None = Field(
+        None, description="prompts per optimizer step of the critic; null: mini_batch_size"
+    )
     kl_coef: float = Field(0.0, ge=0, description="KL to the reference policy, in the reward")
     kl_loss_coef: float = Field(0.0, ge=0, description="KL to the reference policy, in the loss")
     save_every: Positive = Field(20, description="steps between checkpoints; the last is saved too")
     keep_checkpoints: Positive = Field(1, description="complete checkpoints that are kept")
+    keep_steps: list[Positive] = Field(
+        [], description="steps whose checkpoints stay besides; those that critic.from names are in"
+    )
     test_every: int = Field(-1, description="steps between validations; -1: never")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="precision of training")
     strategy: Literal["fsdp", "fsdp2"] = Field(
@@ -395,9 +424,12 @@ class Resources(Strict):
     rollout_memory: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.5, description="share of GPU memory for vLLM"
     )
-    kv_cache_gb: Positive = Field(1, description="vLLM's cache on the CPU, GiB")
+    kv_cache_gb: float = Field(1, gt=0, description="cache of one vLLM engine on the CPU, GiB")
     stall_minutes: float = Field(
         60, gt=0, description="a training job that completes no step for so long is ended"
+    )
+    rollout_stall_minutes: float = Field(
+        15, gt=0, description="one whose rollouts yield no token for so long is ended (CPU)"
     )
     save_minutes: float = Field(
         5, gt=0, description="what SIGTERM leaves a training job to end its step and save"
@@ -434,7 +466,7 @@ class Config(Strict):
     )
     probe: Probe = Field(Probe(), description="the signal probe, before training")
     evaluate: Evaluate = Field(Evaluate(), description="evaluation on the test split")
-    truth: Truth = Field(Truth(), description="the true values of states")
+    truth: Truth = Field(Truth(), description="true values of states, and who is compared")
     resources: Resources = Field(Resources(), description="what a training job may use")
 
     def seeds_of(self, run: str) -> list[int]:
@@ -489,6 +521,8 @@ class Config(Strict):
         if self.truth.actors != "all":
             for name in self.truth.actors:
                 _known(name, {**self.models, **self.runs}, "truth.actors", "model or run")
+        for name in self.truth.steps:
+            _known(name, self.runs, "truth.steps", "run")
         return self
 
     @model_validator(mode="after")
@@ -511,14 +545,6 @@ class Config(Strict):
                         f"runs.{seen[-1]}.critic.from: {source} is grpo, without critic"
                     )
                 seen.append(source)
-            if critic.from_step is not None:
-                train, where = self.runs[critic.from_run].train, f"runs.{name}.critic.from"
-                saved = critic.from_step % train.save_every == 0 or critic.from_step == train.steps
-                if critic.from_step > train.steps or not saved:
-                    raise ValueError(
-                        f"{where}: {critic.from_run} saves every {train.save_every} of its "
-                        f"{train.steps} steps, not step {critic.from_step}"
-                    )
         return self
 
     def before(self, run: str) -> str | None:
@@ -553,6 +579,19 @@ class Config(Strict):
     @model_validator(mode="after")
     def _contrasts_hold(self) -> Config:
         check_contrasts(self.contrasts, self)
+        return self
+
+    @model_validator(mode="after")
+    def _kept_steps_are_saved(self) -> Config:
+        for name, run in self.runs.items():
+            train = run.train
+            for step in train.keep_steps:
+                if step > train.steps or (step % train.save_every and step != train.steps):
+                    raise ValueError(
+                        f"runs.{name}: step {step} is asked for (train.keep_steps, truth.steps, or "
+                        f"the critic.from of another run), but it saves every "
+                        f"{train.save_every} of its {train.steps} steps"
+                    )
         return self
 
     @model_validator(mode="after")
@@ -603,19 +642,21 @@ class Config(Strict):
         ranks = self.resources.ranks
         for name, run in self.runs.items():
             train, where = run.train, f"runs.{name}.train"
-            if train.batch_size % train.mini_batch_size:
-                raise ValueError(
-                    f"{where}: batch_size {train.batch_size} is not a multiple of "
-                    f"mini_batch_size {train.mini_batch_size}"
-                )
             per_rank = train.micro_batch_size * ranks
-            trajectories = train.mini_batch_size * train.rollout_n
-            if trajectories % per_rank:
-                raise ValueError(
-                    f"{where}: a mini-batch of {trajectories} trajectories (mini_batch_size x "
-                    f"rollout_n) is not divisible by {ranks} ranks x micro_batch_size "
-                    f"{train.micro_batch_size} = {per_rank}"
-                )
+            sizes = {"mini_batch_size": train.mini_batch_size}
+            if train.critic_mini_batch_size is not None:
+                sizes["critic_mini_batch_size"] = train.critic_mini_batch_size
+            for key, size in sizes.items():
+                if train.batch_size % size:
+                    raise ValueError(
+                        f"{where}: batch_size {train.batch_size} is not a multiple of {key} {size}"
+                    )
+                if (trajectories := size * train.rollout_n) % per_rank:
+                    raise ValueError(
+                        f"{where}: a mini-batch of {trajectories} trajectories ({key} x "
+                        f"rollout_n) is not divisible by {ranks} ranks x micro_batch_size "
+                        f"{train.micro_batch_size} = {per_rank}"
+                    )
             if run.algorithm == "grpo" and train.rollout_n < 2:
                 raise ValueError(f"{where}.rollout_n: grpo compares responses, it needs at least 2")
         return self

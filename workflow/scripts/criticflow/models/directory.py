@@ -33,7 +33,7 @@ def check_model_directory(path: Path | str) -> dict[str, Any] | None:
     config = read_json(directory / "config.json")
     if not isinstance(config, dict) or not config.get("architectures"):
         raise UserError(f"{directory / 'config.json'} names no architecture: make the model again")
-    for weights in _weights(directory):
+    for weights in model_files(directory):
         _check_weights(weights)
     if not any((directory / name).is_file() for name in _TOKENIZERS):
         raise UserError(f"{path} has no tokenizer (tokenizer.json): copy it from the base model")
@@ -42,7 +42,12 @@ def check_model_directory(path: Path | str) -> dict[str, Any] | None:
     return config
 
 
-def _weights(directory: Path) -> list[Path]:
+def model_files(directory: Path) -> list[Path]:
+    """A model directory's safetensors files, whether they are there or not.
+
+    Raises:
+        UserError: there is none, and no index that names some.
+    """
     index = directory / "model.safetensors.index.json"
     if index.is_file():
         weight_map = read_json(index).get("weight_map")

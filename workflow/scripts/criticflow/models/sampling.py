@@ -285,12 +285,13 @@ def _start(
         options["block_size"] = block_size
     if resources.device == "cpu":
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-        os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(resources.kv_cache_gb)
+        os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)  # wins over the option
         os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
         # Compiling, even of the one small function that ranks log-probabilities, takes seconds.
         torch._dynamo.config.disable = True
         options |= {
             "enforce_eager": True,
+            "kv_cache_memory_bytes": int(resources.kv_cache_gb * 2**30),
             "max_num_seqs": MAX_SEQUENCES,
             # A prompt cut in two would rewind its request's generator; on the CPU torch cannot.
             "enable_chunked_prefill": False,

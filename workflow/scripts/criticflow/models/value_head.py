@@ -15,6 +15,9 @@ from criticflow.errors import UserError
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
+# What other makers call the head's parameters: TRL, and those that follow OpenRLHF.
+OTHER_HEADS = {r"^v_head\.summary\.": "score.", r"^value_head\.": "score."}
+
 # Names of the parameters below ``score.`` for each head.
 HEADS = {
     "linear": {"weight", "bias"},
@@ -83,6 +86,10 @@ def load_value_model(
 ) -> PreTrainedModel:
     """Load a value model whose every tensor comes from ``path``.
 
+    Critics of other makers load as well: the head may be called as TRL (``v_head.summary``, beside
+    a language model's own) or OpenRLHF (``value_head``) call it; and where the configuration is not
+    one of ours (no ``value_head``), a linear head may have no bias, which is then 0.
+
     Args:
         path: A HuggingFace directory or hub name.
         head: ``linear`` or ``mlp``; None takes ``value_head`` of the configuration (absent:
@@ -106,11 +113,14 @@ def load_value_model(
     if config is None:
         config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     config = copy.deepcopy(config)
+    ours = getattr(config, "value_head", None) is not None
     kind = head or getattr(config, "value_head", None) or "linear"
     base, chosen = value_model_class(config, kind, path, trust_remote_code)
     config.num_labels, config.classifier_dropout, config.value_head = 1, 0.0, kind
     config.architectures = [base.__name__]
     arguments: dict[str, Any] = {"config": config, "output_loading_info": True}
+    if not ours:
+        arguments["key_mapping"] = OTHER_HEADS
     if dtype is not None:
         arguments["dtype"] = dtype
     if attn_implementation is not None:
@@ -121,6 +131,14 @@ def load_value_model(
         model, info = chosen.from_pretrained(path, ignore_mismatched_sizes=True, **arguments)
     except OSError as error:
         raise UserError(f"{path} cannot be loaded as a value model: {error}") from error
+    biasless = not ours and kind == "linear" and set(info["missing_keys"]) == {"score.bias"}
+    if biasless:
+        info["missing_keys"] = []
+        if not model.score.bias.is_meta:
+            nn.init.zeros_(model.score.bias)
+    if not ours and "score.weight" not in info["missing_keys"]:
+        names = info["unexpected_keys"]  # the language model's own head, if it was kept
+        info["unexpected_keys"] = [name for name in names if not name.startswith("lm_head.")]
     fresh = _check_loaded(path, kind, info, allow_untrained)
     model.__class__ = base  # the same code, under the name that others know
     if fresh:

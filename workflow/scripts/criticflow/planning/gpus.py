@@ -31,14 +31,16 @@ def limit_gpus(workflow: Any, asked: int) -> None:
         workflow.register_resource("gpu", found)
 
 
-def require_gpus(workflow: Any, asked: int) -> None:
-    """Raise :class:`UserError` if jobs start on a machine that has too few GPUs for one of them.
+def require_gpus(workflow: Any) -> None:
+    """Raise :class:`UserError` if a job is to start that takes more GPUs than this machine has.
 
-    Asked as the work starts: a study may be planned, and its results be looked at, anywhere.
+    Asked as the work starts: a study may be planned, and its report be made, anywhere.
     """
-    limited = workflow.global_resources.get("gpu").value is not None
-    if asked and not limited and _here(workflow) and not workflow.touch:
-        raise UserError(too_few(asked, len(visible())))
+    if not _here(workflow) or workflow.global_resources.get("gpu").value is not None:
+        return
+    asked = max((job.resources.get("gpu", 0) for job in workflow.dag.needrun_jobs()), default=0)
+    if asked and not workflow.touch and (found := len(visible())) < asked:
+        raise UserError(too_few(asked, found))
 
 
 def _here(workflow: Any) -> bool:

@@ -8,18 +8,19 @@ import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+
+import pandas as pd
 
 from criticflow.checkpoint.convert import convert
 from criticflow.config import Model, PretrainedCritic, Resources
 from criticflow.errors import UserError
-from criticflow.files import read_json, sha256, write_json
+from criticflow.files import read_json, require_space, sha256, write_json
 from criticflow.logs import progress, terminal_fds
 from criticflow.models.directory import check_model_directory
 from criticflow.runtime.processes import run_owned
 from criticflow.runtime.run_lock import run_lock
 from criticflow.training import preflight
-from criticflow.training.critic_card import write_card
+from criticflow.training.critic_card import pretrained_card, write_card
 from criticflow.verl_plugin import PLUGIN
 from criticflow.verl_plugin.critic_fit import (
     HISTORY,
@@ -29,6 +30,8 @@ from criticflow.verl_plugin.critic_fit import (
     write_settings,
 )
 
+LOG = "fit.log"
+"""What the fit prints, in the same place."""
 IDENTITY = "made_from.json"
 """In the directory of checkpoints: settings and samples that they belong to."""
 
@@ -42,8 +45,7 @@ def pretrain(
     resources: Resources,
     directory: Path,
     out: Path,
-    log: Path,
-    card: dict[str, Any],
+    name: str,
 ) -> None:
     """Fit, or go on where an earlier attempt stopped, and write the critic to ``out``.
 
@@ -55,8 +57,7 @@ def pretrain(
         directory: checkpoints; those of the same settings and samples are gone on from, others
             removed.
         out: the critic's HuggingFace directory, that of the best look at the held-out responses.
-        log: output of the fit is appended here.
-        card: what is known of the critic beyond the fit, for its card.
+        name: the critic's.
 
     Raises:
         UserError: the fit cannot start here, or it failed.
@@ -89,7 +90,7 @@ def pretrain(
         if not read_state(directory).done:
             _check(resources, model_path, directory)
             write_settings(settings, directory / "settings.json")
-            _fit(settings, directory, log, lock)
+            _fit(settings, directory, lock)
         state = read_state(directory)
         progress(
             f"best held-out error {state.best_mse:.4f} at step {state.best_step} of {state.step}"
@@ -97,7 +98,9 @@ def pretrain(
         convert(checkpoint(directory, state.best_step), out, "critic")
         history = [json.loads(line) for line in (directory / HISTORY).read_text().splitlines()]
         best = next(row for row in history if row["step"] == state.best_step)
-        write_card(out, {**card, "step": state.best_step, "fit": asdict(settings), "best": best})
+        frame = pd.read_parquet(samples, columns=["tokens", "held_out"])
+        card = pretrained_card(critic, name, seed, state.best_step, model_path, frame)
+        write_card(out, {**card, "best": best})
         for file in directory.glob("global_step_*/critic/optim_*.pt"):
             file.unlink()  # nobody goes on with a fit that has ended
 
@@ -122,16 +125,16 @@ def _claim(directory: Path, settings: Settings, samples: Path, model: Path) -> N
 
 def _check(resources: Resources, model_path: str, directory: Path) -> None:
     size = preflight.parameters(model_path, None) // 2  # one model, not two
-    preflight.check_disk(directory, 3 * 12 * size)
+    require_space(directory, 3 * 12 * size)  # the best, the last, and one that is being written
     if resources.device == "cpu":
         state = size * preflight.BYTES_A_PARAMETER / preflight.GIB
         needed = (resources.ranks + 1) * preflight.PROCESS_GIB + state
         preflight.check_memory(needed, resources.ranks)
 
 
-def _fit(settings: Settings, directory: Path, log: Path, lock: int) -> None:
-    shown = read_state(directory).step
-    progress(f"fitting the critic from step {shown}")
+def _fit(settings: Settings, directory: Path, lock: int) -> None:
+    shown, log = read_state(directory).step, directory / LOG
+    progress(f"fitting the critic from step {shown}; all it says: {log}")
 
     def watch() -> None:
         nonlocal shown

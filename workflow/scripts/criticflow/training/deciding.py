@@ -12,7 +12,13 @@ from typing import Any
 
 from criticflow.config import Config
 
-EXECUTION_TRAIN = {"micro_batch_size", "save_every", "keep_checkpoints"}
+EXECUTION_TRAIN = {
+    "micro_batch_size",
+    "save_every",
+    "keep_checkpoints",
+    "keep_steps",
+    "lost_trajectories",
+}
 """Keys of a run's ``train``."""
 EXECUTION_VERL = {
     "nnodes",
@@ -39,7 +45,9 @@ EXECUTION_VERL = {
     "max_critic_ckpt_to_keep",
 }
 """Last parts of keys under ``train.verl``; all of ``ray_kwargs`` besides."""
-_WAITING = {"stall_minutes", "save_minutes", "free_converted"}
+_WAITING = {"stall_minutes", "rollout_stall_minutes", "save_minutes", "free_converted"}
+_CRITIC_ORIGIN = {"from_run", "from_step", "from_seed", "pretrained", "path", "revision"}
+"""Keys of a run's ``critic`` whose whole effect is in the critic that it starts from."""
 _IN_DATA = {"source", "test_source", "split", "prompt", "system"}
 """Settings of a task whose whole effect is in the training and validation sets."""
 
@@ -54,11 +62,7 @@ def deciding(config: Config, run: str) -> dict[str, Any]:
     own = settings.model_dump(
         mode="json",
         by_alias=True,
-        exclude={
-            "model": True,
-            "task": True,
-            "critic": {"from_run", "pretrained", "from_step", "from_seed", "path", "revision"},
-        },
+        exclude={"model": True, "task": True, "critic": _CRITIC_ORIGIN},
     )
     train = {key: value for key, value in own["train"].items() if key not in EXECUTION_TRAIN}
     train["verl"] = {k: v for k, v in train["verl"].items() if not _is_execution(k)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,15 +19,20 @@ from criticflow.errors import UserError
 from criticflow.files import free_space, read_json, replacing, write_json
 from criticflow.logs import progress, terminal_fds
 from criticflow.models import hub
+from criticflow.models.weights import model_weights
 from criticflow.runtime.processes import run_owned
 from criticflow.runtime.run_lock import run_lock
 from criticflow.runtime.slurm import end_time
 from criticflow.training import deciding, identity, provenance
+from criticflow.training.footprint import Part, remedies
 from criticflow.training.log import Progress, attempts, metrics_table, next_attempt, read_rows
+from criticflow.training.memory_use import MemoryUse
 from criticflow.training.overrides import verl_overrides
 from criticflow.training.preflight import check_batch, check_training, checkpoint_bytes
+from criticflow.training.rollout_watch import RolloutWatch
 from criticflow.training.watchdog import Watchdog, own_error, repeat_traceback
 from criticflow.verl_plugin import FORK
+from criticflow.verl_plugin.heartbeat import DIRECTORY as HEARTBEATS
 from criticflow.verl_plugin.stopping import STOP
 
 logger = logging.getLogger(__name__)
@@ -103,7 +109,16 @@ def train_run(
             model_dir = hub.local_copy(model_dir, revisions.get("model"))
             critic = critic and hub.local_copy(critic, revisions.get("critic"))
             check_batch(data_dir / "train.parquet", settings.train.batch_size)
-            check_training(config.resources, model_dir, critic, checkpoint_dir)
+            on_cpu = config.resources.device == "cpu"
+            parts = check_training(
+                settings,
+                config.tasks[settings.task],
+                model,
+                config.resources,
+                model_dir,
+                critic,
+                checkpoint_dir,
+            )
             overrides = verl_overrides(
                 settings,
                 model,
@@ -115,6 +130,7 @@ def train_run(
                 critic_dir=critic,
                 data_dir=data_dir,
                 checkpoint_dir=checkpoint_dir.resolve(),
+                largest_tensor=model_weights(model_dir).largest if on_cpu else 0,
             )
             overrides.append(f"hydra.run.dir={checkpoint_dir / 'hydra'}")
             overrides.append(f"trainer.checkpoint_bytes={checkpoint_bytes(model_dir, critic)}")
@@ -127,15 +143,19 @@ def train_run(
             provenance.begin_attempt(checkpoint_dir, used, made_from, execution, done)
             log.touch()
             said = log.stat().st_size  # by earlier attempts
-            result = "failed"
+            result, memory = "failed", MemoryUse()
             try:
-                code = _train(argv, config.resources, checkpoint_dir, steps, log, lock)
+                code = _train(argv, config.resources, checkpoint_dir, steps, log, lock, memory)
                 stopped = ending(checkpoint_dir, steps, code) if code else None
                 result = "stopped" if stopped else "finished" if code == 0 else result
+            except UserError as error:
+                if (how := out_of_memory(memory, log, parts)) is None:
+                    raise
+                raise UserError(f"training of {run}, seed {seed}, {how}") from error
             finally:
                 provenance.end_attempt(checkpoint_dir, result)
             if code:
-                how = stopped
+                how = stopped or out_of_memory(memory, log, parts)
                 how = how or full_disk(checkpoint_dir, checkpoint_bytes(model_dir, critic))
                 if error := own_error(log, said):
                     how = how or f"failed: {error} (log: {log})"
@@ -178,17 +198,22 @@ def _train(
     steps: int,
     log: Path,
     lock: int,
+    memory: MemoryUse,
 ) -> int:
     """Run verl under its watchdog; its exit code."""
     attempt = next_attempt(checkpoint_dir / "metrics")
     report = Progress(attempt, steps, progress)
     watchdog = Watchdog(report.newest, 60 * resources.stall_minutes, lambda: report.done)
+    heartbeats = heartbeat_directory(attempt)
+    rollouts = RolloutWatch(heartbeats, 60 * resources.rollout_stall_minutes)
     stop = checkpoint_dir / STOP
     stop.unlink(missing_ok=True)
 
     def watch() -> None:
         report()
+        memory()
         watchdog()
+        rollouts()
 
     def ask_to_stop() -> None:
         stop.touch()
@@ -207,6 +232,8 @@ def _train(
     except UserError as error:
         repeat_traceback(log, str(error))
         raise UserError(f"{error}: see the end of {log}") from None
+    shutil.rmtree(heartbeats, ignore_errors=True)
+    progress(f"memory of the training at its peak: {memory.described()}")
     if 0 < code < 128 and ending(checkpoint_dir, steps, code) is None:
         repeat_traceback(log, f"exit code {code}")
     return code
@@ -232,6 +259,32 @@ def ending(checkpoint_dir: Path, steps: int, code: int) -> str | None:
     return None
 
 
+def out_of_memory(memory: MemoryUse, log: Path, parts: list[Part]) -> str | None:
+    """How a training ended for want of memory; None: it ended for something else.
+
+    Args:
+        memory: what was watched while it ran.
+        log: the trainer's output.
+        parts: its memory as expected, for what makes it smaller; none where nothing was.
+    """
+    if not memory.ran_out(log):
+        return None
+    lower = f"lower {remedies(parts)}, or " if parts else ""
+    return (
+        f"ended for want of memory: at its peak it used {memory.described()}; {lower}end other "
+        f"programs (see {log})"
+    )
+
+
+def heartbeat_directory(metrics: Path) -> Path:
+    """Where the rollout engines of an attempt show that they yield tokens.
+
+    Args:
+        metrics: the attempt's metrics.
+    """
+    return metrics.resolve().with_suffix(".rollouts")
+
+
 def full_disk(checkpoint_dir: Path, needed: int) -> str | None:
     """How a training ended if no checkpoint of ``needed`` bytes fits any more; None: it does."""
     free = free_space(checkpoint_dir)
@@ -248,11 +301,12 @@ def environment(resources: Resources, metrics: Path) -> dict[str, str]:
     """Environment variables of a training process.
 
     Args:
-        resources: which device, how much cache.
+        resources: which device.
         metrics: where verl's file logger writes.
     """
     env = os.environ | {
         "VERL_FILE_LOGGER_PATH": str(metrics.resolve()),
+        HEARTBEATS: str(heartbeat_directory(metrics)),
         "PYTHONWARNINGS": "ignore",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_COLOR_PREFIX": "0",
@@ -265,12 +319,12 @@ def environment(resources: Resources, metrics: Path) -> dict[str, str]:
         "HYDRA_FULL_ERROR": "1",
     }
     env.pop("RAY_ADDRESS", None)  # a job has a Ray of its own
+    env.pop("VLLM_CPU_KVCACHE_SPACE", None)  # wins over resources.kv_cache_gb
     if (end := end_time()) is not None:
         env["SLURM_JOB_END_TIME"] = str(end)  # for the trainer (``verl_plugin.stopping``)
     if resources.device == "cpu":
         env |= {
             "VERL_PLATFORM": "cpu",
-            "VLLM_CPU_KVCACHE_SPACE": str(resources.kv_cache_gb),
             # With the engine in the server's own process vLLM starts one process less a rank.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             FORK: "1",
@@ -278,9 +332,17 @@ def environment(resources: Resources, metrics: Path) -> dict[str, str]:
             "OPENBLAS_NUM_THREADS": "1",
             "JE_ARROW_MALLOC_CONF": "background_thread:false",
             "OMP_NUM_THREADS": "1",
-            # vLLM's attention starts a second thread all the same, which waits for its turn in a
-            # loop while the other ranks want the core.
+            # Where a library asks for more threads all the same, they would wait for their turn
+            # in a loop while the other ranks want the core.
             "OMP_THREAD_LIMIT": "1",
+            # vLLM's attention shares the keys of a long sequence out among the threads that it has
+            # been promised, and waits for ever for those that the limit withholds.
+            "VLLM_CPU_ATTN_SPLIT_KV": "0",
+            # Tensors are allocated and freed by several threads. Left to itself, GNU's allocator
+            # keeps freed ones in a heap for each, up to twice what is in use.
+            "MALLOC_ARENA_MAX": "1",
+            "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20),
+            "MALLOC_TRIM_THRESHOLD_": str(128 * 2**20),
             # The queue between verl's processes asks for eight threads each.
             "TQ_NUM_THREADS": "1",
             "TQ_CLIENT_ZMQ_IO_THREADS": "1",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,10 @@ from criticflow.verl_plugin import BATCHED_ROLLOUTS
 PRECISION = {"float32": "fp32", "bfloat16": "bf16"}
 SEQUENCES = 256
 """Responses that a rollout engine generates at a time on the CPU."""
+OBJECT_STORE = 512 * 2**20
+"""Bytes of Ray's object store on the CPU."""
+SMALLEST_BUCKET = 16
+"""MiB of new rollout weights that travel at a time on the CPU, or one tensor if that is larger."""
 
 
 def verl_overrides(
@@ -26,6 +31,7 @@ def verl_overrides(
     critic_dir: str | None,
     data_dir: Path,
     checkpoint_dir: Path,
+    largest_tensor: int = 0,
 ) -> list[str]:
     """Hydra overrides for ``python -m criticflow.train``.
 
@@ -39,6 +45,7 @@ def verl_overrides(
         critic_dir: the same for the critic; None: the actor's.
         data_dir: holds train.parquet and val.parquet.
         checkpoint_dir: where verl keeps its checkpoints.
+        largest_tensor: elements of the actor's largest tensor.
     """
     settings = (
         _data(run, task, data_dir, seed)
@@ -49,7 +56,7 @@ def verl_overrides(
     if run.algorithm == "ppo":
         settings |= _critic(run, model, critic_dir or model_dir, seed)
     if resources.device == "cpu":
-        settings |= _cpu(task, resources, critic=run.algorithm == "ppo")
+        settings |= _cpu(task, resources, largest_tensor, critic=run.algorithm == "ppo")
     settings |= {f"++{key}": value for key, value in run.train.verl.items()}
     return [f"{key}={_literal(value)}" for key, value in settings.items()]
 
@@ -140,12 +147,15 @@ def _critic(run: Run, model: Model, critic_dir: str, seed: int) -> dict[str, Any
         "critic.model.head_seed": seed,
         "critic.strategy": train.strategy,
         "critic.optim.lr": train.critic_lr,
-        "critic.ppo_mini_batch_size": train.mini_batch_size,
+        "critic.ppo_mini_batch_size": train.critic_mini_batch_size or train.mini_batch_size,
         "critic.ppo_micro_batch_size_per_gpu": train.micro_batch_size,
         "critic.freeze": run.critic.freeze,
         "critic.value_head": run.critic.value_head,
         "critic.constant": run.critic.constant,
+        "critic.scale": run.critic.scale,
     } | _engine("critic.fsdp", run)
+    if train.critic_epochs is not None:
+        settings["critic.ppo_epochs"] = train.critic_epochs
     if run.critic.allow_untrained:
         settings["critic.allow_untrained"] = True
     if model.attn_implementation:
@@ -159,11 +169,15 @@ def _trainer(run: Run, name: str, checkpoint_dir: Path, resources: Resources) ->
         "algorithm.adv_estimator": {"ppo": "gae", "grpo": "grpo"}[run.algorithm],
         "algorithm.gamma": train.gamma,
         "algorithm.lam": train.lam,
+        "algorithm.critic_lam": train.critic_lam,
+        "algorithm.length_adaptive_alpha": train.length_adaptive_alpha,
+        "algorithm.value_gate": train.value_gate,
         "algorithm.use_kl_in_reward": train.kl_coef > 0,
         "algorithm.kl_ctrl.kl_coef": train.kl_coef,
         "algorithm.reward_mask_ratio": mask.ratio,
         "algorithm.reward_mask_type": mask.type,
         "algorithm.reward_mask_rescale": mask.rescale,
+        "algorithm.reward_mask_drop": mask.drop,
         "algorithm.random_reward": run.random_reward,
         "trainer.project_name": "criticflow",
         "trainer.experiment_name": name,
@@ -179,6 +193,7 @@ def _trainer(run: Run, name: str, checkpoint_dir: Path, resources: Resources) ->
         "trainer.test_freq": train.test_every,
         "trainer.val_before_train": train.test_every > 0,
         "trainer.keep_checkpoints": train.keep_checkpoints,
+        "trainer.keep_steps": train.keep_steps,
         "trainer.default_local_dir": str(checkpoint_dir),
         "trainer.resume_mode": "auto",
     }
@@ -190,7 +205,19 @@ def _first_actor_step(run: Run) -> int:
     return run.train.critic_warmup + 1 if learns and run.train.critic_warmup else 0
 
 
-def _cpu(task: Task, resources: Resources, critic: bool) -> dict[str, Any]:
+def bucket_megabytes(largest_tensor: int) -> int:
+    """MiB of shared memory through which one rank gives its engine new weights, on the CPU.
+
+    The largest tensor has to fit in one piece, in the float32 that the actor trains in. (Where
+    memory is an accelerator's, verl passes such a tensor on without the bucket.)
+
+    Args:
+        largest_tensor: its number of elements.
+    """
+    return max(SMALLEST_BUCKET, math.ceil(4 * largest_tensor / 2**20))
+
+
+def _cpu(task: Task, resources: Resources, largest_tensor: int, critic: bool) -> dict[str, Any]:
     """Settings for a machine without an accelerator, and those that shorten its start."""
     ranks = resources.ranks
     rollout = "actor_rollout_ref.rollout"
@@ -200,7 +227,7 @@ def _cpu(task: Task, resources: Resources, critic: bool) -> dict[str, Any]:
         "+ray_kwargs.ray_init.num_gpus": ranks,
         "ray_kwargs.ray_init.num_cpus": 8 * ranks,
         "+ray_kwargs.ray_init.include_dashboard": False,
-        "+ray_kwargs.ray_init.object_store_memory": 512 * 2**20,
+        "+ray_kwargs.ray_init.object_store_memory": OBJECT_STORE,
         "actor_rollout_ref.actor.use_torch_compile": False,
         "actor_rollout_ref.actor.fsdp_config.use_torch_compile": False,
         "actor_rollout_ref.ref.use_torch_compile": False,
@@ -214,9 +241,12 @@ def _cpu(task: Task, resources: Resources, critic: bool) -> dict[str, Any]:
         f"+{rollout}.enable_sleep_mode": False,
         # vLLM's worker in its engine's process: one start of Python less for each rank.
         f"+{rollout}.engine_kwargs.vllm.distributed_executor_backend": "uni",
+        f"+{rollout}.engine_kwargs.vllm.kv_cache_memory_bytes": int(resources.kv_cache_gb * 2**30),
         f"{rollout}.agent.num_workers": 1,
         f"{rollout}.agent.agent_loop_manager_class": BATCHED_ROLLOUTS,
-        f"{rollout}.checkpoint_engine.update_weights_bucket_megabytes": 16,
+        f"{rollout}.checkpoint_engine.update_weights_bucket_megabytes": bucket_megabytes(
+            largest_tensor
+        ),
         "reward.num_workers": 0,  # the agent loop scores in place
         "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
     }

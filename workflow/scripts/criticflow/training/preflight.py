@@ -2,53 +2,74 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from pathlib import Path
 
 from pyarrow import parquet
 
-from criticflow.config import Resources
+from criticflow.config import Model, Resources, Run, Task
 from criticflow.errors import UserError
 from criticflow.files import require_space
+from criticflow.logs import progress
 from criticflow.models.directory import check_model_directory
+from criticflow.models.weights import model_weights
 from criticflow.runtime import memory
+from criticflow.training.footprint import (
+    Part,
+    described,
+    footprint,
+    least,
+    model_shape,
+    remedies,
+    total,
+)
+from criticflow.training.overrides import OBJECT_STORE, bucket_megabytes
 
 GIB = 2**30
-
-PROCESS_GIB = 0.7
-"""Memory of one process that has loaded torch, verl and vLLM, without any weights."""
-BASE_PROCESSES = 5
-"""Driver, task runner, transfer queue, reward worker and agent loop, besides the ranks."""
-BYTES_A_PARAMETER = 16
-"""Weights, gradients and Adam's two moments in float32, together over all ranks. Reference policy,
-rollout weights and buffers come on top: what passes this check may still run out of memory."""
+SHARED_MEMORY = Path("/dev/shm")
 
 
 def check_training(
+    run: Run,
+    task: Task,
+    model: Model,
     resources: Resources,
     model_dir: str,
     critic_dir: str | None,
     checkpoint_dir: Path | None = None,
-) -> None:
+) -> list[Part]:
     """Check models, ports, memory and disk for a training job.
 
     Args:
-        resources: device, ranks, cache.
+        run, task, model, resources: what is trained, on what, with what.
         model_dir: directory or hub name of actor and reference policy.
         critic_dir: the same for the critic; None: the actor's.
         checkpoint_dir: where checkpoints go; two at a time, the newest and the one before.
 
+    Returns:
+        Its memory on the CPU by part, as expected; empty on GPUs.
+
     Raises:
-        UserError: a directory is no model, no port can be opened, memory or disk is short.
+        UserError: a directory is no model, a hub model cannot be had, no port can be opened,
+            memory, shared memory or disk is short.
     """
     check_model_directory(model_dir)
     if critic_dir:
         check_model_directory(critic_dir)
     check_port()
+    parts: list[Part] = []
     if resources.device == "cpu":
-        check_memory(needed_gib(resources, model_dir, critic_dir), resources.ranks)
+        actor = model_weights(model_dir)
+        critic = model_weights(critic_dir or model_dir) if run.algorithm == "ppo" else None
+        shape = model_shape(model_dir, model.trust_remote_code)
+        parts = footprint(run, task, resources, shape, actor, critic)
+        check_memory(parts)
+        buckets = resources.ranks * bucket_megabytes(actor.largest) * 2**20
+        check_shared_memory(buckets, OBJECT_STORE)
     if checkpoint_dir:
         require_space(checkpoint_dir, 2 * checkpoint_bytes(model_dir, critic_dir))
+    return parts
 
 
 def check_batch(train_parquet: Path, batch_size: int) -> None:
@@ -61,33 +82,41 @@ def check_batch(train_parquet: Path, batch_size: int) -> None:
         )
 
 
-def needed_gib(resources: Resources, model_dir: str, critic_dir: str | None) -> float:
-    """Memory in GiB that a training job on the CPU takes at least, weights as far as known."""
-    processes = (BASE_PROCESSES + 2 * resources.ranks) * PROCESS_GIB
-    state = parameters(model_dir, critic_dir) * BYTES_A_PARAMETER / GIB
-    return processes + resources.ranks * resources.kv_cache_gb + state
-
-
 def checkpoint_bytes(model_dir: str, critic_dir: str | None) -> int:
-    """Size of a checkpoint: the training state, less the gradients; 0 for hub names."""
-    return 12 * parameters(model_dir, critic_dir)
+    """Size of a checkpoint of actor and critic: the training state, less the gradients."""
+    models = (model_dir, critic_dir or model_dir)
+    return 12 * sum(model_weights(model).parameters for model in models)
 
 
-def parameters(model_dir: str, critic_dir: str | None) -> int:
-    """Parameters of actor and critic together, taking weights as float32; 0 for hub names."""
-    folders = [Path(path) for path in (model_dir, critic_dir or model_dir)]
-    files = [file for folder in folders for file in folder.glob("*.safetensors")]
-    return sum(file.stat().st_size for file in files) // 4
+def check_memory(parts: list[Part]) -> None:
+    """Say what a training will take at most; raise :class:`UserError` where it cannot fit into what
+    is available to this process."""
+    most, available = total(parts), memory.available() / GIB
+    needed = f"{most:.1f} GiB of memory at most ({described(parts)}), {available:.1f} are free"
+    if available < least(parts):
+        raise UserError(f"training takes {needed}: end other programs, or lower {remedies(parts)}")
+    progress(f"training takes about {needed}")
+    if available < most:
+        progress(f"warning: it may run out of memory: lower {remedies(parts)}")
 
 
-def check_memory(needed: float, ranks: int) -> None:
-    """Raise :class:`UserError` if less than ``needed`` GiB are available to this process."""
-    available = memory.available() / GIB
-    if available < needed:
+def check_shared_memory(buckets: int, store: int, folder: Path = SHARED_MEMORY) -> None:
+    """Raise :class:`UserError` if new rollout weights do not fit into shared memory.
+
+    Args:
+        buckets: bytes for the weights, all ranks together.
+        store: bytes of Ray's object store, which goes to the disk where there is less than that.
+        folder: the file system of shared memory.
+    """
+    if not folder.is_dir():
+        return  # not Linux
+    free = shutil.disk_usage(folder).free
+    needed = buckets + (store if free >= store else 0)
+    if free < needed:
         raise UserError(
-            f"training with {ranks} ranks needs about {needed:.1f} GiB of memory, "
-            f"{available:.1f} GiB are free: end other programs, or lower resources.cpu_ranks or "
-            "resources.kv_cache_gb"
+            f"{folder} has {free / 2**20:.0f} MiB free, training needs {needed / 2**20:.0f} MiB "
+            "there for new rollout weights and Ray's objects: start the container with more "
+            f"(docker run --shm-size={-(-(buckets + store) // GIB)}g), or empty it"
         )
 
 

@@ -13,6 +13,7 @@ from verl.workers.rollout.vllm_rollout.vllm_async_server import vLLMHttpServer, 
 from vllm.sampling_params import RequestOutputKind
 
 from criticflow.verl_plugin import INTERPRETER
+from criticflow.verl_plugin.heartbeat import heartbeat
 
 
 class BatchedServer(vLLMHttpServer):
@@ -27,9 +28,18 @@ class BatchedServer(vLLMHttpServer):
         """Responses to requests of (prompt token ids, sampling parameters, request id)."""
         # The response alone, rather than the response so far after each token.
         final = {"output_kind": RequestOutputKind.FINAL_ONLY}
-        return await asyncio.gather(
-            *(self.generate(prompt, sampling | final, name) for prompt, sampling, name in requests)
-        )
+        async with heartbeat(f"engine-{self.replica_rank}", self._progress):
+            return await asyncio.gather(
+                *(
+                    self.generate(prompt, sampling | final, name)
+                    for prompt, sampling, name in requests
+                )
+            )
+
+    def _progress(self) -> tuple[int, int]:
+        """Requests that are left, and how many tokens they have by now."""
+        states = list(self.engine.output_processor.request_states.values())
+        return len(states), sum(state.detokenizer.num_output_tokens() for state in states)
 
 
 class BatchedReplica(vLLMReplica):

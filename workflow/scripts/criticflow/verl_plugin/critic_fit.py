@@ -280,7 +280,6 @@ def fit(settings: Settings) -> None:
     from verl.workers.utils.losses import value_loss
 
     initialize_global_process_group_ray()
-    torch.manual_seed(settings.seed)
     rank, directory = torch.distributed.get_rank(), Path(settings.directory)
     frame = pd.read_parquet(settings.samples)
     train = frame[~frame["held_out"]].reset_index(drop=True)
@@ -297,7 +296,8 @@ def fit(settings: Settings) -> None:
         with engine.train_mode():
             output = engine.train_batch(as_batch(train.iloc[rows], settings), loss_function=loss)
         engine.lr_scheduler_step()
-        total, since = total + _mean_loss(output), since + 1
+        # One number per micro-batch, each its part of the mean over the whole batch.
+        total, since = total + float(np.sum(output["loss"])), since + 1
         if step + 1 not in looks:
             continue
         found = held_out_error(engine, held_out, settings)
@@ -320,12 +320,6 @@ def fit(settings: Settings) -> None:
         if state.done:
             break
     torch.distributed.destroy_process_group()
-
-
-def _mean_loss(output: dict[str, Any]) -> float:
-    """The loss of this rank's part of a step; verl gives one number per micro-batch."""
-    found = output["metrics"]["loss"]
-    return float(np.sum(found)) if isinstance(found, list) else float(found)
 
 
 def _keep(directory: Path, steps: set[int]) -> None:

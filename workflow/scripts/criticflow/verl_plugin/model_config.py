@@ -59,6 +59,7 @@ class ValueModelConfig(ModelConfig):
         value_head: ``linear``, or ``mlp`` (Linear-ReLU-Linear).
         allow_untrained: permit a critic directory without a value head, and freezing a fresh head.
         constant: the value of every state (``constant_critic``); None: what the model says.
+        scale: factor on the values of the critic that is loaded (``scaled_critic``).
         head_seed: seed of a fresh value head.
     """
 
@@ -67,12 +68,14 @@ class ValueModelConfig(ModelConfig):
         "value_head",
         "allow_untrained",
         "constant",
+        "scale",
     }
 
     freeze: bool = False
     value_head: str = "linear"
     allow_untrained: bool = False
     constant: float | None = None
+    scale: float = 1.0
     head_seed: int = 0
 
 
@@ -84,6 +87,7 @@ class CriticConfig(FSDPCriticConfig):
     value_head: str = "linear"
     allow_untrained: Any = False
     constant: Any = None
+    scale: Any = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -91,3 +95,4 @@ class CriticConfig(FSDPCriticConfig):
         self.model.allow_untrained = as_bool("critic.allow_untrained", self.allow_untrained)
         self.model.value_head = self.value_head
         self.model.constant = None if self.constant is None else float(self.constant)
+        self.model.scale = float(self.scale)

@@ -203,11 +203,14 @@ def replay_buffer(kind: Callable[..., Any]) -> Iterator[None]:
 
 
 @contextmanager
-def before_advantage(transform: Callable[[Any, list[str]], None]) -> Iterator[None]:
-    """Call ``transform(data, trajectory keys)`` between reward and advantage.
+def around_advantage(
+    before: Callable[[Any, list[str]], None], after: Callable[[Any], None]
+) -> Iterator[None]:
+    """Call ``before(data, trajectory keys)`` between reward and advantage, ``after(data)`` behind.
 
     verl 0.9.1 computes token-level rewards and the advantage in one trainer method, with no hook
-    between the two.
+    between the two, nor before the advantage is published; and an advantage estimator of one's own
+    (``register_adv_est``) is not given the values.
     """
     import verl.trainer.ppo.v1.trainer_base as trainer_base
 
@@ -215,8 +218,10 @@ def before_advantage(transform: Callable[[Any, list[str]], None]) -> Iterator[No
 
     @functools.wraps(original)
     def compute(data: Any, batch_keys: list[str], **settings: Any) -> Any:
-        transform(data, batch_keys)
-        return original(data, batch_keys=batch_keys, **settings)
+        before(data, batch_keys)
+        data = original(data, batch_keys=batch_keys, **settings)
+        after(data)
+        return data
 
     trainer_base.compute_advantage_for_multi_trajectories = compute
     try:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from verl.trainer.ppo.utils import need_critic
 
 from criticflow.config.schema import Fraction, RewardMask, Strict
@@ -57,6 +57,7 @@ class RewardMaskSettings(RewardMask):
                 ratio=_number("algorithm.reward_mask_ratio", algorithm.reward_mask_ratio),
                 type=algorithm.reward_mask_type,
                 rescale=as_bool("algorithm.reward_mask_rescale", algorithm.reward_mask_rescale),
+                drop=as_bool("algorithm.reward_mask_drop", algorithm.reward_mask_drop),
                 seed=_seed(config, "algorithm.reward_mask_seed"),
             )
 
@@ -83,6 +84,37 @@ class RandomRewardSettings(Strict):
                 probability=_number("algorithm.random_reward", algorithm.random_reward),
                 seed=_seed(config, "algorithm.random_reward_seed"),
             )
+
+
+class AdvantageSettings(Strict):
+    """``algorithm.critic_lam``, ``length_adaptive_alpha``, ``value_gate`` (see ``advantages``)."""
+
+    gamma: float
+    lam: float
+    critic_lam: Fraction | None = None
+    length_adaptive_alpha: float | None = Field(None, gt=0)
+    value_gate: bool = False
+
+    @classmethod
+    def read(cls, config: DictConfig) -> AdvantageSettings:
+        """From verl's whole configuration.
+
+        Raises:
+            UserError: a number is out of its range.
+        """
+        algorithm = config.algorithm
+        numbers = {
+            key: None if algorithm[key] is None else _number(f"algorithm.{key}", algorithm[key])
+            for key in ("gamma", "lam", "critic_lam", "length_adaptive_alpha")
+        }
+        gate = as_bool("algorithm.value_gate", algorithm.value_gate)
+        with _named("algorithm.{}"):
+            return cls(**numbers, value_gate=gate)
+
+    @property
+    def changes_something(self) -> bool:
+        given = (self.critic_lam, self.length_adaptive_alpha)
+        return self.value_gate or given != (None, None)
 
 
 @contextmanager
@@ -177,6 +209,7 @@ def check(config: DictConfig) -> None:
     """
     RewardMaskSettings.read(config)
     RandomRewardSettings.read(config)
+    AdvantageSettings.read(config)
     keep_checkpoints(config)
     lost_trajectories(config)
     _integer("critic.model.head_seed", config.critic.model.head_seed)
@@ -186,6 +219,13 @@ def check(config: DictConfig) -> None:
     untrained = as_bool("critic.allow_untrained", config.critic.allow_untrained)
     if as_bool("trainer.load_critic_only", config.trainer.load_critic_only):
         check_warm_start(config)
+    if _number("critic.scale", config.critic.scale) != 1 and as_bool(
+        "trainer.load_critic_only", config.trainer.load_critic_only
+    ):
+        raise UserError(
+            "critic.scale has no effect with trainer.load_critic_only, whose weights come later: "
+            "convert that checkpoint and give it as critic.model.path"
+        )
     if config.critic.constant is not None:
         _number("critic.constant", config.critic.constant)
         if not freeze:

@@ -12,10 +12,13 @@ For every batch verl computes, and this trainer leaves as it is,
 4. Prompts are named by step and content rather than at random, so that a trajectory has the same
    identity in every run, and batches are in the order of these names (``replay``). A step that
    lacks trajectories ends the training (``lost_trajectories``).
-5. Between two steps it can stop with a checkpoint (``stopping``), and older checkpoints go only
+5. Masked trajectories may leave the step as a whole; the critic's returns may have a lambda of
+   their own, the policy's lambda depend on the length, a batch's mean replace values that are worse
+   (``advantages``).
+6. Between two steps it can stop with a checkpoint (``stopping``), and older checkpoints go only
    when a newer one is complete (``checkpoint.retention``).
 
-With the defaults none of 1-3 does anything.
+With the defaults none of 1-3 and 5 does anything.
 """
 
 from __future__ import annotations
@@ -47,6 +50,7 @@ from verl.workers.utils.padding import response_to_nested
 from criticflow.checkpoint.retention import keep_last
 from criticflow.errors import UserError
 from criticflow.verl_plugin import BATCHED_ROLLOUTS, batched_rollouts, patches, settings
+from criticflow.verl_plugin.advantages import recompute, without
 from criticflow.verl_plugin.critic_loading import critic_folder, own_checkpoint
 from criticflow.verl_plugin.critic_metrics import critic_metrics
 from criticflow.verl_plugin.random_reward import random_outcomes, with_random_outcomes
@@ -69,8 +73,11 @@ class CriticflowTrainer(PPOTrainerSync):
         settings.check(config)
         self.reward_mask = settings.RewardMaskSettings.read(config)
         self.random_reward = settings.RandomRewardSettings.read(config)
+        self.advantage = settings.AdvantageSettings.read(config)
+        self._whole_masks: tuple[list[str], torch.Tensor] | None = None
         self.freeze_critic = settings.as_bool("critic.freeze", config.critic.freeze)
         self.keep_checkpoints = settings.keep_checkpoints(config)
+        self.keep_steps = frozenset(config.trainer.keep_steps)
         directory = Path(config.trainer.default_local_dir)
         self.early_stop = EarlyStop(directory, config.trainer.checkpoint_bytes)
         agent = config.actor_rollout_ref.rollout.agent
@@ -128,7 +135,7 @@ class CriticflowTrainer(PPOTrainerSync):
         seconds = time.monotonic() - started
         self.early_stop.saved(directory / f"global_step_{self.global_steps}", seconds)
         if self.keep_checkpoints is not None:
-            keep_last(directory, self.keep_checkpoints)
+            keep_last(directory, self.keep_checkpoints, self.keep_steps)
 
     # --- critic -----------------------------------------------------------------------------
 
@@ -163,12 +170,14 @@ class CriticflowTrainer(PPOTrainerSync):
     # --- reward -> advantage ----------------------------------------------------------------
 
     def _compute_advantage(self, batch: Any, metrics: dict) -> Any:
-        with patches.before_advantage(partial(self._change_rewards, batch, metrics)):
+        before = partial(self._change_rewards, batch, metrics)
+        after = partial(self._change_advantages, batch, metrics)
+        with patches.around_advantage(before, after):
             return super()._compute_advantage(batch, metrics)
 
     def _change_rewards(self, batch: Any, metrics: dict, data: Any, keys: list[str]) -> None:
         """Give ``data`` the rewards that PPO is to see, and log what was done and how V fits."""
-        real = np.array([not tag.get("is_padding", False) for tag in batch.tags])
+        real = _real(batch)
         rewards, found = rewards_seen(
             data.batch, keys, real, self.global_steps, self.reward_mask, self.random_reward
         )
@@ -176,21 +185,57 @@ class CriticflowTrainer(PPOTrainerSync):
         if rewards is not None:
             data.batch["token_level_rewards"] = rewards
             if not self.config.algorithm.use_kl_in_reward:  # with it verl writes them itself
-                self._publish_rewards(batch, rewards)
+                self._publish(batch, {"token_level_rewards": rewards})
         if self.use_critic:
             columns = ("values", "token_level_scores", "token_level_rewards", "response_mask")
             arrays = [data.batch[name].float().numpy()[real] for name in columns]
             metrics.update(critic_metrics(*arrays, gamma=self.config.algorithm.gamma))
+        if self.reward_mask.drop and self.reward_mask.ratio > 0:
+            self._whole_masks = (list(batch.keys), data.batch["response_mask"])
+            without(data.batch, masked_rows(self.reward_mask, self.global_steps, keys, real))
+            kept = data.batch["response_mask"]
+            self._publish(batch, {"response_mask": kept, "loss_mask": kept})
 
-    def _publish_rewards(self, batch: Any, rewards: Any) -> None:
-        """Hand the rewards that PPO saw to verl's metrics (``critic/rewards/*``)."""
+    def _change_advantages(self, batch: Any, metrics: dict, data: Any) -> None:
+        if self.use_critic and self.advantage.changes_something:
+            metrics.update(recompute(data.batch, self.advantage, _real(batch)))
+
+    def _compute_metrics(self, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._whole_masks is not None:  # lengths are those of what was written
+            keys, whole = self._whole_masks
+            rows = [keys.index(key) for key in batch.keys]
+            self._publish(batch, {"response_mask": whole[rows]})
+            self._whole_masks = None
+        return super()._compute_metrics(batch, *args, **kwargs)
+
+    def _publish(self, batch: Any, columns: dict[str, torch.Tensor]) -> None:
+        """Hand columns of the responses' tokens, (batch, tokens) each, to who reads them next."""
         mask = tq.kv_batch_get(
             keys=batch.keys, partition_id=batch.partition_id, select_fields=["response_mask"]
         )["response_mask"]
-        fields = TensorDict(
-            {"token_level_rewards": response_to_nested(rewards, mask)}, batch_size=len(batch)
-        )
+        nested = {name: response_to_nested(column, mask) for name, column in columns.items()}
+        fields = TensorDict(nested, batch_size=len(batch))
         tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
+
+
+def _real(batch: Any) -> np.ndarray:
+    """False where verl filled the batch up, (batch,)."""
+    return np.array([not tag.get("is_padding", False) for tag in batch.tags])
+
+
+def masked_rows(
+    mask: settings.RewardMaskSettings, step: int, keys: Sequence[str], real: np.ndarray
+) -> np.ndarray:
+    """Which rows of a batch belong to masked trajectories, boolean (batch,).
+
+    Args:
+        keys: verl's key of each trajectory, identity and output number.
+        real: False where verl filled the batch up, (batch,).
+    """
+    names = np.array([key.rsplit("_", 1)[0] for key in keys])[real]
+    masked = np.zeros(len(real), dtype=bool)
+    masked[real] = masked_trajectories(mask, step, names)
+    return masked
 
 
 def rewards_seen(
@@ -223,8 +268,7 @@ def rewards_seen(
         rewards = with_random_outcomes(rewards, scores, batch["response_mask"], outcomes)
         metrics["criticflow/random_reward/mean"] = float(outcomes[real].mean())
     if mask.ratio > 0:
-        masked = np.zeros(len(real), dtype=bool)
-        masked[real] = masked_trajectories(mask, step, names)
+        masked = masked_rows(mask, step, keys, real)
         rewards = rewards * scores.new_tensor(reward_scale(mask, masked)).unsqueeze(-1)
         totals = scores.sum(dim=-1).numpy()
         metrics |= mask_metrics(mask, masked[real], totals[real])

@@ -20,6 +20,7 @@ from criticflow.models.value_head import load_value_model
 from criticflow.verl_plugin.constant_critic import make_constant
 from criticflow.verl_plugin.frozen_critic import check_trained, is_critic
 from criticflow.verl_plugin.model_config import ValueModelConfig
+from criticflow.verl_plugin.scaled_critic import scale_values
 
 logger = logging.getLogger(__name__)
 logger.setLevel(logging.INFO)
@@ -60,4 +61,7 @@ def load_for_engine(
         logger.info("critic: constant, %s in every state", config.constant)
     elif not trained:
         logger.info("critic: fresh %s value head on %s", config.value_head, config.path)
+    if config.scale != 1:
+        scale_values(model, config.scale)
+        logger.info("critic: values times %s", config.scale)
     return model

@@ -1,0 +1,132 @@
+"""How much memory a training on the CPU takes at its peak, part by part, before it starts.
+
+Parameters are counted from the headers of the models' files, whatever their precision there: verl
+trains in float32. The rest follows from the run: the trajectories of a micro-batch, the engines and
+their cache, and what the processes of Ray, verl and vLLM take without any model.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from transformers import AutoConfig
+
+from criticflow.config import Resources, Run, Task
+from criticflow.models.weights import Weights
+from criticflow.training.overrides import bucket_megabytes
+
+GIB = 2**30
+
+FIXED_GIB = 3.2
+"""Driver, task runner, balancer, agent loop, queue and Ray itself."""
+RANK_GIB = 1.8
+"""Of each rank: its training worker 0.7, vLLM's server 0.55 and engine 0.55, without weights."""
+STATES = 4
+"""Weights, gradients and Adam's two moments: numbers that training keeps for a parameter."""
+BYTES = {"float32": 4, "fp32": 4, "bfloat16": 2, "bf16": 2}
+LOGIT_COPIES = 4
+"""Of the logits of a micro-batch: at the temperature, their softmax, the gradients of both."""
+MICRO_BATCHES = "micro-batches"
+SAVED_OF_HIDDEN, SAVED_OF_MLP = 14, 5
+"""What the backward pass needs of a token in each layer, in widths of the layer and of its MLP."""
+
+ACTOR_DTYPE = "actor_rollout_ref.actor.fsdp_config.model_dtype"
+CRITIC_DTYPE = "critic.fsdp.model_dtype"
+CHECKPOINTING = "actor_rollout_ref.model.enable_gradient_checkpointing"
+"""Settings of verl (``train.verl``) that change how much is kept."""
+
+
+class Shape(NamedTuple):
+    """What the memory of a forward and backward pass depends on."""
+
+    layers: int
+    hidden: int
+    mlp: int
+    vocabulary: int
+
+
+class Part(NamedTuple):
+    """One user of memory, in GiB, and what makes it smaller."""
+
+    name: str
+    gib: float
+    remedy: str
+
+
+def model_shape(model: str, trust_remote_code: bool = False) -> Shape:
+    """From the configuration of a model directory or a hub model."""
+    config: Any = AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code)
+    text = config.get_text_config()
+    hidden = text.hidden_size
+    mlp = getattr(text, "intermediate_size", None) or 4 * hidden
+    return Shape(text.num_hidden_layers, hidden, mlp, text.vocab_size)
+
+
+def footprint(
+    run: Run,
+    task: Task,
+    resources: Resources,
+    shape: Shape,
+    actor: Weights,
+    critic: Weights | None,
+) -> list[Part]:
+    """The parts of a training's memory on the CPU, at its peak, over all processes.
+
+    Args:
+        run, task, resources: what is trained, on what, with what.
+        shape, actor: of the actor.
+        critic: of the critic; None: there is none.
+    """
+    ranks, train = resources.ranks, run.train
+    number = BYTES[train.verl.get(ACTOR_DTYPE, "float32")]
+    parts = [
+        Part("processes", FIXED_GIB + ranks * RANK_GIB, "resources.cpu_ranks"),
+        Part("actor", STATES * number * actor.parameters / GIB, "the model's size"),
+    ]
+    if critic:
+        bytes_each = BYTES[train.verl.get(CRITIC_DTYPE, "float32")]
+        bytes_each *= 1 if run.critic.freeze else STATES
+        parts.append(Part("critic", bytes_each * critic.parameters / GIB, "the critic's size"))
+    if train.kl_coef > 0 or train.kl_loss_coef > 0:
+        parts.append(Part("reference policy", 4 * actor.parameters / GIB, "train.kl_coef"))
+    tokens = train.micro_batch_size * (task.max_prompt_length + task.max_response_length)
+    layer = SAVED_OF_HIDDEN * shape.hidden + SAVED_OF_MLP * shape.mlp
+    saved = shape.layers * layer
+    if train.verl.get(
+        CHECKPOINTING
+    ):  # keeps each layer's input, computes one layer at a time again
+        saved = shape.layers * shape.hidden + layer
+    logits = LOGIT_COPIES * shape.vocabulary
+    # Besides, a rank holds the embedding and its gradient whole while it computes.
+    batch = 4 * (tokens * (saved + logits) + 2 * actor.largest)
+    remedy = "train.micro_batch_size, the task's max_prompt_length and max_response_length"
+    parts.append(Part(MICRO_BATCHES, ranks * batch / GIB, remedy))
+    weights = BYTES[train.dtype] * actor.parameters / GIB
+    engines = ranks * (weights + resources.kv_cache_gb)
+    parts.append(Part("rollout engines", engines, "resources.kv_cache_gb, resources.cpu_ranks"))
+    bucket = ranks * bucket_megabytes(actor.largest) / 1024
+    return [*parts, Part("new rollout weights", 2 * bucket, "resources.cpu_ranks")]
+
+
+def total(parts: list[Part]) -> float:
+    """GiB of all parts."""
+    return math.fsum(part.gib for part in parts)
+
+
+def least(parts: list[Part]) -> float:
+    """GiB that cannot be done without: trajectories may stay at half of their greatest length."""
+    return total(parts) - sum(part.gib / 2 for part in parts if part.name == MICRO_BATCHES)
+
+
+def described(parts: list[Part]) -> str:
+    """The parts in one line, the largest first."""
+    ordered = sorted(parts, key=lambda part: -part.gib)
+    return ", ".join(f"{part.name} {part.gib:.1f}" for part in ordered)
+
+
+def remedies(parts: list[Part]) -> str:
+    """What to lower, what helps most first."""
+    ordered = sorted(parts, key=lambda part: -part.gib)
+    keys = [key for part in ordered for key in part.remedy.split(", ")]
+    return ", ".join(dict.fromkeys(keys))

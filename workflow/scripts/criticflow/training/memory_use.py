@@ -1,0 +1,92 @@
+"""What a training's processes take of memory while it runs, and whether it ended for want of it."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import psutil
+
+from criticflow.runtime.processes import descendants
+
+LOOK = 5.0
+"""Seconds between two looks at the processes."""
+SMALL = 0.3
+"""GiB under which a process is not named."""
+TAIL = 2000
+"""Lines of the log that are searched for a cause."""
+CAUSES = re.compile(
+    r"node running low on memory|memory usage threshold|killed due to memory pressure"
+    r"|OutOfMemoryError|\bMemoryError\b|bad_alloc|can't allocate memory|Cannot allocate memory"
+    r"|Available memory on node"
+)
+"""What Ray, Python, C++, torch and vLLM say when memory ends."""
+_KERNEL = Path("/proc/vmstat")
+GIB = 2**30
+
+
+class MemoryUse:
+    """The peak of the memory of all processes below this one; called while they run.
+
+    A page that several processes share counts in parts (the kernel's proportional set size).
+    """
+
+    def __init__(self) -> None:
+        self.looked = 0.0
+        self.killed_before = killed_by_kernel()
+        self.peak: list[tuple[str, float]] = []
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now - self.looked < LOOK:
+            return
+        self.looked = now
+        found = [use for process in descendants() if (use := _use(process))]
+        if _sum(found) > _sum(self.peak):
+            self.peak = found
+
+    def described(self) -> str:
+        """The peak, and who made it up."""
+        groups: dict[str, list[float]] = {}
+        for name, gib in self.peak:
+            if gib >= SMALL:
+                groups.setdefault(name, []).append(gib)
+        ordered = sorted(groups.items(), key=lambda group: -sum(group[1]))
+        named = ", ".join(
+            f"{name} {' + '.join(f'{gib:.1f}' for gib in sorted(each, reverse=True))}"
+            for name, each in ordered
+        )
+        return f"{_sum(self.peak):.1f} GiB ({named or 'nothing of size'})"
+
+    def ran_out(self, log: Path) -> bool:
+        """Whether the job failed for want of memory: its log says so, or the kernel has since
+        ended a process for it."""
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
+        if any(CAUSES.search(line) for line in lines):
+            return True
+        return killed_by_kernel() > self.killed_before
+
+
+def killed_by_kernel(counters: Path = _KERNEL) -> int:
+    """Processes that Linux has ended for want of memory since it started, of any control group."""
+    if not counters.is_file():
+        return 0
+    rows = (row.split() for row in counters.read_text(encoding="utf-8").splitlines())
+    return int(dict(rows).get("oom_kill", 0))
+
+
+def _use(process: psutil.Process) -> tuple[str, float] | None:
+    """A process's name and its memory in GiB; None: it has ended."""
+    try:
+        rows = Path(f"/proc/{process.pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
+        title = process.cmdline()[0].rsplit("/", 1)[-1]
+    except (OSError, psutil.Error, IndexError):
+        return None
+    name = title.split(" ")[0].removeprefix("ray::").split(".")[0]
+    kilobytes = {row.split(":")[0]: row.split()[1] for row in rows[1:]}
+    return name, int(kilobytes["Pss"]) * 1024 / GIB
+
+
+def _sum(found: list[tuple[str, float]]) -> float:
+    return sum(gib for _, gib in found)
