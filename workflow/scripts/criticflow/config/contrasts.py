@@ -54,7 +54,13 @@ IMPLIED = {
 }
 """Settings that have to differ, or have no effect, where a factor differs: they don't count."""
 
-WITHOUT_EFFECT = ("train.save_every", "train.keep_checkpoints", "train.test_every")
+WITHOUT_EFFECT = (
+    "train.save_every",
+    "train.keep_checkpoints",
+    "train.keep_steps",
+    "train.test_every",
+    "train.logger",
+)
 """Settings that decide what is kept and watched, not what is learned."""
 
 

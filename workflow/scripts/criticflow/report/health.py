@@ -32,7 +32,7 @@ def warnings(results: Results) -> list[Warning]:
         for row in results.summary
         for text in row.get("warnings", [])
     ]
-    found += [*_lost(results.metrics), *_collapsed(results.metrics)]
+    found += [*lost_trajectories(results.metrics), *_collapsed(results.metrics)]
     found += [
         Warning(f"probe of {probe.model} on {probe.task}: {text}", "probe")
         for probe in results.probes
@@ -56,7 +56,7 @@ def _collapsed(metrics: Metrics) -> list[Warning]:
     return found
 
 
-def _lost(metrics: Metrics) -> list[Warning]:
+def lost_trajectories(metrics: Metrics) -> list[Warning]:
     found = []
     for arm, seeds in metrics.items():
         for seed, table in seeds.items():
