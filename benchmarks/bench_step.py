@@ -81,7 +81,7 @@ class Work:
         self.prompt = round(metrics["prompt_length/mean"].mean())
         self.response = round(metrics["response_length/mean"].mean())
         self.dtype = train["dtype"]
-        self.cache = int(settings["resources"]["kv_cache_gb"] * 2**30)
+        self.cache = int(settings["execution"]["resources"]["kv_cache_gb"] * 2**30)
 
     def environment(self) -> dict[str, str]:
         return os.environ | {

@@ -151,6 +151,7 @@ def study(model: Path, shape: Shape) -> dict[str, Any]:
             "save_every": 100,
             "dtype": shape.dtype,
         },
+        "truth": {"actors": []},
         "evaluate": {"n": 1, "k": [1], "prompts": 4, "resamples": 50},
         "resources": {"cpu_ranks": shape.ranks, "kv_cache_gb": 0.25},
     }

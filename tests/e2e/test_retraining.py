@@ -47,11 +47,21 @@ class Study:
         for folder in ("workflow", "config"):
             shutil.copytree(PROJECT / folder, self.project / folder, ignore=ignore)
 
-    def make(self, ok: bool = True, seconds: float | None = None, **resources: Any) -> str:
+    def make(
+        self, *arguments: str, ok: bool = True, seconds: float | None = None, **resources: Any
+    ) -> str:
         """Train and convert; ``seconds``: what Slurm would leave the job."""
         settings = self.workdir / "small.yaml"
         settings.write_text(yaml.safe_dump(SMALL | {"resources": resources}), encoding="utf-8")
-        command = [sys.executable, "-m", "snakemake", "--cores", "all", str(RUN / "actor")]
+        command = [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--cores",
+            "all",
+            str(RUN / "actor"),
+            *arguments,
+        ]
         command += ["--directory", str(self.workdir), "--configfile", str(settings)]
         command += ["--snakefile", str(self.project / "workflow" / "Snakefile")]
         env = os.environ | {"PYTHONPATH": str(self.project / "workflow" / "scripts")}
@@ -95,7 +105,8 @@ def study(tmp_path_factory) -> Study:
 def test_an_edited_comment_trains_nothing_and_edited_code_trains_afresh(study):
     first, weights = study.record(), study.weights()
     study.edit('"""', '"""Edited. ')
-    terminal = study.make()
+    assert "Nothing to be done" in study.make()
+    terminal = study.make("--forcerun", "train_run")
     assert "rule train_run" in terminal and "starting verl" not in terminal
     assert study.record() == first
     assert study.asides() == []

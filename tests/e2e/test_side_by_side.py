@@ -15,14 +15,20 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 SEEDS = (0, 1, 2)
 TRAIN = SMALL["train"] | {"steps": 4, "save_every": 4}
 ONE_RANK = SMALL | {"train": TRAIN, "resources": {"cpu_ranks": 1, "kv_cache_gb": 1}}
-MEASURED = ("timing", "perf/")
-"""How the names of metrics begin that no two runs have in common."""
+MEASURED = r"timing|perf/"
+"""Metrics that no two runs have in common."""
+OF_THE_ENGINE = r"rollout_corr/|training/rollout_"
+"""Metrics from vLLM's own log-probabilities: their last digit depends on which requests came
+into one batch, and so on the moment."""
 
 
-def metrics(study: Study, seed: int) -> pd.DataFrame:
+def metrics(study: Study, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Those that a run repeats bit for bit, and those that it repeats nearly."""
     table = pd.read_parquet(study.workdir / f"results/runs/cold/seed{seed}/metrics.parquet")
     assert list(table["step"]) == [1, 2, 3, 4]
-    return table[[name for name in table if not name.startswith(MEASURED)]]
+    table = table.loc[:, ~table.columns.str.contains(MEASURED)]
+    nearly = table.columns.str.contains(OF_THE_ENGINE)
+    return table.loc[:, ~nearly], table.loc[:, nearly]
 
 
 def weights(study: Study, seed: int) -> dict[str, list[torch.Tensor]]:
@@ -61,10 +67,13 @@ def test_three_studies_at_once_end_as_each_does_alone(tmp_path_factory):
 
     for seed in SEEDS:
         a, b = alone[seed], together[seed]
-        pd.testing.assert_frame_equal(metrics(b, seed), metrics(a, seed), check_exact=True)
+        (exact, near), (exact_alone, near_alone) = metrics(b, seed), metrics(a, seed)
+        assert len(exact.columns) > 60
+        pd.testing.assert_frame_equal(exact, exact_alone, check_exact=True)
+        pd.testing.assert_frame_equal(near, near_alone, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(weights(b, seed), weights(a, seed), rtol=0, atol=0)
     # They are three different trainings.
-    rewards = [tuple(metrics(alone[seed], seed)["critic/score/mean"]) for seed in SEEDS]
+    rewards = [tuple(metrics(alone[seed], seed)[0]["critic/score/mean"]) for seed in SEEDS]
     assert len(set(rewards)) == 3
     for study in (*alone.values(), *together.values()):
         assert study.processes() == []

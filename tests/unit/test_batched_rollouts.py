@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 import ray
 
 from criticflow.verl_plugin.batched_rollouts import BatchedAgentLoopWorker
+from criticflow.verl_plugin.rollout_errors import TellingAgentLoopWorker
 
 LOOK = """
 import inspect, pickle, sys
@@ -25,3 +27,24 @@ def test_the_methods_that_write_rollouts_look_names_up_in_their_module():
     done = subprocess.run([sys.executable, "-c", LOOK], input=sent, capture_output=True, check=True)
     module = "criticflow.verl_plugin.batched_rollouts"
     assert done.stdout.decode().splitlines() == [f"{module} True"] * 2
+
+
+BEGIN = """
+import pickle, sys
+kind = pickle.load(sys.stdin.buffer)
+try:
+    kind()
+except TypeError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("worker", [BatchedAgentLoopWorker, TellingAgentLoopWorker])
+def test_an_actor_begins_as_verls_worker(worker):
+    # By value, verl's own __init__ would look for another copy of its class.
+    actor = ray.remote(worker).__ray_metadata__.modified_class
+    sent = ray.cloudpickle.dumps(actor)
+    done = subprocess.run(
+        [sys.executable, "-c", BEGIN], input=sent, capture_output=True, check=True
+    )
+    assert "missing" in done.stdout.decode() and "config" in done.stdout.decode()

@@ -225,7 +225,7 @@ def test_how_it_is_carried_out_does_not_decide_weights_and_is_recorded(changes):
     assert deciding.execution(study(**changes), "cold") != deciding.execution(study(), "cold")
 
 
-@pytest.mark.parametrize("key", ["stall_minutes", "save_minutes"])
+@pytest.mark.parametrize("key", ["stall_minutes", "rollout_stall_minutes", "save_minutes"])
 def test_how_long_one_waits_has_no_part_in_anything(key):
     waiting = study(resources={key: 7.0})
     assert deciding.deciding(waiting, "cold") == deciding.deciding(study(), "cold")

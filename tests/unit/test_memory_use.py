@@ -25,7 +25,7 @@ TORCH = (
 def test_who_ran_out_of_memory_says_so_and_what_to_lower(tmp_path, line):
     log = tmp_path / "log"
     log.write_text(f"step:1\n{line}\nexit\n", encoding="utf-8")
-    how = out_of_memory(MemoryUse(), log, [Part("actor", 2.0, "the model's size")])
+    how = out_of_memory(MemoryUse(), log, 0, [Part("actor", 2.0, "the model's size")])
     assert how is not None
     assert how.startswith("ended for want of memory: at its peak it used 0.0 GiB")
     assert "lower the model's size, or end other programs" in how
@@ -35,7 +35,16 @@ def test_another_end_is_not_blamed_on_memory(tmp_path):
     log = tmp_path / "log"
     # Ray says this of whatever ends without a word.
     log.write_text("The process is killed by SIGKILL by OOM killer due to high memory usage.\n")
-    assert out_of_memory(MemoryUse(), log, []) is None
+    assert out_of_memory(MemoryUse(), log, 0, []) is None
+
+
+def test_an_earlier_attempt_that_ran_out_of_memory_is_over(tmp_path):
+    log = tmp_path / "log"
+    log.write_text(f"{RAY}\n")
+    said = log.stat().st_size
+    with open(log, "a") as stream:
+        stream.write("ValueError: something else\n")
+    assert out_of_memory(MemoryUse(), log, said, []) is None
 
 
 def test_the_kernels_count_of_killed_processes(tmp_path):

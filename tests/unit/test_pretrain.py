@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from checkpoint_writers import tiny_actor
 from criticflow import config
 from criticflow.config import load_config
 from criticflow.errors import UserError
@@ -77,9 +78,12 @@ def test_checkpoints_of_another_fit_are_removed_and_those_of_this_one_gone_on_fr
 
 
 def test_what_a_fit_needs_is_asked_for_before_it_starts(tmp_path):
-    critic_fit._check(config.Resources(), "owner/name", tmp_path / "new")
+    model = tmp_path / "model"
+    tiny_actor().save_pretrained(model)
+    (model / "tokenizer.json").write_text("{}", encoding="utf-8")
+    critic_fit._check(config.Resources(), str(model), tmp_path / "new")
     with pytest.raises(UserError, match="of memory"):
-        critic_fit._check(config.Resources(cpu_ranks=10_000), "owner/name", tmp_path / "new")
+        critic_fit._check(config.Resources(cpu_ranks=10_000), str(model), tmp_path / "new")
 
 
 def test_fewer_samples_than_a_batch_fill_it():
@@ -209,7 +213,7 @@ def test_another_step_and_seed_of_a_critic():
         ),
         (
             {"runs": {"warm": {"like": "cold", "critic": {"from": {"run": "cold", "seed": 7}}}}},
-            "seed 7 is not one of seeds",
+            "comes from cold, which has no seed 7",
         ),
         (
             {"runs": {"warm": {"like": "cold", "critic": {"from": {"step": 20}}}}},

@@ -198,7 +198,7 @@ def test_another_cache_or_micro_batch_goes_on_and_the_record_says_when_it_change
     assert second["steps"]["from"] == 2
     assert first["changed"] == []
     assert second["changed"] == [
-        "resources kv_cache_gb: 1.0 -> 2.0",
+        "resources kv_cache_gb: 1 -> 2",
         "train micro_batch_size: 32 -> 16",
     ]
 

@@ -85,6 +85,16 @@ def test_a_fork_ends_as_a_program_ends(holder):
     assert run(holder[1], "-c", late).stdout == "1\n"  # it waits for its threads
 
 
+def test_a_fork_can_give_itself_a_title(holder):
+    """The watchdog knows processes by theirs."""
+    code = (
+        "import psutil, setproctitle\n"
+        "setproctitle.setproctitle('VLLM::EngineCore')\n"
+        "print(psutil.Process().cmdline()[0])"
+    )
+    assert run(holder[1], "-c", code).stdout == "VLLM::EngineCore\n"
+
+
 def test_forks_draw_different_numbers(holder):
     code = "import random, numpy; print(random.random(), numpy.random.random())"
     numbers = [number for _ in range(2) for number in run(holder[1], "-c", code).stdout.split()]

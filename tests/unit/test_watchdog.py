@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -134,3 +135,51 @@ def test_a_forked_child_is_not_taken_for_its_parent(tmp_path):
         for process in [*psutil.Process(parent.pid).children(), parent]:
             process.kill()
         parent.wait()
+
+
+def start(folder: Path, title: str) -> subprocess.Popen[bytes]:
+    """A process that is called so, as Ray's are."""
+    program = folder / title
+    program.symlink_to(sys.executable)
+    return subprocess.Popen([program, "-c", "import time; time.sleep(60)"])
+
+
+@pytest.fixture
+def jobs(monkeypatch, tmp_path):
+    """A worker and the controller of a job, which a watchdog knows, and the clock."""
+    monkeypatch.setattr(watchdog, "time", clock := Clock())
+    watching = Watchdog(newest=lambda: None, stall=1e6)
+    started = [start(tmp_path, title) for title in ("ray::WorkerDict", "ray::TaskRunner.run")]
+    while len(essential_processes()) != 2:
+        time.sleep(0.01)
+    watching()
+    clock.passes(10)
+    yield *started, watching, clock
+    for process in started:
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+
+
+def test_a_job_that_goes_on_without_a_process_is_ended(jobs):
+    worker, _, watching, clock = jobs
+    end(worker)
+    watching()
+    clock.passes(31)
+    with pytest.raises(UserError, match="WorkerDict has ended, and training waits for it in vain"):
+        watching()
+
+
+def test_a_job_whose_controller_has_ended_has_time_to_shut_down(jobs):
+    worker, controller, watching, clock = jobs
+    end(worker)
+    watching()
+    end(controller)
+    clock.passes(200)
+    watching()
+    clock.passes(200)
+    with pytest.raises(UserError, match="WorkerDict has ended, and training waits for it in vain"):
+        watching()

@@ -254,7 +254,7 @@ def test_what_is_finished_is_not_run_again(finished):
         ),
         ({"tasks": {"unused": {"kind": "gsm8k", "source": {"hub": "owner/name"}}}}, Counter()),
         ({"resources": {"free_converted": "all"}}, Counter()),
-        ({"resources": {"stall_minutes": 7.0, "save_minutes": 9.0}}, Counter()),
+        ({"resources": {"stall_minutes": 7.0, "rollout_stall_minutes": 1.0}}, Counter()),
         ({"resources": {"kv_cache_gb": 3, "rollout_memory": 0.4, "cpu_ranks": 1}}, Counter()),
         ({"train": {"micro_batch_size": 16, "save_every": 7}}, Counter()),
         ({"train": {"verl": {"critic.fsdp.optimizer_offload": True}}}, Counter()),

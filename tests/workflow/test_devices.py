@@ -223,9 +223,12 @@ def test_a_killed_stage_gives_its_gpu_back_when_all_it_started_has_ended(machine
     (tmp_path / "Snakefile").write_text(STUDY.replace("limit_gpus(workflow, 2)", ""))
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "a.json"]
     env = os.environ | {"SECONDS_TO_USE": "600"}
-    with subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.DEVNULL) as killed:
+    killed = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.DEVNULL)
+    try:
         wait_for(lambda: (tmp_path / "pid").exists())
+    finally:
         killed.kill()
+        killed.wait()
     pid = int((tmp_path / "pid").read_text())
     with devices.take(1) as taken:
         assert taken.environment["CUDA_VISIBLE_DEVICES"] == "0"

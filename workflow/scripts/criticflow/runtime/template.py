@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
+import setproctitle
 
 from criticflow.runtime.processes import die_with_parent
 
@@ -96,6 +97,8 @@ def start_template(folder: Path) -> Path:
         encoding="utf-8",
     )
     interpreter.chmod(0o700)
+    # It finds its place in memory by the environment, which in a fork is another.
+    setproctitle.getproctitle()
     sys.stdout.flush()
     sys.stderr.flush()
     gc.freeze()  # a collection in a fork would copy the pages of all that is there

@@ -17,10 +17,12 @@ from criticflow.errors import UserError
 from criticflow.files import read_json, require_space, sha256, write_json
 from criticflow.logs import progress, terminal_fds
 from criticflow.models.directory import check_model_directory
+from criticflow.models.weights import model_weights
 from criticflow.runtime.processes import run_owned
 from criticflow.runtime.run_lock import run_lock
 from criticflow.training import preflight
 from criticflow.training.critic_card import pretrained_card, write_card
+from criticflow.training.footprint import GIB, STATES, Part
 from criticflow.verl_plugin import PLUGIN
 from criticflow.verl_plugin.critic_fit import (
     HISTORY,
@@ -30,6 +32,8 @@ from criticflow.verl_plugin.critic_fit import (
     write_settings,
 )
 
+PROCESS_GIB = 0.7
+"""Memory of a process that has imported torch and verl."""
 LOG = "fit.log"
 """What the fit prints, in the same place."""
 IDENTITY = "made_from.json"
@@ -124,12 +128,18 @@ def _claim(directory: Path, settings: Settings, samples: Path, model: Path) -> N
 
 
 def _check(resources: Resources, model_path: str, directory: Path) -> None:
-    size = preflight.parameters(model_path, None) // 2  # one model, not two
+    """Whether memory and disk are enough for the fit of one model."""
+    size = model_weights(model_path).parameters
     require_space(directory, 3 * 12 * size)  # the best, the last, and one that is being written
     if resources.device == "cpu":
-        state = size * preflight.BYTES_A_PARAMETER / preflight.GIB
-        needed = (resources.ranks + 1) * preflight.PROCESS_GIB + state
-        preflight.check_memory(needed, resources.ranks)
+        state = 4 * STATES * size / GIB
+        processes = PROCESS_GIB * (resources.ranks + 1)
+        preflight.check_memory(
+            [
+                Part("processes", processes, "resources.cpu_ranks"),
+                Part("critic", state, "the critic's size"),
+            ]
+        )
 
 
 def _fit(settings: Settings, directory: Path, lock: int) -> None:

@@ -3,7 +3,8 @@
 With the first another, a training starts afresh. The second may change in the middle of it: ranks
 and nodes, micro-batches, offloading, caches, how often it saves. Sums are then rounded in another
 order, and the record says from which attempt on. What only a person waits for (``stall_minutes``,
-``save_minutes``, ``free_converted``), and where files lie, is part of neither.
+``rollout_stall_minutes``, ``save_minutes``, ``free_converted``), and where files lie, is part of
+neither.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ EXECUTION_VERL = {
     "optimizer_offload",
     "offload_policy",
     "enable_activation_offload",
+    "enable_gradient_checkpointing",
     "ppo_micro_batch_size",
     "ppo_micro_batch_size_per_gpu",
     "log_prob_micro_batch_size",

@@ -246,6 +246,8 @@ def differences(found: Any, expected: Any, where: tuple[str, ...] = ()) -> list[
 
 
 def _word(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
     return "none" if value is None else str(value)
 
 

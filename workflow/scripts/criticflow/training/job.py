@@ -109,22 +109,16 @@ def train_run(
             model_dir = hub.local_copy(model_dir, revisions.get("model"))
             critic = critic and hub.local_copy(critic, revisions.get("critic"))
             check_batch(data_dir / "train.parquet", settings.train.batch_size)
-            on_cpu = config.resources.device == "cpu"
+            task = config.tasks[settings.task]
             if settings.train.logger:
                 (checkpoint_dir / TRACKERS).mkdir(parents=True, exist_ok=True)
             parts = check_training(
-                settings,
-                config.tasks[settings.task],
-                model,
-                config.resources,
-                model_dir,
-                critic,
-                checkpoint_dir,
+                settings, task, model, config.resources, model_dir, critic, checkpoint_dir
             )
             overrides = verl_overrides(
                 settings,
                 model,
-                config.tasks[settings.task],
+                task,
                 config.resources,
                 name=f"{run}/seed{seed}",
                 seed=seed,
@@ -132,7 +126,7 @@ def train_run(
                 critic_dir=critic,
                 data_dir=data_dir,
                 checkpoint_dir=checkpoint_dir.resolve(),
-                largest_tensor=model_weights(model_dir).largest if on_cpu else 0,
+                largest_tensor=model_weights(model_dir).largest,
             )
             overrides.append(f"hydra.run.dir={checkpoint_dir / 'hydra'}")
             overrides.append(f"trainer.checkpoint_bytes={checkpoint_bytes(model_dir, critic)}")
@@ -145,19 +139,19 @@ def train_run(
             provenance.begin_attempt(checkpoint_dir, used, made_from, execution, done)
             log.touch()
             said = log.stat().st_size  # by earlier attempts
-            result, memory = "failed", MemoryUse()
+            memory, result = MemoryUse(), "failed"
             try:
                 code = _train(argv, config.resources, checkpoint_dir, steps, log, lock, memory)
                 stopped = ending(checkpoint_dir, steps, code) if code else None
                 result = "stopped" if stopped else "finished" if code == 0 else result
             except UserError as error:
-                if (how := out_of_memory(memory, log, parts)) is None:
+                if (how := out_of_memory(memory, log, said, parts)) is None:
                     raise
                 raise UserError(f"training of {run}, seed {seed}, {how}") from error
             finally:
                 provenance.end_attempt(checkpoint_dir, result)
             if code:
-                how = stopped or out_of_memory(memory, log, parts)
+                how = stopped or out_of_memory(memory, log, said, parts)
                 how = how or full_disk(checkpoint_dir, checkpoint_bytes(model_dir, critic))
                 if error := own_error(log, said):
                     how = how or f"failed: {error} (log: {log})"
@@ -261,15 +255,15 @@ def ending(checkpoint_dir: Path, steps: int, code: int) -> str | None:
     return None
 
 
-def out_of_memory(memory: MemoryUse, log: Path, parts: list[Part]) -> str | None:
+def out_of_memory(memory: MemoryUse, log: Path, start: int, parts: list[Part]) -> str | None:
     """How a training ended for want of memory; None: it ended for something else.
 
     Args:
         memory: what was watched while it ran.
-        log: the trainer's output.
+        log, start: the trainer's output, and the byte with which this attempt begins.
         parts: its memory as expected, for what makes it smaller; none where nothing was.
     """
-    if not memory.ran_out(log):
+    if not memory.ran_out(log, start):
         return None
     lower = f"lower {remedies(parts)}, or " if parts else ""
     return (

@@ -59,11 +59,13 @@ class MemoryUse:
         )
         return f"{_sum(self.peak):.1f} GiB ({named or 'nothing of size'})"
 
-    def ran_out(self, log: Path) -> bool:
-        """Whether the job failed for want of memory: its log says so, or the kernel has since
-        ended a process for it."""
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL:]
-        if any(CAUSES.search(line) for line in lines):
+    def ran_out(self, log: Path, start: int = 0) -> bool:
+        """Whether the job failed for want of memory: its log says so after byte ``start``, or the
+        kernel has since ended a process for it."""
+        with open(log, "rb") as stream:
+            stream.seek(start)
+            said = stream.read().decode("utf-8", errors="replace")
+        if any(CAUSES.search(line) for line in said.splitlines()[-TAIL:]):
             return True
         return killed_by_kernel() > self.killed_before
 

@@ -45,7 +45,7 @@ def check_training(
 
     Args:
         run, task, model, resources: what is trained, on what, with what.
-        model_dir: directory or hub name of actor and reference policy.
+        model_dir: directory of actor and reference policy.
         critic_dir: the same for the critic; None: the actor's.
         checkpoint_dir: where checkpoints go; two at a time, the newest and the one before.
 
@@ -53,8 +53,8 @@ def check_training(
         Its memory on the CPU by part, as expected; empty on GPUs.
 
     Raises:
-        UserError: a directory is no model, a hub model cannot be had, no port can be opened, a
-            tracker is not installed, memory, shared memory or disk is short.
+        UserError: a directory is no model, no port can be opened, a tracker is not installed,
+            memory, shared memory or disk is short.
     """
     check_model_directory(model_dir)
     if critic_dir:

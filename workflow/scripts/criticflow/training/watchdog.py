@@ -36,6 +36,10 @@ LOOK = 2.0
 """Seconds between two looks at the processes."""
 LOST_SECONDS = 30.0
 """Seconds that the job has to end by itself after one of them has ended."""
+CONTROLLER = "ray::TaskRunner"
+"""The one for whose answer the job's first process waits; then it ends Ray, and itself."""
+ENDING_SECONDS = 300.0
+"""Seconds for that; it has taken 30 on a machine where several trainings ended at once."""
 TAIL = 1000
 """Lines of the log that are searched for a traceback."""
 WORKER = re.compile(r"\(\w+ pid=\d+\)")
@@ -68,6 +72,7 @@ class Watchdog:
         self.looked = -LOOK
         self.known: dict[psutil.Process, str] = {}
         self.lost: tuple[float, str] | None = None
+        self.controller_ended = False
 
     def __call__(self) -> None:
         now = time.monotonic()
@@ -75,7 +80,8 @@ class Watchdog:
             return
         self.looked = now
         self._look(now)
-        if self.lost and now - self.lost[0] > LOST_SECONDS:
+        patience = ENDING_SECONDS if self.controller_ended else LOST_SECONDS
+        if self.lost and now - self.lost[0] > patience:
             raise UserError(f"{self.lost[1]} has ended, and training waits for it in vain")
         if (newest := self.newest()) != self.seen:
             self.seen, self.progressed = newest, now
@@ -90,6 +96,7 @@ class Watchdog:
             self.lost = None
         elif ended and self.lost is None:
             self.lost = now, ended[0]
+        self.controller_ended = any(title.startswith(CONTROLLER) for title in ended)
 
 
 def essential_processes() -> dict[psutil.Process, str]:
