@@ -122,9 +122,13 @@ def test_each_critic_is_judged_on_its_own_actors_responses(study):
 
 def test_the_report_has_everything_in_itself(study):
     page = (study[0] / "results/report.html").read_text(encoding="utf-8")
-    parts = ["results.html", "curves.png", "critics.html", "critic.png", "probe.html", "probe.png"]
-    for part in (*parts, "provenance.html", "train_run_warm"):
-        assert part in page
+    figures = study[0] / "results/report/figures"
+    for part in ("answer", "arms", "training", "health", "critics", "responses", "costs", "probe"):
+        assert f'<section id="{part}">' in page
+    for name in ("score", "entropy", "arms", "step-times"):
+        assert f'data-figure="{name}"' in page
+        assert (figures / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert "train_run_warm" in (study[0] / "results/report/snakemake.html").read_text()
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=[\"']?https?:", page)
 
 

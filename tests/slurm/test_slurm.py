@@ -228,7 +228,7 @@ def test_the_study_has_its_results(study):
     assert weights[0] == weights[1]  # the warm run began with the trained critic, and kept it
     rows = json.loads((study / "results/summary.json").read_text())
     assert [row["name"] for row in rows] == ["tiny", "cold", "warm-frozen-m50"]
-    assert "train_run_warm" in (study / "results/report.html").read_text()
+    assert "train_run_warm" in (study / "results/report/snakemake.html").read_text()
 
 
 def megabytes(text: str) -> float:
@@ -259,7 +259,7 @@ def test_each_stage_got_what_the_profile_asks_for(study, rule, cpus, memory, min
         assert (job["Partition"], job["Account"]) == ("gpus", "study")
 
 
-@pytest.mark.parametrize("rule", ["prepare_data", "summarise", "report_parts", "render_report"])
+@pytest.mark.parametrize("rule", ["prepare_data", "summarise", "report_page", "snakemake_report"])
 def test_light_stages_stay_on_the_login_node(study, rule):
     assert recorded(rule) == []
     assert list((study / "logs" / rule).rglob("*.log")) or (study / f"logs/{rule}.log").exists()

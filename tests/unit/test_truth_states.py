@@ -89,7 +89,8 @@ def truth(folder, problems=6, seed=0):
         "gamma": 1.0,
         "vocabulary": vocabulary_hash(tiny_tokenizer()),
     }
-    write_truth(folder, states, scores, summary)
+    scored = frame.assign(score=1.0, correct=[row % 2 == 0 for row in range(problems)])
+    write_truth(folder, states, scores, summary, scored)
     return folder
 
 
@@ -125,6 +126,22 @@ def test_values_are_those_at_the_last_token_of_each_state(tmp_path, critic):
     expected = float(np.mean(values["value"] - states["v_mc"]))
     assert rows[0]["bias"]["value"] == pytest.approx(expected)
     assert json.loads((tmp_path / "out/rows.json").read_text()) == rows
+
+
+def test_responses_are_shown_with_the_truth_of_their_states(tmp_path, critic):
+    folder = truth(tmp_path / "truth")
+    judged(critic, folder, tmp_path / "out")
+    shown = pd.read_parquet(tmp_path / "out/responses.parquet")
+    states, _, _ = read_truth(folder)
+    assert set(shown["actor"]) == {"cold"} and shown["case"].nunique() > 1
+    assert shown["v_mc"].notna().sum() == len(
+        states.merge(shown[["prompt_index", "sample_index"]].drop_duplicates())
+    )
+    first = shown[shown["token"] == 0].set_index("prompt_index")["v_mc"]
+    at_prompt = states[states["position"] == 0].set_index("prompt_index")["v_mc"]
+    pd.testing.assert_series_equal(
+        first.sort_index(), at_prompt[first.index].sort_index(), check_names=False
+    )
 
 
 def test_the_truth_is_taken_at_the_critics_discount(tmp_path, critic):

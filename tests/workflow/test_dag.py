@@ -28,13 +28,15 @@ EVERYTHING = Counter(
     truth_of_run=2,
     judge_critic=2,
     critics_table=1,
-    report_parts=1,
-    render_report=1,
+    compare_arms=1,
+    report_page=1,
+    snakemake_report=1,
 )
 TRUTHS = {"truth_of_base", "truth_of_run", "judge_critic", "critics_table"}
 # What one run's own part of the critics' table is made of.
 JUDGED = Counter(truth_of_run=1, judge_critic=1, critics_table=1)
-TABLES = Counter(summarise=1, report_parts=1, render_report=1)
+REPORTS = Counter(report_page=1, snakemake_report=1)
+TABLES = Counter(summarise=1, compare_arms=1) + REPORTS
 EVALUATIONS = {"evaluate_base", "evaluate_run", "evaluate_critic", *TABLES}
 WARM = (
     Counter(train_run_warm=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1)
@@ -54,8 +56,8 @@ def test_everything_is_planned_once(tmp_path):
         ("probe", "probe_signal", "train_run"),
         ("train", "train_run_warm", "evaluate_run"),
         ("convert", "convert_checkpoint", "evaluate_run"),
-        ("evaluate", "summarise", "report_parts"),
-        ("report", "render_report", "no such rule"),
+        ("evaluate", "compare_arms", "report_page"),
+        ("report", "snakemake_report", "no such rule"),
     ],
 )
 def test_each_target_stops_at_its_stage(tmp_path, target, last, without):
@@ -149,14 +151,14 @@ def finished_grid(tmp_path_factory) -> Path:
                     {"name": "worth", "a": "warm-frozen/m0.5", "b": "constant/m0.5"},
                 ]
             },
-            Counter(),
+            Counter(compare_arms=1) + REPORTS,
         ),
     ],
     ids=["nothing", "an arm", "an arm less", "a seed", "a seed of some arms", "a contrast"],
 )
 def test_a_further_arm_or_seed_plans_just_that(finished_grid, overlay, jobs):
     changed = planned(finished_grid, overlay=merge(GRID, overlay))
-    same = overlay.keys() <= {"contrasts"}
+    same = overlay.keys() <= {"contrasts"}  # neither an arm nor a seed
     assert changed == (jobs if same else jobs + ALL_TABLES)
 
 
@@ -241,7 +243,7 @@ def test_what_is_finished_is_not_run_again(finished):
             + JUDGED
             + TABLES,
         ),
-        ({"probe": {"n": 4}}, Counter(probe_signal=1, report_parts=1, render_report=1)),
+        ({"probe": {"n": 4}}, Counter(probe_signal=1) + REPORTS),
         (
             {"probe": {"n": 4}, "runs": {"warm-frozen-m50": {"reward_mask": {"ratio": 0.3}}}},
             WARM + Counter(probe_signal=1),
@@ -297,8 +299,8 @@ def copied(tmp_path_factory) -> tuple[Path, Path]:
 @pytest.mark.parametrize(
     ("module", "jobs"),
     [
-        ("report/curves.py", {"report_parts", "render_report"}),
-        ("stats/calibration.py", {"evaluate_critic", "report_parts", "render_report"}),
+        ("report/figures/curves.py", {"report_page", "snakemake_report"}),
+        ("stats/calibration.py", {"evaluate_critic", "report_page", "snakemake_report"}),
         ("models/sampling.py", EVALUATIONS | TRUTHS | {"probe_signal"}),
         ("stages/evaluate.py", EVALUATIONS),
         ("stages/base_model.py", set(EVERYTHING) - {"prepare_data"}),
@@ -345,7 +347,7 @@ def test_results_may_be_moved(finished, tmp_path):
     """All inputs of a rule have their names from the study's folder, wherever that is."""
     moved = tmp_path / "some" / "where" / "else"
     shutil.copytree(finished, moved, symlinks=True, copy_function=shutil.copy2)
-    assert planned(moved) == Counter(render_report=1)  # from where its Snakefile is now
+    assert planned(moved) == Counter(snakemake_report=1)  # from where its Snakefile is now
 
 
 def test_a_conversion_needs_no_key_that_has_a_default(tmp_path):

@@ -3,8 +3,10 @@
 import os
 import re
 
+from criticflow.config.contrasts import declared, gae_lambda
 from criticflow.planning.code import code, training_code
 from criticflow.planning.sources import VLLM_PLUGIN
+from criticflow.report.description import describe
 from criticflow.training.deciding import deciding
 
 # An engine (vLLM, Ray) on the CPU claims every core, so that no two share a machine's memory;
@@ -155,6 +157,14 @@ def converted_models():
     ]
 
 
+def converted_critics():
+    return [
+        f"results/runs/{run}/seed{seed}/critic"
+        for run, seed in CONFIG.run_seeds()
+        if has_critic(run)
+    ]
+
+
 def base_evaluations():
     return [f"results/eval/base/{model}/{task}/summary.json" for model, task in base_pairs()]
 
@@ -170,6 +180,12 @@ def critic_evaluations(file):
         for run, seed in CONFIG.run_seeds()
         if has_critic(run)
     ]
+
+
+def study_words():
+    """What the report says of the configuration."""
+    runs = {name: [describe(run), run.factors] for name, run in CONFIG.runs.items()}
+    return {"runs": runs, "smallest_effect": CONFIG.smallest_effect}
 
 
 def captions():

@@ -7,6 +7,7 @@ rule truth_of_base:
         test="results/data/{task}/test.parquet",
     output:
         states="results/truth/{model}/{task}/states.parquet",
+        responses="results/truth/{model}/{task}/responses.parquet",
         continuations="results/truth/{model}/{task}/continuations.parquet",
         summary="results/truth/{model}/{task}/summary.json",
     log:
@@ -41,6 +42,7 @@ use rule truth_of_base as truth_of_run with:
         test="results/data/{task}/test.parquet",
     output:
         states="results/truth/{run}/seed{seed}/step{step}/{task}/states.parquet",
+        responses="results/truth/{run}/seed{seed}/step{step}/{task}/responses.parquet",
         continuations="results/truth/{run}/seed{seed}/step{step}/{task}/continuations.parquet",
         summary="results/truth/{run}/seed{seed}/step{step}/{task}/summary.json",
     log:
@@ -67,6 +69,7 @@ rule judge_critic:
         truths=lambda wildcards: truth_files(judged_on(wildcards.critic)),
     output:
         values="results/judged/{critic}/values.parquet",
+        responses="results/judged/{critic}/responses.parquet",
         rows="results/judged/{critic}/rows.json",
     log:
         "logs/judge_critic/{critic}.log",
@@ -85,6 +88,7 @@ rule judge_critic:
         model=lambda wildcards: settings(critic_model(wildcards.critic)),
         critic=lambda wildcards: critic_identity(wildcards.critic),
         gamma=lambda wildcards: critic_gamma(wildcards.critic),
+        lam=lambda wildcards: critic_lambda(wildcards.critic),
         masked=lambda wildcards: masked_share(wildcards.critic),
         # Of the resources no other changes what comes out.
         device=CONFIG.resources.device,

@@ -89,7 +89,7 @@ def truth_dirs():
 
 
 def truth_files(folders):
-    names = ("states.parquet", "continuations.parquet", "summary.json")
+    names = ("states.parquet", "continuations.parquet", "responses.parquet", "summary.json")
     return [f"{folder}/{name}" for folder in folders for name in names]
 
 
@@ -135,6 +135,12 @@ def critic_identity(critic):
 def critic_gamma(critic):
     critic = critic_settings(critic)
     return getattr(critic, "train", critic).gamma
+
+
+def critic_lambda(critic):
+    """Lambda of the advantages of a critic's run; a pretrained one is fitted to returns."""
+    name = split_critic(critic)[0]
+    return 1.0 if name in CONFIG.critics else gae_lambda(CONFIG.runs[name])
 
 
 def masked_share(critic):

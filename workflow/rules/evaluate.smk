@@ -61,12 +61,8 @@ rule evaluate_critic:
         samples="results/eval/runs/{run}/seed{seed}/samples.parquet",
     output:
         summary="results/eval/critics/{run}/seed{seed}/summary.json",
-        plot=report(
-            "results/eval/critics/{run}/seed{seed}/critic.png",
-            caption="../report/critic.rst",
-            category="Critics",
-            labels={"content": "{run}, seed {seed}"},
-        ),
+        responses="results/eval/critics/{run}/seed{seed}/responses.parquet",
+        plot="results/eval/critics/{run}/seed{seed}/critic.png",
     log:
         "logs/evaluate_critic/{run}/seed{seed}.log",
     benchmark:
@@ -80,6 +76,7 @@ rule evaluate_critic:
         code=code("evaluate_critic.py"),
         model=lambda wildcards: settings(CONFIG.models[CONFIG.runs[wildcards.run].model]),
         gamma=lambda wildcards: CONFIG.runs[wildcards.run].train.gamma,
+        lam=lambda wildcards: gae_lambda(CONFIG.runs[wildcards.run]),
         evaluate=settings(CONFIG.evaluate),
         # Of the resources no other changes what comes out.
         device=CONFIG.resources.device,
@@ -111,3 +108,30 @@ rule summarise:
         "Compare all models with their base"
     script:
         "../scripts/summarise.py"
+
+
+rule compare_arms:
+    input:
+        samples=per_training("results/eval/runs", "samples.parquet"),
+        metrics=trained_runs(),
+        critics=converted_critics(),
+    output:
+        contrasts="results/contrasts.json",
+        arms="results/arms.json",
+        savings="results/savings.json",
+    log:
+        "logs/compare_arms.log",
+    benchmark:
+        "results/benchmarks/compare_arms.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        code=code("compare_arms.py"),
+        compared=declared(CONFIG),
+        smallest_effect=CONFIG.smallest_effect,
+    message:
+        "Compare the arms over seeds and problems"
+    script:
+        "../scripts/compare_arms.py"

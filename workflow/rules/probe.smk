@@ -9,12 +9,7 @@ rule probe_signal:
         FILTERED,
         summary="results/probe/{model}/{task}/summary.json",
         samples="results/probe/{model}/{task}/samples.parquet",
-        plot=report(
-            "results/probe/{model}/{task}/probe.png",
-            caption="../report/probe.rst",
-            category="Probe",
-            labels={"content": "{model} on {task}"},
-        ),
+        plot="results/probe/{model}/{task}/probe.png",
     log:
         "logs/probe_signal/{model}/{task}.log",
     benchmark:

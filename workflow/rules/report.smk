@@ -1,79 +1,63 @@
-"""One self-contained HTML page: results, curves, critics, probe, workflow graph, provenance."""
+"""One self-contained page that answers the study's question, and Snakemake's own report beside it."""
 
 
-rule report_parts:
+rule report_page:
     input:
         summary="results/summary.json",
+        contrasts="results/contrasts.json",
+        arms="results/arms.json",
+        savings="results/savings.json",
+        critics="results/critics.json",
         metrics=trained_runs(),
-        critics=critic_evaluations("summary.json"),
+        evaluations=critic_evaluations("summary.json"),
+        responses=critic_evaluations("responses.parquet"),
+        judged=expand("results/judged/{critic}/responses.parquet", critic=judged_critics()),
         probes=probe_summaries(),
+        samples=[path.replace("summary.json", "samples.parquet") for path in probe_summaries()],
         provenance=provenance_files(),
     output:
-        results=report(
-            "results/report/results.html",
-            caption="../report/results.rst",
-            category="Results",
-            labels={"content": "results table"},
+        page=report(
+            "results/report.html",
+            caption="../report/page.rst",
+            category="Report",
+            labels={"content": "the study"},
         ),
-        curves=report(
-            "results/report/curves.png",
-            caption="../report/curves.rst",
-            category="Training",
-            labels={"content": "learning curves"},
-        ),
-        critics=report(
-            "results/report/critics.html",
-            caption="../report/critics.rst",
-            category="Critics",
-            labels={"content": "all critics"},
-        ),
-        probe=report(
-            "results/report/probe.html",
-            caption="../report/examples.rst",
-            category="Probe",
-            labels={"content": "figures and responses"},
-        ),
-        provenance=report(
-            "results/report/provenance.html",
-            caption="../report/provenance.rst",
-            category="Provenance",
-            labels={"content": "versions, inputs, machine"},
-        ),
+        figures=directory("results/report/figures"),
     log:
-        "logs/report_parts.log",
+        "logs/report_page.log",
     benchmark:
-        "results/benchmarks/report_parts.tsv"
+        "results/benchmarks/report_page.tsv"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
     params:
-        code=code("report_parts.py", data="report/*.jinja"),
+        code=code("report_page.py", data="report/templates/*.jinja"),
+        study=study_words(),
     message:
-        "Make tables and learning curves"
+        "Write results/report.html"
     script:
-        "../scripts/report_parts.py"
+        "../scripts/report_page.py"
 
 
-rule render_report:
+rule snakemake_report:
     input:
-        parts=rules.report_parts.output,
-        plots=[*probe_plots(), *critic_evaluations("critic.png")],
+        page="results/report.html",
         captions=captions(),
     output:
-        report="results/report.html",
+        report="results/report/snakemake.html",
     log:
-        "logs/render_report.log",
+        "logs/snakemake_report.log",
     benchmark:
-        "results/benchmarks/render_report.tsv"
+        "results/benchmarks/snakemake_report.tsv"
     threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
     params:
-        code=code("render_report.py"),
+        code=code("snakemake_report.py"),
         snakefile=os.path.relpath(workflow.main_snakefile),
     message:
-        "Render results/report.html"
+        "Render Snakemake's own report"
     script:
-        "../scripts/render_report.py"
+        "../scripts/snakemake_report.py"

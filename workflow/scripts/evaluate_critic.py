@@ -20,6 +20,7 @@ def main(snakemake) -> None:
         Path(snakemake.output.summary).parent,
         snakemake.wildcards.run,
         int(snakemake.wildcards.seed),
+        params.lam,
     )
 
 

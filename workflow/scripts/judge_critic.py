@@ -19,6 +19,7 @@ def main(snakemake) -> None:
         config.load_config(snakemake.config).resources,
         Path(snakemake.output.rows).parent,
         masked=params.masked,
+        lam=params.lam,
     )
 
 

@@ -54,7 +54,13 @@ IMPLIED = {
 }
 """Settings that have to differ, or have no effect, where a factor differs: they don't count."""
 
-WITHOUT_EFFECT = ("train.save_every", "train.keep_checkpoints", "train.test_every")
+WITHOUT_EFFECT = (
+    "train.save_every",
+    "train.keep_checkpoints",
+    "train.keep_steps",
+    "train.test_every",
+    "train.logger",
+)
 """Settings that decide what is kept and watched, not what is learned."""
 
 
@@ -114,6 +120,17 @@ def actor_updates(run: Run) -> int:
 def gae_lambda(run: Run) -> float | None:
     """Lambda of the actor's advantages; GRPO has none."""
     return None if run.algorithm == "grpo" else run.train.verl.get("algorithm.lam", run.train.lam)
+
+
+def declared(config: Config) -> list[dict[str, Any]]:
+    """The study's contrasts as JSON, each with the factors in which its arms differ."""
+    return [
+        {
+            **contrast.model_dump(mode="json"),
+            "differs_in": ", ".join(differs_in(config.runs[contrast.a], config.runs[contrast.b])),
+        }
+        for contrast in config.contrasts
+    ]
 
 
 def check_contrasts(contrasts: Sequence[Contrast], config: Config) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -45,3 +46,12 @@ def run_and_seed(path: Path) -> tuple[str, int]:
     if found is None:
         raise ValueError(f"{path} is not below results/runs/RUN/seedN")
     return found["run"], int(found["seed"])
+
+
+def by_run_and_seed(paths: Iterable[Path]) -> dict[str, dict[int, Path]]:
+    """Files of the same kind, by run and seed."""
+    found: dict[str, dict[int, Path]] = {}
+    for path in paths:
+        run, seed = run_and_seed(path)
+        found.setdefault(run, {})[seed] = path
+    return found

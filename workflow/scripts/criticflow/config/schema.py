@@ -390,6 +390,9 @@ class Train(Strict):
     strategy: Literal["fsdp", "fsdp2"] = Field(
         "fsdp2", description="how verl shards models; fsdp needs a GPU"
     )
+    logger: list[Literal["tensorboard", "wandb", "mlflow", "trackio", "swanlab"]] = Field(
+        [], description="verl's trackers beside the file; wandb and swanlab send metrics away"
+    )
     verl: dict[str, Any] = Field(
         {}, description="further verl settings, by dotted key; they win over everything above"
     )

@@ -19,6 +19,8 @@ def describe(run: Run) -> str:
             origin = f"the critic is a constant, {critic.constant:g}"
         elif critic.from_run:
             origin = f"critic from {critic.from_run}"
+        elif critic.pretrained:
+            origin = f"critic pretrained as {critic.pretrained}"
         elif critic.path:
             origin = f"critic from {critic.path}"
         else:

@@ -1,4 +1,4 @@
-"""Plots of the probe and of critics."""
+"""Pictures that stages leave beside their results."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import altair as alt
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
+import vl_convert
 
 from criticflow.files import replacing
+from criticflow.report.charts import THEME, frame
+from criticflow.report.figures.probe import Floats, panels
 
-Floats = NDArray[np.float64]
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 
 
 def plot_probe(
@@ -22,26 +22,10 @@ def plot_probe(
 ) -> None:
     """Write a PNG of three panels: pass rates, reward variance against pass rate, lengths.
 
-    Args:
-        pass_rates: share of correct samples per prompt, shape ``(prompts,)``.
-        variances: population variance of the rewards per prompt, shape ``(prompts,)``.
-        lengths: tokens of every response.
-        n: samples per prompt.
+    Args: see :func:`criticflow.report.figures.probe.panels`.
     """
-    figure, (histogram, scatter, length) = _panels(title)
-    edges = (np.arange(n + 2) - 0.5) / n
-    histogram.hist(pass_rates, bins=edges, color="tab:blue", edgecolor="white")
-    histogram.set(xlabel=f"pass rate of {n} samples", ylabel="prompts", title="Pass rates")
-    rates, counts = np.unique(np.stack([pass_rates, variances]), axis=1, return_counts=True)
-    scatter.scatter(*rates, s=12 + 6 * counts, alpha=0.5, color="tab:orange")
-    curve = np.linspace(0, 1, 101)
-    scatter.plot(curve, curve * (1 - curve), "k--", linewidth=1, label="0/1 rewards: p(1 - p)")
-    scatter.set(xlabel="pass rate", ylabel="variance of rewards", title="Signal per prompt")
-    scatter.legend(frameon=False, fontsize="small")
-    bins = np.arange(lengths.max() + 2) - 0.5 if lengths.max() < 64 else 50
-    length.hist(lengths, bins=bins, color="tab:green")
-    length.set(xlabel="tokens", ylabel="responses", title="Response length")
-    _save(figure, out)
+    figures = panels(pass_rates, variances, lengths, n)
+    _save([figure.chart.properties(title=figure.title) for figure in figures], title, out)
 
 
 def plot_critic(
@@ -53,42 +37,64 @@ def plot_critic(
         summary: figures of a critic (:func:`criticflow.stages.critics.critic_figures`).
         prompts: ``value`` and ``pass_rate`` per prompt.
     """
-    figure, (diagram, scatter, way) = _panels(title)
-    diagram.plot([0, 1], [0, 1], "k--", linewidth=1)
-    for name, bins in summary["reliability"].items():
-        means = pd.DataFrame(bins)[["mean_value", "mean_return"]].to_numpy()
-        diagram.plot(*means.T, "o-", markersize=4, label=name)
-    diagram.set(xlabel="mean value", ylabel="mean return", title="Reliability")
-    rates, counts = np.unique(prompts["pass_rate"], return_counts=True)
-    scatter.boxplot(
-        [prompts.loc[prompts["pass_rate"] == rate, "value"] for rate in rates],
-        positions=rates,
-        widths=0.6 * (np.diff(rates).min() if len(rates) > 1 else 1),
-        showfliers=False,
-        manage_ticks=False,
+    bins = pd.DataFrame(
+        [
+            {"states": name, "value": row["mean_value"], "return": row["mean_return"]}
+            for name, rows in summary["reliability"].items()
+            for row in rows
+        ]
     )
-    scatter.plot([0, 1], [0, 1], "k--", linewidth=1)
-    scatter.set(xlabel="pass rate", ylabel="V(prompt)", title=f"{counts.sum()} prompts")
-    for name, label in (("explained_variance", "explained variance"), ("auc", "AUC")):
-        known = [row for row in summary["positions"] if row[name] is not None]
-        where = [row["position"] for row in known]
-        way.plot(where, [row[name]["value"] for row in known], label=label)
-        bounds = [(row[name]["low"], row[name]["high"]) for row in known]
-        if bounds and None not in bounds[0]:
-            way.fill_between(where, *zip(*bounds, strict=True), alpha=0.2)
-    way.set(xlabel="share of the response", title="From prompt to end")
-    for axis in (diagram, way):
-        axis.legend(frameon=False, fontsize="small")
-    _save(figure, out)
+    ends = pd.DataFrame({"x": [0.0, 1.0], "y": [0.0, 1.0]})
+    diagonal = (
+        alt.Chart(frame(ends)).mark_line(color="black", strokeDash=[5, 4]).encode(x="x:Q", y="y:Q")
+    )
+    reliability = alt.layer(
+        diagonal,
+        alt.Chart(frame(bins))
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("value:Q", title="mean value"),
+            y=alt.Y("return:Q", title="mean return"),
+            color=_named("states", ["tokens", "prompt", "last"]),
+        ),
+        title="Reliability",
+    )
+    at_prompt = alt.layer(
+        diagonal,
+        alt.Chart(frame(prompts[["value", "pass_rate"]].reset_index(drop=True)))
+        .mark_boxplot(extent=1.5, outliers=False, color=ORANGE)
+        .encode(x=alt.X("pass_rate:Q", title="pass rate"), y=alt.Y("value:Q", title="V(prompt)")),
+        title=f"{len(prompts)} prompts",
+    )
+    way = pd.DataFrame(
+        [
+            {"figure": label, "position": row["position"], **row[name]}
+            for name, label in (("explained_variance", "explained variance"), ("auc", "AUC"))
+            for row in summary["positions"]
+            if row[name] is not None
+        ],
+        columns=["figure", "position", "value", "low", "high"],
+    )
+    base = alt.Chart(frame(way), title="From prompt to end").encode(
+        x=alt.X("position:Q", title="share of the response"),
+        color=_named("figure", ["explained variance", "AUC"]),
+    )
+    along = alt.layer(
+        base.mark_area(opacity=0.2).encode(y=alt.Y("low:Q", title=None), y2="high:Q"),
+        base.mark_line().encode(y="value:Q"),
+    )
+    _save([reliability, at_prompt, along], title, out)
 
 
-def _panels(title: str) -> tuple[Figure, NDArray[np.object_]]:
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title)
-    return figure, figure.subplots(1, 3)
+def _named(field: str, names: list[str]) -> alt.Color:
+    scale = alt.Scale(domain=names, range=[BLUE, ORANGE, GREEN][: len(names)])
+    return alt.Color(f"{field}:N", scale=scale, legend=alt.Legend(orient="bottom", title=None))
 
 
-def _save(figure: Figure, out: Path | str) -> None:
+def _save(panels: list[alt.TopLevelMixin], title: str, out: Path | str) -> None:
+    """Panels side by side, each with scales of its own."""
+    sized = [panel.properties(width=300, height=240) for panel in panels]
+    chart = alt.hconcat(*sized, title=title).resolve_scale(color="independent", size="independent")
+    spec = chart.configure(**THEME).to_dict(validate=False)
     with replacing(out) as partial:
-        figure.savefig(partial, format="png", dpi=120, metadata={"Software": None})
+        partial.write_bytes(vl_convert.vegalite_to_png(spec, scale=1.5))

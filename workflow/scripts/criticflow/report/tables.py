@@ -1,146 +1,288 @@
-"""Results and critics as tables."""
+"""Tables of a report, as rows of cells that its templates draw."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
 from typing import Any
 
-from markupsafe import Markup
-from pyarrow import parquet
+from criticflow.report.description import describe
+from criticflow.report.results import Results
 
-from criticflow.files import read_json
-from criticflow.report import html
+Row = Mapping[str, Any]
 
-LOST = "criticflow/lost_trajectories"
-"""Metric of a training step."""
 
-_COLUMNS = {
-    "pass@1": "pass@1",
+@dataclass(frozen=True)
+class Cell:
+    """What stands in a cell.
+
+    Attributes:
+        text: its first line.
+        small: a second line, in small print.
+        number: it stands on the right.
+        arm: whose line is drawn before the text.
+    """
+
+    text: str
+    small: str = ""
+    number: bool = False
+    arm: str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Titles of the columns, and rows with a cell for each."""
+
+    head: list[str]
+    rows: list[list[Cell]]
+
+    @property
+    def dense(self) -> bool:
+        """Whether there are so many columns that intervals have to go on a second line."""
+        return len(self.head) > 5
+
+
+def arms(results: Results) -> Table:
+    """One row an arm, base models first; what the study is about, then health."""
+    metric = results.metric
+    others = [name for name in ("greedy.pass@1", "pass@1", "mean_score") if name != metric]
+    head = ["arm", "seeds", metric, "IQM", "SD of seeds", "SD of problems", *others]
+    head += ["entropy (nats)", "length (tokens)"]
+    rows = [_base(row, [metric, *others]) for row in results.summary if row["kind"] == "base"]
+    found = {(row["arm"], row["metric"]): row for row in results.arms}
+    for arm, run in results.config.runs.items():
+        if (arm, metric) not in found:
+            continue
+        main = found[arm, metric]
+        mine = [row for row in results.summary if row["kind"] == "run" and row["name"] == arm]
+        rows.append(
+            [
+                Cell(arm, describe(run), arm=arm),
+                _number(len(main["seeds"]), "{:d}"),
+                estimate(main["mean"]),
+                _number(main["iqm"]),
+                _number(main["sd_seed"]),
+                _number(main["sd_problem"]),
+                *(_number(found[arm, name]["mean"]["value"]) for name in others),
+                _number(_over(mine, "avg_entropy")),
+                _number(_over(mine, "response_length"), "{:.1f}"),
+            ]
+        )
+    return Table(head, rows)
+
+
+def contrasts(rows: Sequence[Row]) -> Table:
+    """One row a contrast, its verdict in words."""
+    head = ["contrast", "difference", "improves in", "p", "p (Holm)", "seeds", "verdict"]
+    return Table(
+        head,
+        [
+            [
+                Cell(row["name"], f"{row['kind']}: differs in {row['differs_in']}"),
+                estimate(row["difference"], "{:+.3f}"),
+                _share(row["probability_of_improvement"]),
+                _number(row["p"], "{:.3g}"),
+                _number(row["p_holm"], "{:.3g}"),
+                _number(len(row["seeds"]), "{:d}"),
+                Cell(row["verdict"]),
+            ]
+            for row in rows
+        ],
+    )
+
+
+MODEL_COLUMNS = {
     "mean_score": "mean score",
     "avg_entropy": "entropy (nats)",
     "format_rate": "format",
     "response_length": "length (tokens)",
     "truncation_rate": "truncated",
 }
-"""Keys of a row in summary.json that become columns; any further pass@k follow pass@1."""
-
-_CRITIC_COLUMNS = [
-    "problems",
-    "mean return",
-    "mean value",
-    "explained variance",
-    "Brier",
-    "ECE",
-    "AUC at the prompt",
-    "AUC at the end",
-    "r: V(prompt), pass rate",
-]
+"""Keys of a row in summary.json that become columns, after pass@k."""
 
 
-def write_results(summary: Path, metrics: list[Path], out: Path) -> None:
-    """The rows of ``summary.json``, base models first, differences to base under the values.
-
-    Below it what looks ill, and each run beside its base: ``Base -> Trained``, absolute and
-    relative.
-
-    Args:
-        metrics: ``.../{run}/seed{seed}/metrics.parquet`` of every run and seed.
-    """
-    rows = sorted(read_json(summary), key=lambda row: row["kind"] != "base")
-    warnings = [f"{row['name']}: {text}" for row in rows for text in row.get("warnings", [])]
-    warnings += [text for path in metrics if (text := lost_trajectories(path))]
-    comparisons = [_comparison(row) for row in rows if row.get("comparison")]
-    table = html.table(_results_head(rows), map(_results_row(rows), rows))
-    html.write_page(out, "Results", [table, html.bullets(warnings), *comparisons])
-
-
-def lost_trajectories(metrics: Path) -> str | None:
-    """What a run lost to errors in rollouts (``train.lost_trajectories``); None: nothing."""
-    if LOST not in parquet.read_schema(metrics).names:
-        return None
-    lost = parquet.read_table(metrics, columns=[LOST])[LOST].to_pandas().fillna(0)
-    if not lost.any():
-        return None
-    run, seed = metrics.parts[-3], metrics.parts[-2].removeprefix("seed")
-    return (
-        f"{run}, seed {seed}: {lost.sum():.0f} trajectories were lost to errors in rollouts, in "
-        f"{(lost > 0).sum()} of {len(lost)} steps: see the run's log"
+def models(rows: Sequence[Row]) -> Table:
+    """Every model and seed, with its difference to the base model under each figure."""
+    rows = sorted(rows, key=lambda row: row["kind"] != "base")
+    ks = sorted({key for row in rows for key in row if key.startswith("pass@")}, key=_k)
+    columns = {key: key for key in ks} | MODEL_COLUMNS
+    head = ["model or run", "greedy pass@1", *columns.values()]
+    return Table(
+        head,
+        [
+            [
+                Cell(row["name"], f"{_seed_and_step(row.get('seed'), None)}, {row['task']}"),
+                _with_difference(
+                    (row.get("greedy") or {}).get("pass@1"),
+                    ((row.get("difference") or {}).get("greedy") or {}).get("pass@1"),
+                ),
+                *(
+                    _with_difference(row.get(key), (row.get("difference") or {}).get(key))
+                    for key in columns
+                ),
+            ]
+            for row in rows
+        ],
     )
 
 
-def write_critics(files: list[Path], out: Path) -> None:
-    """One row a critic: figures over all tokens, AUC at both ends of the response."""
-    if not files:
-        return html.write_page(out, "Critics", [Markup("<p>No run has a critic.</p>")])
-    rows = map(_critic_row, map(read_json, files))
-    html.write_page(out, "Critics", [html.table(["run", "seed", *_CRITIC_COLUMNS], rows)])
-
-
-def _passes(rows: list[dict[str, Any]]) -> list[str]:
-    names = {key for row in rows for key in row if key.startswith("pass@") and key != "pass@1"}
-    return sorted(names, key=lambda name: int(name.partition("@")[2]))
-
-
-def _results_keys(rows: list[dict[str, Any]]) -> dict[str, str]:
-    keys = {}
-    for key, title in _COLUMNS.items():
-        keys[key] = title
-        if key == "pass@1":
-            keys |= {name: name for name in _passes(rows)}
-    return keys
-
-
-def _results_head(rows: list[dict[str, Any]]) -> list[str]:
-    return ["model or run", *_results_keys(rows).values()]
-
-
-def _results_row(rows: list[dict[str, Any]]) -> Any:
-    keys = _results_keys(rows)
-
-    def cells(row: dict[str, Any]) -> list[str]:
-        seed = "" if row.get("seed") is None else f", seed {row['seed']}"
-        what = f"{row['kind']}{seed}, {row['n_prompts']} problems of {row['task']}"
-        name = html.below(Markup("<b>{}</b>").format(row["name"]), what)
-        return [name, *(_figure(row, key) for key in keys)]
-
-    return cells
-
-
-def _figure(row: dict[str, Any], key: str) -> str:
-    value = html.value(row.get(key))
-    difference = (row.get("difference") or {}).get(key)
-    if difference is None:
-        return value
-    return html.below(value, f"{difference['value']:+.3f}", html.interval(difference, "+"))
-
-
-def _comparison(row: dict[str, Any]) -> str:
-    head = [f"{row['model']} -> {row['name']}, seed {row['seed']}"]
-    body = [
+def evaluations(rows: Sequence[Row]) -> Table:
+    """Every critic on held-out responses: over all tokens, and AUC at both ends."""
+    head = ["run", "seed", "mean return", "mean value", "explained variance", "Brier", "ECE"]
+    head += ["AUC at the prompt", "AUC at the end", "r: V(prompt), pass rate"]
+    return Table(
+        head,
         [
-            figure,
-            html.value(found["base"]),
-            html.value(found["trained"]),
-            f"{found['absolute']:+.3f}",
-            "" if found["relative"] is None else f"{found['relative']:+.1%}",
-        ]
-        for figure, found in row["comparison"].items()
-    ]
-    return html.table([*head, "base", "trained", "absolute", "relative"], body)
+            [
+                Cell(row["name"], arm=row["name"]),
+                _number(row["seed"], "{:d}"),
+                _number(row["tokens"]["mean_return"]),
+                _number(row["tokens"]["mean_value"]),
+                estimate(row["tokens"]["explained_variance"]),
+                estimate(row["tokens"]["brier"]),
+                estimate(row["tokens"]["ece"]),
+                estimate(row["positions"][0]["auc"]),
+                estimate(row["positions"][-1]["auc"]),
+                estimate(row["prompt_value"]["correlation"]),
+            ]
+            for row in rows
+        ],
+    )
 
 
-def _critic_row(summary: dict[str, Any]) -> list[str]:
-    tokens, positions = summary["tokens"], summary["positions"]
+def critics(rows: Sequence[Row]) -> Table:
+    """Every critic and reference against the truth of every actor."""
+    head = ["critic", "actor", "share explained", "share, centred", "bias", "Spearman"]
+    head += ["worth in rollouts", "the constant's"]
+    return Table(
+        head,
+        [
+            [
+                Cell(f"{row['critic']}", _of_kind(row)),
+                Cell(row["actor"], _seed_and_step(row["actor_seed"], row["actor_step"])),
+                *(
+                    estimate(row[name])
+                    for name in ("share_explained", "share_centred", "bias", "spearman")
+                ),
+                estimate(row["worth_in_rollouts"], "{:.2f}"),
+                _number((row["constant_worth"] or {}).get("value"), "{:.2f}"),
+            ]
+            for row in rows
+        ],
+    )
+
+
+UNITS = {
+    "steps": ("steps", 1, "{:,.0f}"),
+    "tokens": ("tokens", 1, "{:,.0f}"),
+    "seconds": ("seconds", 1, "{:,.1f}"),
+    "memory_bytes": ("peak memory of a worker (MiB)", 2**20, "{:,.0f}"),
+    "optimizer_bytes": ("critic's optimizer state (MiB)", 2**20, "{:,.2f}"),
+}
+"""Words, divisor and form of the ledger's units."""
+
+
+def savings(rows: Sequence[Row]) -> Table:
+    """What a run saves by reusing a critic; below it what the critic cost, and when that pays."""
+    units = [unit for unit in UNITS if any(_entry(row, unit) for row in rows)]
+    return Table(
+        ["a run of", *(UNITS[unit][0] for unit in units)],
+        [
+            [
+                Cell(row["arm"], f"instead of {row['against']}", arm=row["arm"]),
+                *(_saved(_entry(row, unit)) for unit in units),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _entry(row: Row, unit: str) -> Row | None:
+    return next((entry for entry in row["ledger"] if entry["unit"] == unit), None)
+
+
+def _saved(entry: Row | None) -> Cell:
+    if entry is None or entry["saving"]["value"] is None:
+        return Cell("–", number=True)
+    _, divisor, form = UNITS[entry["unit"]]
+    scaled = {key: None if one is None else one / divisor for key, one in entry["saving"].items()}
+    saving = estimate(scaled, form)
+    if not entry["charge"]:
+        return saving
+    after = entry["pays_after"]["value"]
+    pays = "never pays" if after is None else f"pays after {after} reuses"
+    cost = f"critic: {form.format(entry['charge'])}\n{pays}"
+    return Cell(saving.text, f"{saving.small}\n{cost}".strip(), number=True)
+
+
+def estimate(figure: Row | None, form: str = "{:.3f}") -> Cell:
+    """A figure, its interval below; n/a where it is not defined."""
+    if figure is None or figure["value"] is None:
+        return Cell("n/a", number=True)
+    small = ""
+    if figure["low"] is not None and figure["high"] is not None:
+        # A space that does not break: an interval stands on one line.
+        small = f"[{form.format(figure['low'])},\u00a0{form.format(figure['high'])}]"
+    return Cell(form.format(figure["value"]), small, number=True)
+
+
+def _number(value: float | None, form: str = "{:.3f}") -> Cell:
+    return Cell("–" if value is None else form.format(value), number=True)
+
+
+def _share(figure: Row) -> Cell:
+    """A probability, in whole percents."""
+    if figure["value"] is None:
+        return Cell("–", number=True)
+    bounds = "" if figure["low"] is None else f"[{figure['low']:.0%}, {figure['high']:.0%}]"
+    return Cell(f"{figure['value']:.0%}", bounds, number=True)
+
+
+def _base(row: Row, metrics: Sequence[str]) -> list[Cell]:
+    """A base model's row: it has no seeds."""
+    figures = [_of_summary(row, name) for name in metrics]
     return [
-        Markup("<b>{}</b>").format(summary["name"]),
-        str(summary["seed"]),
-        str(summary["n_prompts"]),
-        html.value(tokens["mean_return"]),
-        html.value(tokens["mean_value"]),
-        html.estimate(tokens["explained_variance"]),
-        html.estimate(tokens["brier"]),
-        html.estimate(tokens["ece"]),
-        html.estimate(positions[0]["auc"]),
-        html.estimate(positions[-1]["auc"]),
-        html.estimate(summary["prompt_value"]["correlation"]),
+        Cell(row["name"], f"base model on {row['task']}"),
+        Cell("–", number=True),
+        figures[0],
+        *[Cell("–", number=True)] * 3,
+        *figures[1:],
+        _number(row.get("avg_entropy")),
+        _number(row.get("response_length"), "{:.1f}"),
     ]
+
+
+def _of_summary(row: Row, metric: str) -> Cell:
+    greedy, _, name = metric.rpartition(".")
+    return _number((row.get("greedy") or {}).get(name) if greedy else row.get(name))
+
+
+def _with_difference(value: float | None, difference: Row | None) -> Cell:
+    found = _number(value)
+    if value is None or difference is None:
+        return found
+    told = estimate(difference, "{:+.3f}")
+    return Cell(found.text, f"{told.text}\n{told.small}".strip(), number=True)
+
+
+def _over(rows: Sequence[Row], key: str) -> float | None:
+    values = [row[key] for row in rows if row.get(key) is not None]
+    return mean(values) if values else None
+
+
+def _of_kind(row: Row) -> str:
+    kind = row["kind"].replace("_", " ")
+    if row["critic_seed"] is None:
+        return kind
+    return f"{kind}, {_seed_and_step(row['critic_seed'], row['critic_step'])}"
+
+
+def _seed_and_step(seed: int | None, step: int | None) -> str:
+    if seed is None:
+        return "base model"
+    return f"seed {seed}" if step is None else f"seed {seed}, step {step}"
+
+
+def _k(name: str) -> int:
+    return int(name.partition("@")[2])

@@ -17,15 +17,17 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from transformers import AutoTokenizer
 
 from criticflow import config
 from criticflow.errors import UserError
-from criticflow.files import write_json
+from criticflow.files import replacing, write_json
 from criticflow.logs import progress
 from criticflow.models.directory import check_model_directory
 from criticflow.models.token_values import token_values
 from criticflow.models.value_head import load_value_model
 from criticflow.report.plots import plot_critic
+from criticflow.stages.shown_responses import shown_responses
 from criticflow.stats import calibration
 
 POSITIONS = 10
@@ -42,8 +44,12 @@ def evaluate_critic(
     out_dir: Path | str,
     name: str,
     seed: int,
+    lam: float = 1.0,
 ) -> dict[str, Any]:
-    """Write ``summary.json`` and ``critic.png`` to ``out_dir``.
+    """Write ``summary.json``, ``responses.parquet`` and ``critic.png`` to ``out_dir``.
+
+    ``responses.parquet`` has some responses token by token, for a person to look at
+    (:mod:`criticflow.stages.shown_responses`).
 
     Args:
         critic_path: a converted critic.
@@ -51,6 +57,7 @@ def evaluate_critic(
         samples_parquet: of the evaluation of the run's actor; its sampled responses count.
         gamma: discount of the run: a critic is judged by the returns that it was trained on.
         name, seed: the run.
+        lam: lambda of the run's GAE, for the advantages that are shown.
 
     Returns:
         ``tokens``: figures of all states together, and ``positions``: of one state per response,
@@ -83,6 +90,12 @@ def evaluate_critic(
     out = Path(out_dir)
     prompts = _prompts(samples, values)
     plot_critic(summary, prompts, f"{name}, seed {seed}", out / "critic.png")
+    tokenizer = AutoTokenizer.from_pretrained(
+        critic_path, trust_remote_code=model.trust_remote_code
+    )
+    with replacing(out / "responses.parquet") as partial:
+        shown = shown_responses(samples, values, tokenizer, gamma, lam)
+        shown.to_parquet(partial, index=False)
     write_json(out / "summary.json", summary)
     progress(
         f"critic of {name}: explained variance {_shown(summary['tokens']['explained_variance'])}, "
@@ -165,7 +178,8 @@ def _prompts(samples: pd.DataFrame, values: Sequence[NDArray[np.float64]]) -> pd
 
 
 def _sampled(parquet: Path | str) -> pd.DataFrame:
-    columns = ["mode", "prompt_index", "prompt_tokens", "tokens", "score", "correct"]
+    columns = ["mode", "prompt_index", "sample_index", "prompt_tokens", "tokens"]
+    columns += ["score", "correct"]
     try:
         frame = pd.read_parquet(parquet, columns=columns)
     except (OSError, ValueError) as error:

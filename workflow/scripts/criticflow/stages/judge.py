@@ -22,7 +22,8 @@ from criticflow.logs import progress
 from criticflow.models.directory import check_model_directory
 from criticflow.models.token_values import token_values
 from criticflow.models.value_head import load_value_model
-from criticflow.stages.truth_files import ACTOR, read_truth, vocabulary_hash
+from criticflow.stages.shown_responses import COLUMNS, shown_responses
+from criticflow.stages.truth_files import ACTOR, read_responses, read_truth, vocabulary_hash
 from criticflow.stats import truth_table, value_rows, value_truth
 
 
@@ -35,11 +36,13 @@ def judge_critic(
     resources: config.Resources,
     out_dir: Path | str,
     masked: float = 0.0,
+    lam: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """Write ``values.parquet`` and ``rows.json`` to ``out_dir``.
+    """Write ``values.parquet``, ``responses.parquet`` and ``rows.json`` to ``out_dir``.
 
     ``values.parquet``: ``actor``, ``actor_seed``, ``actor_step``, ``task``, ``state`` and
-    ``value``, V(s) of every state of every actor.
+    ``value``, V(s) of every state of every actor. ``responses.parquet``: some of the responses
+    that the states come from, token by token (:mod:`criticflow.stages.shown_responses`).
 
     Args:
         critic_path: the critic's directory or hub name.
@@ -50,6 +53,7 @@ def judge_critic(
         masked: share of trajectories whose reward was 0 while the critic learned, unrescaled. Such
             a critic estimates (1 - masked) V^pi, and is compared with that as well
             (``against_masked``).
+        lam: lambda of the advantages that are shown.
 
     Returns:
         The rows: of the critic, and of its own values permuted between prompts, per actor.
@@ -75,8 +79,8 @@ def judge_critic(
         attn_implementation=model.attn_implementation,
         trust_remote_code=model.trust_remote_code,
     ).to(resources.device)
-    rows, tables = [], []
-    for states, continuations, summary in found:
+    rows, tables, looked_at = [], [], []
+    for folder, (states, continuations, summary) in zip(truths, found, strict=True):
         actor = {key: summary[key] for key in ACTOR}
         values = state_values(loaded, states)
         tables.append(pd.DataFrame({**actor, "state": states["state"], "value": values}))
@@ -89,12 +93,40 @@ def judge_critic(
         rows += new
         share = new[0]["share_explained"]["value"]
         shown = "undefined" if share is None else f"{share:.3f}"
+        if (responses := read_responses(folder)) is not None:
+            some = with_values(loaded, tokenizer, responses, truth, gamma, lam)
+            looked_at.append(some.assign(**actor))
         progress(f"{critic['critic']} on {actor['actor']}: share explained {shown}")
     out = Path(out_dir)
     with replacing(out / "values.parquet") as aside:
         pd.concat(tables, ignore_index=True).to_parquet(aside, index=False)
+    empty = pd.DataFrame(columns=[*ACTOR, *COLUMNS])
+    with replacing(out / "responses.parquet") as aside:
+        table = pd.concat(looked_at, ignore_index=True) if looked_at else empty
+        table.to_parquet(aside, index=False)
     write_json(out / "rows.json", rows)
     return rows
+
+
+def with_values(
+    critic: Any,
+    tokenizer: Any,
+    responses: pd.DataFrame,
+    truth: pd.DataFrame,
+    gamma: float,
+    lam: float,
+) -> pd.DataFrame:
+    """Some of an actor's responses token by token, beside the truth of their states."""
+    prompts, tokens = list(responses["prompt_tokens"]), list(responses["tokens"])
+    names = zip(responses["prompt_index"], responses["sample_index"], strict=True)
+    start = {name: len(prompt) for name, prompt in zip(names, prompts, strict=True)}
+    known = {
+        (*where, len(state.prefix_tokens) - start[where]): (state.v_mc, state.v_se)
+        for state in truth.itertuples()
+        for where in [(state.prompt_index, state.sample_index)]
+    }
+    values = token_values(critic, prompts, tokens)
+    return shown_responses(responses, values, tokenizer, gamma, lam, known)
 
 
 def state_values(critic: Any, states: pd.DataFrame) -> Any:

@@ -22,19 +22,30 @@ STATE_COLUMNS = [
     "v_mc",
     "v_se",
 ]
+RESPONSE_COLUMNS = ["prompt_index", "sample_index", "prompt_tokens", "tokens", "score", "correct"]
 CONTINUATION_COLUMNS = ["state", "score", "correct", "length"]
 ACTOR = ("actor", "actor_seed", "actor_step", "task")
 """What names an actor, in summaries and in rows of ``critics.json``."""
 
 
 def write_truth(
-    folder: Path, states: pd.DataFrame, continuations: pd.DataFrame, summary: dict[str, Any]
+    folder: Path,
+    states: pd.DataFrame,
+    continuations: pd.DataFrame,
+    summary: dict[str, Any],
+    responses: pd.DataFrame | None = None,
 ) -> None:
-    """``states.parquet``, ``continuations.parquet`` and ``summary.json``, each whole or absent."""
+    """``states.parquet``, ``continuations.parquet`` and ``summary.json``, each whole or absent.
+
+    Args:
+        responses: those that the states come from, for ``responses.parquet``.
+    """
     tables = {
         "states": states[STATE_COLUMNS],
         "continuations": continuations[CONTINUATION_COLUMNS],
     }
+    if responses is not None:
+        tables["responses"] = responses[RESPONSE_COLUMNS]
     for name, frame in tables.items():
         with replacing(folder / f"{name}.parquet") as aside:
             frame.to_parquet(aside, index=False)
@@ -60,6 +71,12 @@ def read_truth(folder: Path | str) -> tuple[pd.DataFrame, pd.DataFrame, dict[str
             "value_truth, or with criticflow truth"
         ) from error
     return states, continuations, summary
+
+
+def read_responses(folder: Path | str) -> pd.DataFrame | None:
+    """The responses that the states come from; None: they were not kept."""
+    path = Path(folder) / "responses.parquet"
+    return pd.read_parquet(path, columns=RESPONSE_COLUMNS) if path.exists() else None
 
 
 def vocabulary_hash(tokenizer: Any) -> str:

@@ -24,7 +24,7 @@ import pandas as pd
 from criticflow import config
 from criticflow.logs import progress
 from criticflow.models.sampling import Engine
-from criticflow.stages.samples import read_problems
+from criticflow.stages.samples import add_scores, read_problems
 from criticflow.stages.truth_files import vocabulary_hash, write_truth
 from criticflow.stats import truth_table
 from criticflow.tasks import get_task
@@ -47,7 +47,7 @@ def measure_truth(
     out_dir: Path,
     actor: dict[str, Any],
 ) -> pd.DataFrame:
-    """Write ``states.parquet``, ``continuations.parquet`` and ``summary.json`` to ``out_dir``.
+    """Write states, continuations, responses (parquet) and ``summary.json`` to ``out_dir``.
 
     Args:
         model_path: the actor's directory or hub name.
@@ -75,6 +75,7 @@ def measure_truth(
         problems, _ = engine.fitting(problems, max_prompt_length, test_parquet)
         problems = problems.head(truth.problems)
         responses = engine.generate(list(problems["prompt"]), 1, temperature, most, truth.seed)
+        responses = add_scores(responses, problems.reset_index(drop=True))
         ends = line_ends(engine.tokenizer, responses["tokens"])
         states = states_of(responses, truth.positions, truth.lines_above, ends)
         states["prompt_index"] = problems["row"].to_numpy()[states["prompt_index"]]
@@ -103,7 +104,8 @@ def measure_truth(
         "states": len(states),
         "tokens": int(scores["length"].sum()),
     }
-    write_truth(out_dir, states, scores, summary)
+    responses["prompt_index"] = problems["row"].to_numpy()[responses["prompt_index"]]
+    write_truth(out_dir, states, scores, summary, responses)
     progress(
         f"truth of {actor['actor']}: {len(states)} states, mean value {states['v_mc'].mean():.3f}, "
         f"standard error {states['v_se'].mean():.3f}; {summary['tokens']} tokens in "

@@ -19,6 +19,7 @@ EXECUTION_TRAIN = {
     "keep_checkpoints",
     "keep_steps",
     "lost_trajectories",
+    "logger",
 }
 """Keys of a run's ``train``."""
 EXECUTION_VERL = {

@@ -110,6 +110,8 @@ def train_run(
             critic = critic and hub.local_copy(critic, revisions.get("critic"))
             check_batch(data_dir / "train.parquet", settings.train.batch_size)
             task = config.tasks[settings.task]
+            if settings.train.logger:
+                (checkpoint_dir / TRACKERS).mkdir(parents=True, exist_ok=True)
             parts = check_training(
                 settings, task, model, config.resources, model_dir, critic, checkpoint_dir
             )
@@ -291,6 +293,21 @@ def full_disk(checkpoint_dir: Path, needed: int) -> str | None:
     )
 
 
+TRACKERS = "trackers"
+"""Folder beside the checkpoints."""
+
+
+def trackers(folder: Path) -> dict[str, str]:
+    """Where verl's trackers keep what they write, if nobody has said: with the checkpoints."""
+    return {
+        "TENSORBOARD_DIR": str(folder / "tensorboard"),
+        "WANDB_DIR": str(folder),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+        "TRACKIO_DIR": str(folder / "trackio"),
+        "SWANLAB_LOG_DIR": str(folder / "swanlab"),
+    }
+
+
 def environment(resources: Resources, metrics: Path) -> dict[str, str]:
     """Environment variables of a training process.
 
@@ -312,6 +329,7 @@ def environment(resources: Resources, metrics: Path) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "HYDRA_FULL_ERROR": "1",
     }
+    env = trackers(metrics.resolve().parent.with_name(TRACKERS)) | env  # what a person sets wins
     env.pop("RAY_ADDRESS", None)  # a job has a Ray of its own
     env.pop("VLLM_CPU_KVCACHE_SPACE", None)  # wins over resources.kv_cache_gb
     if (end := end_time()) is not None:

@@ -181,7 +181,7 @@ def _trainer(run: Run, name: str, checkpoint_dir: Path, resources: Resources) ->
         "algorithm.random_reward": run.random_reward,
         "trainer.project_name": "criticflow",
         "trainer.experiment_name": name,
-        "trainer.logger": ["console", "file"],
+        "trainer.logger": ["console", "file", *train.logger],
         "trainer.nnodes": 1,
         "trainer.n_gpus_per_node": resources.ranks,
         "trainer.total_training_steps": train.steps,

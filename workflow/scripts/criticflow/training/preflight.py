@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import socket
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from pyarrow import parquet
@@ -51,13 +53,14 @@ def check_training(
         Its memory on the CPU by part, as expected; empty on GPUs.
 
     Raises:
-        UserError: a directory is no model, no port can be opened, memory,
-            shared memory or disk is short.
+        UserError: a directory is no model, no port can be opened, a tracker is not installed,
+            memory, shared memory or disk is short.
     """
     check_model_directory(model_dir)
     if critic_dir:
         check_model_directory(critic_dir)
     check_port()
+    check_trackers(run.train.logger)
     parts: list[Part] = []
     if resources.device == "cpu":
         actor = model_weights(model_dir)
@@ -70,6 +73,15 @@ def check_training(
     if checkpoint_dir:
         require_space(checkpoint_dir, 2 * checkpoint_bytes(model_dir, critic_dir))
     return parts
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raise :class:`UserError` if a tracker's library is not installed."""
+    if missing := [name for name in names if find_spec(name) is None]:
+        raise UserError(
+            f"train.logger: {', '.join(missing)} is not installed: "
+            f".venv/bin/pip install {' '.join(missing)}, or leave it out"
+        )
 
 
 def check_batch(train_parquet: Path, batch_size: int) -> None:

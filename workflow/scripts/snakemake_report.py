@@ -6,12 +6,12 @@ from criticflow.runtime.stage import run_stage
 
 
 def main(snakemake) -> None:
-    from criticflow.report.render import render
+    from criticflow.report.snakemake_report import render
 
     render(
         Path(snakemake.params.snakefile),
         snakemake.config,
-        targets=[*snakemake.input.parts, *snakemake.input.plots],
+        targets=[snakemake.input.page],
         out=Path(snakemake.output.report),
     )
 

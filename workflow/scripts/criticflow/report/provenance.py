@@ -1,45 +1,46 @@
-"""What each run was made with and from, side by side."""
+"""What each run was made with and from: what all share, and what they do not."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from criticflow.config.names import run_and_seed
-from criticflow.files import read_json
-from criticflow.report import html
 
+@dataclass(frozen=True)
+class Facts:
+    """What runs were made with and from.
 
-def write_provenance(files: list[Path], installed: Mapping[str, str], out: Path) -> None:
-    """What a reader has to know first, then what all runs have in common, then what they have not.
-
-    Of the code there is one checksum over all files, and further rows for files in which runs
-    differ.
-
-    Args:
-        files: each run's ``provenance.json``.
-        installed: versions of libraries now.
+    Attributes:
+        common: name and value of what is equal in all runs.
+        own: name, run and value of what is not.
     """
-    records = {"{}/seed{}".format(*run_and_seed(path)): read_json(path) for path in files}
+
+    common: list[tuple[str, Any]]
+    own: list[tuple[str, str, Any]]
+
+
+def facts(records: Mapping[str, dict[str, Any]]) -> Facts:
+    """Every entry of the records, once where all runs share it.
+
+    Of the code there is one checksum over all files, and further ones for files in which runs
+    differ.
+    """
     rows = {name: dict(_flat(_shown(record))) for name, record in records.items()}
     differing = _differing_code(records)
     for name, record in records.items():
         rows[name] |= {f"code.{file}": record["code"].get(file) for file in differing}
-    keys = list(dict.fromkeys(key for row in rows.values() for key in row))
-    common, own = [], []
-    for key in keys:
-        found = {name: row.get(key) for name, row in rows.items()}
-        first, *others = found.values()
-        if others and all(value == first for value in others):
-            common.append([key, html.value(first)])
+    found = Facts([], [])
+    for key in dict.fromkeys(key for row in rows.values() for key in row):
+        values = {name: row.get(key) for name, row in rows.items()}
+        first, *others = values.values()
+        if all(value == first for value in others):
+            found.common.append((key, first))
         else:
-            own += [[key, name, html.value(value)] for name, value in found.items()]
-    tables = [html.table(["all runs", ""], common)] if common else []
-    tables.append(html.table(["", "run", ""], own))
-    html.write_page(out, "Provenance", [html.bullets(notes(records, installed)), *tables])
+            found.own.extend((key, name, value) for name, value in values.items())
+    return found
 
 
 def notes(records: Mapping[str, dict[str, Any]], installed: Mapping[str, str]) -> list[str]:

@@ -1,0 +1,113 @@
+"""What runs save that reuse a saved critic, and what that critic cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from safetensors import safe_open
+
+from criticflow.config import Config
+from criticflow.config.contrasts import actor_updates, differs_in
+from criticflow.files import write_json
+from criticflow.stats import savings
+
+OPTIMIZER_BYTES = 8
+"""Of a parameter: AdamW's two moments in float32."""
+SPENT = ("steps", "tokens", "seconds")
+"""Units that a training spends; the others are held while it lasts."""
+
+Files = Mapping[str, Mapping[int, Path]]
+
+
+def write_savings(
+    config: Config, metrics: Files, critics: Files, out: Path
+) -> list[dict[str, Any]]:
+    """Write ``savings.json``: a row per run that reuses another run's critic.
+
+    ``arm``, ``against`` (the run that trains its own critic, with equal settings otherwise),
+    ``charged`` (the run that trained the critic) and ``ledger``, rows of
+    :func:`criticflow.stats.savings.ledger`: steps, tokens (prompts and responses), seconds,
+    ``memory_bytes`` (peak of a training worker) and ``optimizer_bytes`` of the critic.
+
+    Args:
+        metrics: ``metrics.parquet`` by run and seed.
+        critics: critics' directories by run and seed.
+    """
+    rows = []
+    for arm, run in config.runs.items():
+        origin = run.critic.from_run
+        against = origin and own_critic(config, arm)
+        if not origin or not against:
+            continue
+        own, reused, charged = (
+            _costs(config, name, metrics[name], critics.get(name, {}))
+            for name in (against, arm, origin)
+        )
+        charge = {
+            unit: sum(by_seed.values()) / len(by_seed)
+            for unit, by_seed in charged.items()
+            if unit in SPENT
+        }
+        ledger = savings.ledger(own, reused, charge)
+        rows.append({"arm": arm, "against": against, "charged": origin, "ledger": ledger})
+    write_json(out, rows)
+    return rows
+
+
+def own_critic(config: Config, arm: str) -> str | None:
+    """The run that trains its own critic, else as ``arm``; None: there is none.
+
+    If no run differs in its critic alone, the one that the critic is from, if its actor is updated
+    as often: what a step costs does not depend on the mask.
+    """
+    run = config.runs[arm]
+    for name, other in config.runs.items():
+        critic = other.critic
+        fresh = not (critic.from_run or critic.pretrained or critic.path or critic.freeze)
+        if other.algorithm != "ppo" or not fresh or other.task != run.task:
+            continue
+        if set(differs_in(run, other)) <= {"critic source", "freeze"}:
+            return name
+    origin = config.runs[run.critic.from_run or arm]
+    return run.critic.from_run if actor_updates(origin) == actor_updates(run) else None
+
+
+def _costs(
+    config: Config, run: str, metrics: Mapping[int, Path], critics: Mapping[int, Path]
+) -> dict[str, dict[int, float]]:
+    """By unit and seed, what one run's trainings cost."""
+    learns = config.runs[run].algorithm == "ppo" and not config.runs[run].critic.freeze
+    found: dict[str, dict[int, float]] = {}
+    for seed, path in metrics.items():
+        table = pd.read_parquet(path)
+        table = table[table["step"] > 0]
+        costs: dict[str, float] = {"steps": float(len(table))}
+        for unit, column, total in (
+            ("tokens", "perf/total_num_tokens", pd.Series.sum),
+            ("seconds", "timing_s/step", pd.Series.sum),
+            ("memory_bytes", "actor/perf/max_memory_allocated_gb", pd.Series.max),
+        ):
+            if column in table and table[column].notna().any():
+                scale = 2**30 if unit == "memory_bytes" else 1
+                costs[unit] = float(total(table[column])) * scale
+        if seed in critics:
+            costs["optimizer_bytes"] = (
+                OPTIMIZER_BYTES * parameters(critics[seed]) if learns else 0.0
+            )
+        for unit, cost in costs.items():
+            found.setdefault(unit, {})[seed] = cost
+    return found
+
+
+def parameters(model: Path) -> int:
+    """Parameters of a model's safetensors."""
+    return sum(map(_parameters, sorted(model.glob("*.safetensors"))))
+
+
+def _parameters(file: Path) -> int:
+    with safe_open(file, framework="numpy") as tensors:
+        return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118

@@ -1,0 +1,27 @@
+"""Write the report: one page, and its figures as files."""
+
+from pathlib import Path
+
+from criticflow.runtime.stage import run_stage
+
+
+def main(snakemake) -> None:
+    from criticflow.config import load_config
+    from criticflow.report import page, results
+    from criticflow.training.provenance import versions
+
+    inputs, output = snakemake.input, snakemake.output
+    found = results.read(
+        load_config(snakemake.config),
+        *(Path(inputs[name]) for name in ("summary", "contrasts", "arms", "critics", "savings")),
+        metrics=[Path(path) for path in inputs.metrics],
+        evaluations=[Path(path).parent for path in inputs.evaluations],
+        judged=[Path(path).parent for path in inputs.judged],
+        probes=[Path(path).parent for path in inputs.probes],
+        provenance=[Path(path) for path in inputs.provenance],
+    )
+    page.write(found, versions(), Path(output.page), Path(output.figures))
+
+
+if __name__ == "__main__":
+    run_stage(snakemake, main)
