@@ -306,6 +306,8 @@ def sleeping_job() -> str:
 
 def test_a_lock_ends_with_the_slurm_job_of_its_owner(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run_lock, "POLL", 0.5)
+    # As on a disk that nodes share: on a disk of its own the kernel knows that nobody holds it.
+    monkeypatch.setattr(run_lock, "on_local_disk", lambda path: False)
     number = sleeping_job()
     owner = {"host": "elsewhere", "pid": 1, "started": 0.0, "slurm_job": number}
     run_lock.lock_path(tmp_path / "seed0").write_text(json.dumps(owner))
@@ -323,9 +325,10 @@ def test_a_job_that_slurm_forgot_holds_no_lock():
 def test_gpus_come_from_the_configuration_and_an_interrupt_cancels_the_jobs(tmp_path):
     (tmp_path / "gpus.yaml").write_text(yaml.safe_dump({"resources": {"gpu": 2}}))
     # Enough for Snakemake to submit the training; it is cancelled before it needs more.
-    for made in ("data/countdown-mini/train.parquet", "data/countdown-mini/val.parquet"):
-        (tmp_path / "results" / made).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "results" / made).touch()
+    data = tmp_path / "results/data/countdown-mini"
+    data.mkdir(parents=True)
+    for made in ("train.parquet", "val.parquet", "manifest.json"):
+        (data / made).touch()
     (tmp_path / "results/models/tiny").mkdir(parents=True)
     (tmp_path / "results/probe/tiny/countdown-mini").mkdir(parents=True)
     (tmp_path / "results/probe/tiny/countdown-mini/summary.json").touch()
