@@ -198,7 +198,7 @@ def test_one_seed_is_measured_and_claims_nothing(tmp_path):
     report(tmp_path, "report", overlay=overlay)
     page = (tmp_path / "results/report.html").read_text(encoding="utf-8")
     assert "No claim: with one seed" in page
-    assert "with a single seed there is no interval, and no claim" in page
+    assert "with fewer than three seeds there is no interval, and no claim" in page
     assert "A claim needs at least 3 seeds" in page
     assert "warm-frozen-m50" not in page
 

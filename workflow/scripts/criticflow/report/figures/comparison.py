@@ -10,6 +10,7 @@ import pandas as pd
 
 from criticflow.report.charts import SHOWN, Figure, arm_encodings, finished, frame, switchable
 from criticflow.report.palette import GREY, Style
+from criticflow.stats.contrasts import FEWEST_SEEDS
 
 ROW = 46
 """Pixels of a contrast: its name stands above its interval, so that it fits a phone."""
@@ -37,11 +38,12 @@ def forest(contrasts: Sequence[Mapping[str, Any]], smallest_effect: float | None
             for row in contrasts
         ]
     )
-    bounds = [table[name].dropna() for name in ("value", "low", "high")]
+    drawn = _without_unclaimed_bounds(table)
+    bounds = [drawn[name].dropna() for name in ("value", "low", "high")]
     ends = pd.concat([*bounds, pd.Series([0.0, smallest_effect or 0.0, -(smallest_effect or 0.0)])])
     spread = max(ends.max() - ends.min(), 0.02)
     domain = [ends.min() - 0.04 * spread, ends.max() + 0.04 * spread]
-    data = frame(table)
+    data = frame(drawn)
     y = alt.Y("label:N", sort=None, axis=None)
     x = {"scale": alt.Scale(domain=domain, nice=False, zero=False)}
     color = alt.Color(
@@ -73,13 +75,13 @@ def forest(contrasts: Sequence[Mapping[str, Any]], smallest_effect: float | None
         limits = frame(pd.DataFrame({"low": [-smallest_effect], "high": [smallest_effect]}))
         band = alt.Chart(limits).mark_rect(color="#f1ede0").encode(x="low:Q", x2="high:Q")
         layers.insert(0, band)
-    claims = any(row["difference"]["low"] is not None for row in contrasts)
+    claims = drawn["low"].notna().any()
     caption = (
         "Each dot is the mean difference of two arms over the seeds and problems that they share; "
         + (
-            "bars are 95 % intervals of the crossed seeds x problems model. "
+            "bars are 95 % intervals of the crossed seeds x problems model, from three seeds on. "
             if claims
-            else "with a single seed there is no interval, and no claim. "
+            else "with fewer than three seeds there is no interval, and no claim. "
         )
         + (
             f"Shaded: differences under {smallest_effect:g}, the smallest of interest, fixed "
@@ -125,7 +127,7 @@ def arms(rows: Sequence[Mapping[str, Any]], metric: str, styles: Mapping[str, St
     look = arm_encodings(styles, shape=True)
     y = alt.Y("arm:N", sort=None, axis=None)
     scale = alt.Scale(zero=False)
-    base = alt.Chart(frame(table)).transform_filter(SHOWN)
+    base = alt.Chart(frame(_without_unclaimed_bounds(table))).transform_filter(SHOWN)
     layers = [
         base.mark_rule(strokeWidth=2, yOffset=7).encode(
             y=y, x=alt.X("low:Q", scale=scale), x2="high:Q", color=look["color"]
@@ -156,8 +158,14 @@ def arms(rows: Sequence[Mapping[str, Any]], metric: str, styles: Mapping[str, St
     return Figure(
         "arms",
         f"Arms by {metric}",
-        "Dots are means over seeds and test problems, bars their 95 % intervals (from two seeds "
-        "on), ticks the single seeds.",
+        "Dots are means over seeds and test problems, bars their 95 % intervals (from three "
+        "seeds on), ticks the single seeds.",
         finished(switchable(alt.layer(*layers)), height=36 * len(table)),
         table,
     )
+
+
+def _without_unclaimed_bounds(table: pd.DataFrame) -> pd.DataFrame:
+    """What is drawn: two seeds have an interval, wider than the plot, and no claim."""
+    few = table["seeds"] < FEWEST_SEEDS
+    return table.assign(**{name: table[name].astype(float).mask(few) for name in ("low", "high")})
