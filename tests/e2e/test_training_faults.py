@@ -179,10 +179,11 @@ def test_a_job_that_lost_its_engine_ends_within_a_minute_and_goes_on_when_run_ag
     assert study.processes() == []
 
     terminal = study.finish()
-    assert re.search(rf"starting verl from step (2|4|6|8|10) of {STEPS}", terminal)
-    metrics = pd.read_parquet(study.workdir / METRICS)
-    assert list(metrics["step"]) == list(range(1, STEPS + 1))
-    assert metrics["critic/score/mean"].notna().all()
+    gone_on = re.search(rf"starting verl from step (2|4|6|8|10) of {STEPS}", terminal)
+    metrics = pd.read_parquet(study.workdir / METRICS).set_index("step")
+    assert list(metrics.index) == list(range(1, STEPS + 1))
+    # verl saves a step before it logs it: an engine that died in between takes that row along.
+    assert metrics["critic/score/mean"].drop(int(gone_on[1])).notna().all()
     assert study.saved_steps() == [f"global_step_{STEPS}"]  # keep_checkpoints: 1
 
 
