@@ -16,7 +16,7 @@ from criticflow.models.value_head import load_value_model
 from criticflow.runtime.processes import run_owned
 from criticflow.stages.base_model import initial_model
 from criticflow.stages.data import prepare
-from criticflow.training.job import environment
+from criticflow.training.environment import environment
 from criticflow.training.overrides import verl_overrides
 
 HERE = Path(__file__).parent

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from criticflow.training.endings import out_of_memory
 from criticflow.training.footprint import Part
-from criticflow.training.job import out_of_memory
 from criticflow.training.memory_use import MemoryUse, killed_by_kernel
 
 RAY = (

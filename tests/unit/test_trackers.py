@@ -14,7 +14,7 @@ from criticflow.config import Config, Resources, read_config
 from criticflow.config.load import load_config
 from criticflow.errors import UserError
 from criticflow.training.deciding import deciding
-from criticflow.training.job import environment
+from criticflow.training.environment import environment
 from criticflow.training.overrides import verl_overrides
 from criticflow.training.preflight import check_trackers
 

@@ -75,7 +75,6 @@ class Progress:
         self.path, self.steps, self.report = path, steps, report
         self.seen = 0
         self.changed: float | None = None
-        self.done = False  # whether the last step has been made
 
     def newest(self) -> float | None:
         """When the last row was written, seconds since the epoch; None: there is none yet."""
@@ -89,7 +88,6 @@ class Progress:
         for row in rows[self.seen :]:
             self.report(self._line(row, rows))
         self.seen = len(rows)
-        self.done = bool(rows) and rows[-1]["step"] >= self.steps
 
     def _line(self, row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
         data = row["data"]
