@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
@@ -24,8 +23,7 @@ from criticflow.errors import UserError
 from criticflow.files import replacing, write_json
 from criticflow.logs import progress
 from criticflow.models.directory import check_model_directory
-from criticflow.models.token_values import token_values
-from criticflow.models.value_head import load_value_model
+from criticflow.models.token_values import load_critic, token_values
 from criticflow.report.plots import plot_critic
 from criticflow.stages.shown_responses import shown_responses
 from criticflow.stats import calibration
@@ -78,12 +76,7 @@ def evaluate_critic(
             f"{critic_path} has {found['vocab_size']} tokens in its vocabulary, but "
             f"{samples_parquet} uses token {largest_id}: actor and critic must share a tokenizer"
         )
-    critic = load_value_model(
-        critic_path,
-        dtype=getattr(torch, model.dtype),
-        attn_implementation=model.attn_implementation,
-        trust_remote_code=model.trust_remote_code,
-    ).to(resources.device)
+    critic = load_critic(critic_path, model, resources.device)
     values = token_values(critic, list(samples["prompt_tokens"]), list(samples["tokens"]))
     summary = {"name": name, "seed": seed, "critic": str(critic_path), "gamma": gamma}
     summary |= critic_figures(samples, values, gamma, evaluate)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from transformers import AutoTokenizer
 
 from criticflow import config
@@ -20,8 +19,7 @@ from criticflow.errors import UserError
 from criticflow.files import replacing, write_json
 from criticflow.logs import progress
 from criticflow.models.directory import check_model_directory
-from criticflow.models.token_values import token_values
-from criticflow.models.value_head import load_value_model
+from criticflow.models.token_values import load_critic, token_values
 from criticflow.stages.shown_responses import COLUMNS, shown_responses
 from criticflow.stages.truth_files import ACTOR, read_responses, read_truth, vocabulary_hash
 from criticflow.stats import truth_table, value_rows, value_truth
@@ -73,12 +71,7 @@ def judge_critic(
                 f"{critic_path} has another tokenizer than the actor of {folder}: a critic can "
                 "only be judged on an actor whose tokens it knows"
             )
-    loaded = load_value_model(
-        critic_path,
-        dtype=getattr(torch, model.dtype),
-        attn_implementation=model.attn_implementation,
-        trust_remote_code=model.trust_remote_code,
-    ).to(resources.device)
+    loaded = load_critic(critic_path, model, resources.device)
     rows, tables, looked_at = [], [], []
     for folder, (states, continuations, summary) in zip(truths, found, strict=True):
         actor = {key: summary[key] for key in ACTOR}

@@ -22,12 +22,15 @@ import sys
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from criticflow.files import read_json, replacing, write_json
+
+if TYPE_CHECKING:
+    from criticflow.verl_plugin.model_config import CriticConfig
 
 STATE = "state.json"
 HISTORY = "history.jsonl"
@@ -171,11 +174,10 @@ def _packs(settings: Settings) -> bool:
     return (settings.attn_implementation or "").startswith("flash_attention")
 
 
-def build_engine(settings: Settings, steps: int) -> Any:
-    """The engine of a run's critic, with an optimizer for ``steps`` steps."""
+def critic_config(settings: Settings, steps: int) -> CriticConfig:
+    """verl's configuration of a critic, with an optimizer for ``steps`` steps."""
     from verl.trainer.config import CheckpointConfig
     from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig
-    from verl.workers.engine import EngineRegistry
 
     from criticflow.verl_plugin.model_config import CriticConfig, ValueModelConfig
 
@@ -184,7 +186,7 @@ def build_engine(settings: Settings, steps: int) -> Any:
         override["attn_implementation"] = settings.attn_implementation
     precision = PRECISION[settings.dtype]
     on_gpu = settings.device != "cpu"
-    config = CriticConfig(
+    return CriticConfig(
         strategy=settings.strategy,
         model=ValueModelConfig(
             path=settings.model,
@@ -216,6 +218,12 @@ def build_engine(settings: Settings, steps: int) -> Any:
         ppo_mini_batch_size=settings.batch_size,
         value_head=settings.value_head,
     )
+
+
+def build_engine(config: CriticConfig) -> Any:
+    """The engine that PPO trains a critic of this configuration with, ready for use."""
+    from verl.workers.engine import EngineRegistry
+
     config.model.model_type = "value_model"
     engine = EngineRegistry.new(
         model_type="value_model",
@@ -226,7 +234,6 @@ def build_engine(settings: Settings, steps: int) -> Any:
         checkpoint_config=config.checkpoint,
     )
     engine.initialize()
-    engine.critic_config = config
     return engine
 
 
@@ -285,11 +292,12 @@ def fit(settings: Settings) -> None:
     train = frame[~frame["held_out"]].reset_index(drop=True)
     held_out = frame[frame["held_out"]].reset_index(drop=True)
     steps, looks = steps_of(len(train), settings)
-    engine = build_engine(settings, steps)
+    config = critic_config(settings, steps)
+    engine = build_engine(config)
     state = read_state(directory)
     if state.step:
         engine.load_checkpoint(str(checkpoint(directory, state.step)), None, False)
-    loss = partial(value_loss, config=engine.critic_config)
+    loss = partial(value_loss, config=config)
     total, since = 0.0, 0
     for step in range(state.step, steps):
         rows = rows_of_step(len(train), step, settings)[rank :: settings.ranks]
