@@ -17,7 +17,7 @@ from criticflow.runtime.processes import run_owned
 from criticflow.stages.base_model import initial_model
 from criticflow.stages.data import prepare
 from criticflow.training.environment import environment
-from criticflow.training.overrides import verl_overrides
+from criticflow.training.overrides import Places, verl_overrides
 
 HERE = Path(__file__).parent
 OURS = (  # what stock verl does not know
@@ -155,10 +155,7 @@ def train(
         resources,
         name="arm",  # of the record of rollouts as well
         seed=0,
-        model_dir=str(folder / "base"),
-        critic_dir=str(folder / "critic"),
-        data_dir=folder / "data",
-        checkpoint_dir=folder / name,
+        places=Places(str(folder / "base"), str(folder / "critic"), folder / "data", folder / name),
     )
     common = {
         "reward.custom_reward_function.path": str(HERE / reward),

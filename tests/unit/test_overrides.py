@@ -15,7 +15,7 @@ from checkpoint_writers import tiny_actor, tiny_critic, tiny_tokenizer
 from criticflow.config import Config, read_config
 from criticflow.config.load import load_config, merge
 from criticflow.errors import UserError
-from criticflow.training.overrides import SMALLEST_BUCKET, bucket_megabytes, verl_overrides
+from criticflow.training.overrides import SMALLEST_BUCKET, Places, bucket_megabytes, verl_overrides
 from criticflow.verl_plugin import BATCHED_ROLLOUTS, settings
 from criticflow.verl_plugin.critic_model import check_models
 from criticflow.verl_plugin.rollout_errors import TellingAgentLoopManager
@@ -39,10 +39,7 @@ def verl_config(
         config.resources,
         name=run,
         seed=3,
-        model_dir=model_dir,
-        critic_dir=critic_dir,
-        data_dir=Path("data"),
-        checkpoint_dir=Path("checkpoints"),
+        places=Places(model_dir, critic_dir, Path("data"), Path("checkpoints")),
         largest_tensor=largest_tensor,
     )
     with initialize_config_module("criticflow.verl_plugin.config", version_base=None):

@@ -13,6 +13,7 @@ from checkpoint_writers import tiny_critic, tiny_tokenizer
 from criticflow import config
 from criticflow.errors import UserError
 from criticflow.models.char_tokenizer import char_tokenizer
+from criticflow.models.saved_critic import SavedCritic
 from criticflow.models.value_head import load_value_model
 from criticflow.stages import critics_table, judge
 from criticflow.stages.truth_files import ACTOR, read_truth, vocabulary_hash, write_truth
@@ -106,9 +107,8 @@ NAME = {"critic": "cold", "kind": "run", "critic_seed": 0, "critic_step": 40}
 
 
 def judged(critic, folder, out, gamma=1.0, **settings):
-    return judge.judge_critic(
-        critic, MODEL, [folder], NAME, gamma, config.Resources(), out, **settings
-    )
+    saved = SavedCritic(critic, MODEL, gamma)
+    return judge.judge_critic(saved, NAME, [folder], "cpu", out, **settings)
 
 
 def test_values_are_those_at_the_last_token_of_each_state(tmp_path, critic):

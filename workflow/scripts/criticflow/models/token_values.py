@@ -1,9 +1,8 @@
-"""A critic as a study judges it: loaded from its directory, and its values of many responses."""
+"""A value model's values of the tokens of many responses."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,29 +10,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from criticflow import config
-from criticflow.models.value_head import load_value_model
-
 TOKENS_PER_BATCH = 16_384
 """Tokens of a forward pass, padding included."""
-
-
-def load_critic(path: Path | str, model: config.Model, device: str) -> PreTrainedModel:
-    """A critic on ``device``.
-
-    Args:
-        path: directory or hub name.
-        model: precision, attention, and whether code that comes with the model may run.
-
-    Raises:
-        UserError: see :func:`criticflow.models.value_head.load_value_model`.
-    """
-    return load_value_model(
-        path,
-        dtype=getattr(torch, model.dtype),
-        attn_implementation=model.attn_implementation,
-        trust_remote_code=model.trust_remote_code,
-    ).to(device)
 
 
 @torch.inference_mode()

@@ -25,7 +25,7 @@ from criticflow.training.footprint import Part
 from criticflow.training.log import metrics_table
 from criticflow.training.memory_use import MemoryUse
 from criticflow.training.origins import Origins
-from criticflow.training.overrides import verl_overrides
+from criticflow.training.overrides import Places, verl_overrides
 from criticflow.training.preflight import check_batch, check_training, checkpoint_bytes
 
 LOG = "train.log"
@@ -176,10 +176,7 @@ def _prepare(training: Training, origins: Origins) -> Plan:
         resources,
         name=f"{training.run}/seed{training.seed}",
         seed=training.seed,
-        model_dir=model_dir,
-        critic_dir=critic_dir,
-        data_dir=training.data_dir,
-        checkpoint_dir=folder.resolve(),
+        places=Places(model_dir, critic_dir, training.data_dir, folder.resolve()),
         largest_tensor=model_weights(model_dir).largest,
     )
     size = checkpoint_bytes(model_dir, critic_dir)
