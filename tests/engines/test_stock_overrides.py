@@ -13,11 +13,11 @@ from criticflow.training.overrides import Places, verl_overrides
 def test_stock_verl_knows_all_that_is_left_of_a_runs_overrides():
     config = study()
     overrides = verl_overrides(
-        config.runs["arm"],
+        config.runs["plain"],
         config.models["base"],
         config.tasks["problems"],
         config.resources,
-        name="arm",
+        name="plain",
         seed=0,
         places=Places("base", "critic", Path("data"), Path("checkpoints")),
     )

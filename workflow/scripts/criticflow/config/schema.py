@@ -339,7 +339,7 @@ class Critic(Strict):
         if self.freeze and not (trained or self.allow_untrained):
             raise ValueError(
                 "freeze: true would keep a fresh value head as it is: give the trained critic "
-                "(from or path), or for a control arm constant, or allow_untrained: true"
+                "(from or path), or for a control run constant, or allow_untrained: true"
             )
         return self
 
@@ -460,7 +460,7 @@ class Config(Strict):
         {}, description="critics that are pretrained offline, by name"
     )
     seeds: list[int] = Field([0], min_length=1, description="seeds of every run without its own")
-    contrasts: list[Contrast] = Field([], description="which arms are compared; the primary first")
+    contrasts: list[Contrast] = Field([], description="which runs are compared; the primary first")
     smallest_effect: float | None = Field(
         None,
         gt=0,
