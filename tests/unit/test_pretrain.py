@@ -18,7 +18,7 @@ from criticflow.training import pretrain
 from criticflow.verl_plugin.critic_fit import (
     Settings,
     State,
-    after_look,
+    after_check,
     as_batch,
     rows_of_step,
     steps_of,
@@ -99,7 +99,7 @@ def test_fewer_samples_than_a_batch_fill_it():
     assert set(rows_of_step(3, 5, SETTINGS)) == {0, 1, 2}
 
 
-def test_looks_are_spread_over_the_passes_and_one_is_last():
+def test_checks_are_spread_over_the_passes_and_one_is_last():
     assert steps_of(24, SETTINGS) == (9, [2, 3, 4, 6, 8, 9])
     assert steps_of(3, SETTINGS) == (3, [1, 2, 3])
 
@@ -107,11 +107,11 @@ def test_looks_are_spread_over_the_passes_and_one_is_last():
 def test_the_best_look_is_kept_and_patience_ends_the_fit():
     state = State()
     for step, mse in ((1, 0.5), (2, 0.3), (3, 0.4)):
-        state = after_look(state, step, mse, last=False, patience=2)
+        state = after_check(state, step, mse, last=False, patience=2)
     assert state == State(step=3, best_step=2, best_mse=0.3, worse=1)
-    assert after_look(state, 4, 0.2, False, 2) == State(4, 4, 0.2, 0, False)
-    assert after_look(state, 4, 0.3, False, 2) == State(4, 2, 0.3, 2, True)
-    assert after_look(state, 4, 0.2, True, 2).done
+    assert after_check(state, 4, 0.2, False, 2) == State(4, 4, 0.2, 0, False)
+    assert after_check(state, 4, 0.3, False, 2) == State(4, 2, 0.3, 2, True)
+    assert after_check(state, 4, 0.2, True, 2).done
 
 
 def test_returns_are_discounted_by_the_tokens_that_remain():

@@ -608,8 +608,8 @@ class Config(Strict):
             if bool(models[0].build) != bool(models[1].build):
                 raise ValueError(
                     f"{where}.from: {run.critic.from_run} trains {source.model}, {name} trains "
-                    f"{run.model}: their tokenizers differ, and the critic would read other words "
-                    "than the actor writes; use models of one family"
+                    f"{run.model}: their tokenizers differ, and the critic would read other "
+                    "tokens than the actor writes; use models of one family"
                 )
         return self
 

@@ -1,4 +1,4 @@
-"""A critic against the truth: its values at the states of actors, and how near they come.
+"""A critic against the truth: how near its values come to the true values of actors' states.
 
 Needs the critic's HuggingFace directory and transformers, neither verl nor vLLM: any model with a
 value head will do (:func:`criticflow.models.value_head.load_value_model`) whose tokenizer is the

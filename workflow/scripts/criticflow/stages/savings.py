@@ -18,7 +18,7 @@ from criticflow.stats import savings
 OPTIMIZER_BYTES = 8
 """Of a parameter: AdamW's two moments in float32."""
 SPENT = ("steps", "tokens", "seconds")
-"""Units that a training spends; the others are held while it lasts."""
+"""Units that a training uses up; the others (memory) it only holds while it lasts."""
 
 Files = Mapping[str, Mapping[int, Path]]
 

@@ -45,7 +45,7 @@ def out_of_memory(memory: MemoryUse, log: Path, start: int, parts: list[Part]) -
         return None
     lower = f"lower {remedies(parts)}, or " if parts else ""
     return (
-        f"ended for want of memory: at its peak it used {memory.described()}; {lower}end other "
+        f"ran out of memory: at its peak it used {memory.described()}; {lower}end other "
         f"programs (see {log})"
     )
 

