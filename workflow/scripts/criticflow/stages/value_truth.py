@@ -1,14 +1,14 @@
-"""The truth about values: what an actor really gets from given states, by Monte Carlo.
+"""The truth about values: the score that an actor gets from given states, by Monte Carlo.
 
 V^pi(s) is the expected task score (partial credit included, before any KL or mask) when the actor
-goes on from state s, a prompt and the first part of a response, at the temperature of its rollouts;
-with a discount, gamma to the number of tokens that are still to come after the next one counts:
+goes on from state s, a prompt and the first part of a response, at the temperature of its rollouts.
+With a discount the score is multiplied by gamma for every token that follows the next one:
 
     v_mc(s) = mean of gamma^(T - 1) x score over n continuations of T tokens each
     v_se(s) = sqrt(unbiased sample variance / n), the standard error of v_mc
 
-States come from one response per problem, drawn apart from all continuations, so that an estimate
-does not contain the draw that chose its state.
+States come from one response per problem, which is sampled separately from all continuations, so
+that an estimate does not contain the sample that its state was chosen from.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What verl's trainer logged: one table at the end, one line a step while it runs.
 
 verl's file logger truncates its file when it starts, so each attempt at a run (first start, resume
-after a crash) has a file of its own; of a step that two attempts made, the later row counts.
+after a crash) has a file of its own. Where two attempts made the same step, the later row counts.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def verl_overrides(
 
 
 def _literal(value: Any) -> str:
-    """Hydra's grammar takes JSON, less the quotes around a dictionary's keys."""
+    """A value in Hydra's grammar: JSON without the quotes around a dictionary's keys."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{_literal(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
@@ -106,8 +106,8 @@ def _engine(prefix: str, run: Run) -> dict[str, Any]:
 
 
 def _packs(model: Model) -> bool:
-    """Whether sequences may be packed without padding: of the kinds of attention flash-attention
-    alone does so without a mask of all tokens against all."""
+    """Whether sequences may be packed without padding: only flash-attention can do that without a
+    mask of all tokens against all."""
     return (model.attn_implementation or "").startswith("flash_attention")
 
 
