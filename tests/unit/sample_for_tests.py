@@ -12,7 +12,6 @@ import pandas as pd
 
 from criticflow import config
 from criticflow.commands import evaluate as by_hand
-from criticflow.commands import truth as truth_by_hand
 from criticflow.errors import UserError
 from criticflow.files import write_json
 from criticflow.models.sampling import Engine
@@ -97,11 +96,6 @@ def main(out: Path) -> None:
     arguments = ["--model", str(model), "--data", str(test), "--out", str(out / "by_hand")]
     arguments += ["--limit", "5", "--max-prompt-length", "32", "--max-response-length", "24"]
     by_hand.main(arguments)
-    arguments = ["--model", str(model), "--data", str(test), "--out", str(out / "truth_by_hand")]
-    arguments += ["--problems", str(TRUTH.problems), "--continuations", str(TRUTH.continuations)]
-    arguments += ["--positions", *map(str, TRUTH.positions), "--seed", str(TRUTH.seed)]
-    arguments += ["--max-prompt-length", str(lengths[0]), "--max-response-length", str(lengths[1])]
-    truth_by_hand.main(arguments)
 
 
 if __name__ == "__main__":
