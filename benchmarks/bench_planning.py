@@ -1,8 +1,8 @@
-"""How long Snakemake needs to plan a study: CPU and wall time by number of arms.
+"""How long Snakemake needs to plan a study: CPU and wall time by number of runs.
 
-    python benchmarks/bench_planning.py [--arms 50 100 200] [--seeds 5] [--finished]
+    python benchmarks/bench_planning.py [--runs 50 100 200] [--seeds 5] [--finished]
 
-Nothing is run: a grid of arms over the default's model and task is planned in a temporary
+Nothing is run: a grid of runs over the default's model and task is planned in a temporary
 directory. ``--finished`` marks every output as made and asks again, which is what a second
 `make run` does.
 """
@@ -23,9 +23,9 @@ import yaml
 PROJECT = Path(__file__).parents[1]
 
 
-def study(arms: int, seeds: int) -> dict[str, Any]:
-    """An overlay with ``arms`` runs, all but one of which take the critic of the first."""
-    masks = {f"m{number:03}": {"reward_mask": {"ratio": number / arms}} for number in range(arms)}
+def study(runs: int, seeds: int) -> dict[str, Any]:
+    """An overlay with that many runs, all but one of which take the critic of the first."""
+    masks = {f"m{number:03}": {"reward_mask": {"ratio": number / runs}} for number in range(runs)}
     masks.pop("m000")
     frozen = {"critic": {"from": "cold", "freeze": True}}
     return {
@@ -33,7 +33,7 @@ def study(arms: int, seeds: int) -> dict[str, Any]:
         "contrasts": [],
         "runs": {"cold": {"model": "tiny", "task": "countdown-mini"}, "warm-frozen-m50": None},
         "grid": {
-            "arms": {
+            "runs": {
                 "like": "cold",
                 "factors": {"critic": {"warm-frozen": frozen}, "mask": masks},
             }
@@ -43,21 +43,21 @@ def study(arms: int, seeds: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--arms", type=int, nargs="+", default=[50, 100, 200])
+    parser.add_argument("--runs", type=int, nargs="+", default=[50, 100, 200])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--finished", action="store_true", help="plan where everything is made")
     arguments = parser.parse_args()
-    print("arms  seeds   jobs   CPU s  wall s  CPU ms a job")
-    for arms in arguments.arms:
+    print("runs  seeds   jobs   CPU s  wall s  CPU ms a job")
+    for runs in arguments.runs:
         with tempfile.TemporaryDirectory() as folder:
             settings = Path(folder) / "study.yaml"
-            settings.write_text(yaml.safe_dump(study(arms, arguments.seeds)), encoding="utf-8")
+            settings.write_text(yaml.safe_dump(study(runs, arguments.seeds)), encoding="utf-8")
             if arguments.finished:
                 finish(Path(folder), settings)
             jobs, cpu, wall = plan(Path(folder), settings)
         a_job = f"{1000 * cpu / jobs:8.1f}" if jobs else "        "
         print(
-            f"{arms:4}  {arguments.seeds:5}  {jobs:5}  {cpu:6.1f}  {wall:6.1f}  {a_job}", flush=True
+            f"{runs:4}  {arguments.seeds:5}  {jobs:5}  {cpu:6.1f}  {wall:6.1f}  {a_job}", flush=True
         )
 
 

@@ -118,7 +118,7 @@ class Shape(NamedTuple):
 
 
 def study(model: Path, shape: Shape) -> dict[str, Any]:
-    """Two arms, trained for some steps of batch 8: a critic that learns, and a warm start of it."""
+    """Two runs, trained for some steps of batch 8: a critic that learns, and a warm start of it."""
     return {
         "models": {
             "tiny": None,

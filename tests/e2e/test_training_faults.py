@@ -261,7 +261,7 @@ def test_a_training_that_runs_out_of_memory_says_so_and_what_to_lower(study):
     # Ray ends workers at this share of the machine's memory; at 95 % by itself.
     snakemake = study.start(RAY_memory_usage_threshold="0.01")
     assert snakemake.wait(timeout=START) == 1
-    error = r"ended for want of memory: at its peak it used \d+\.\d GiB \(.*; lower resources.cpu_r"
+    error = r"ran out of memory: at its peak it used \d+\.\d GiB \(.*; lower resources.cpu_r"
     assert re.search(error, study.log().splitlines()[-1])
     study.wait_until_ended()
 
@@ -278,6 +278,6 @@ def test_a_rollout_that_yields_no_token_is_ended_long_before_the_step_is_overdue
     for engine in engines:
         engine.suspend()  # it answers nothing, and lives
     assert snakemake.wait(timeout=START) == 1
-    error = "has yielded no token for 0.25 minutes .resources.rollout_stall_minutes."
+    error = "has generated no token for 0.25 minutes .resources.rollout_stall_minutes."
     assert re.search(error, study.log().splitlines()[-1])
     study.wait_until_ended()

@@ -21,6 +21,7 @@ from verl.workers.engine.fsdp import transformer_impl
 from verl.workers.utils.losses import value_loss
 
 from criticflow.errors import UserError
+from criticflow.verl_plugin.critic_fit import build_engine
 from criticflow.verl_plugin.model_config import CriticConfig, ModelConfig, ValueModelConfig
 from criticflow.verl_plugin.workers import CriticWorker
 
@@ -64,16 +65,7 @@ def critic_config(path: str, **settings: Any) -> CriticConfig:
 
 def critic_engine(path: str, **settings: Any) -> Any:
     config = critic_config(path, **settings)
-    config.model.model_type = "value_model"
-    engine = EngineRegistry.new(
-        model_type="value_model",
-        backend=config.strategy,
-        model_config=config.model,
-        engine_config=config.engine,
-        optimizer_config=config.optim,
-        checkpoint_config=config.checkpoint,
-    )
-    engine.initialize()
+    engine = build_engine(config)
     engine.critic_config = config
     return engine
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from criticflow.config import Resources
-from criticflow.training.job import environment
+from criticflow.training.environment import environment
 
 SCRIPT = Path(__file__).parent / "attention_step.py"
 LENGTHS = ["30", "350", "4000"]

@@ -16,10 +16,11 @@ import torch
 from safetensors.torch import load_file
 
 from criticflow import config
+from criticflow.checkpoint.convert import convert
 from criticflow.models.value_head import load_value_model
 from criticflow.stages.critics import token_values
-from criticflow.training import critic_fit
-from criticflow.verl_plugin.critic_fit import HISTORY, Settings, read_state
+from criticflow.training import pretrain
+from criticflow.verl_plugin.critic_fit import HISTORY, Settings, read_state, write_settings
 
 SETTINGS = {
     "device": "cpu",
@@ -66,10 +67,10 @@ def fit_settings(base_model: Path, directory: Path) -> Settings:
 
 def start(settings: Settings) -> subprocess.Popen[str]:
     file = Path(settings.directory, "settings.json")
-    critic_fit.write_settings(settings, file)
+    write_settings(settings, file)
     return subprocess.Popen(
         [sys.executable, "-m", "criticflow.verl_plugin.critic_fit", str(file)],
-        env=os.environ | critic_fit.environment(settings),
+        env=os.environ | pretrain.environment(settings),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -87,16 +88,18 @@ def pretrained(base_model, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("pretrained")
     part = {name: SETTINGS[name] for name in ("batch_size", "micro_batch_size", "passes")}
     rates = {name: SETTINGS[name] for name in ("checks", "patience", "learning_rate", "warmup")}
-    critic_fit.pretrain(
-        config.PretrainedCritic(model="tiny", task="mini", **part, **rates),
-        config.Model(path=str(base_model), attn_implementation="sdpa"),
-        str(base_model),
-        samples(out / "samples.parquet"),
-        0,
-        config.Resources(),
-        out / "checkpoints",
-        out / "critic",
-        "pretrained",
+    pretrain.pretrain(
+        pretrain.Pretraining(
+            config.PretrainedCritic(model="tiny", task="mini", **part, **rates),
+            name="pretrained",
+            seed=0,
+            model=config.Model(path=str(base_model), attn_implementation="sdpa"),
+            model_path=str(base_model),
+            samples=samples(out / "samples.parquet"),
+            resources=config.Resources(),
+            directory=out / "checkpoints",
+            out=out / "critic",
+        )
     )
     return out
 
@@ -144,6 +147,6 @@ def test_a_fit_that_is_killed_ends_with_the_same_weights(base_model, tmp_path):
     weights = []
     for name in ("whole", "killed"):
         folder = tmp_path / name / f"global_step_{step}" / "critic"
-        critic_fit.convert(folder, tmp_path / f"{name}_hf", "critic")
+        convert(folder, tmp_path / f"{name}_hf", "critic")
         weights.append(load_file(tmp_path / f"{name}_hf" / "model.safetensors"))
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

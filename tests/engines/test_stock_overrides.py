@@ -7,22 +7,19 @@ from pathlib import Path
 from hydra import compose, initialize_config_module
 from whole_runs import stock_overrides, study
 
-from criticflow.training.overrides import verl_overrides
+from criticflow.training.overrides import Places, verl_overrides
 
 
 def test_stock_verl_knows_all_that_is_left_of_a_runs_overrides():
     config = study()
     overrides = verl_overrides(
-        config.runs["arm"],
+        config.runs["plain"],
         config.models["base"],
         config.tasks["problems"],
         config.resources,
-        name="arm",
+        name="plain",
         seed=0,
-        model_dir="base",
-        critic_dir="critic",
-        data_dir=Path("data"),
-        checkpoint_dir=Path("checkpoints"),
+        places=Places("base", "critic", Path("data"), Path("checkpoints")),
     )
     with initialize_config_module("verl.trainer.config", version_base=None):
         config = compose("ppo_trainer", overrides=stock_overrides(overrides))

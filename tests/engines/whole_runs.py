@@ -16,8 +16,8 @@ from criticflow.models.value_head import load_value_model
 from criticflow.runtime.processes import run_owned
 from criticflow.stages.base_model import initial_model
 from criticflow.stages.data import prepare
-from criticflow.training.job import environment
-from criticflow.training.overrides import verl_overrides
+from criticflow.training.environment import environment
+from criticflow.training.overrides import Places, verl_overrides
 
 HERE = Path(__file__).parent
 OURS = (  # what stock verl does not know
@@ -50,7 +50,7 @@ STUDY: dict[str, Any] = {
         }
     },
     "runs": {
-        "arm": {
+        "plain": {
             "model": "base",
             "task": "problems",
             "train": {
@@ -65,25 +65,25 @@ STUDY: dict[str, Any] = {
             },
         },
         "group": {
-            "like": "arm",
+            "like": "plain",
             "algorithm": "grpo",
             "reward_mask": {"ratio": 0.5, "type": "fixed_ratio"},
             "train": {"rollout_n": 4},
         },
         "masked": {
-            "like": "arm",
+            "like": "plain",
             "reward_mask": {"ratio": 0.5, "rescale": True},
             "train": {"steps": 4},
         },
         "constant": {
-            "like": "arm",
+            "like": "plain",
             "critic": {"freeze": True, "constant": 0.4},
             "reward_mask": {"ratio": 1.0},
             # With lambda 1 all advantages would be equal, and the actor would stay where it is.
             "train": {"steps": 3, "save_every": 2, "lam": 0.9, "kl_coef": 0.5},
         },
         "random": {
-            "like": "arm",
+            "like": "plain",
             "critic": {"freeze": True, "allow_untrained": True},
             "random_reward": 0.5,
         },
@@ -122,7 +122,7 @@ class Run(NamedTuple):
 def train(
     folder: Path,
     name: str,
-    arm: str = "arm",
+    entry: str = "plain",
     *,
     ranks: int = 2,
     recorded: bool = False,
@@ -136,7 +136,7 @@ def train(
     Args:
         folder: of :func:`materials`.
         name: of the run; a second call with the same name goes on with it.
-        arm: of :data:`STUDY`.
+        entry: which run of :data:`STUDY`.
         ranks: of FSDP.
         recorded: share rollouts with other such runs below the folder: the first one to come to a
             step generates and records them (verl's ``skip.rollout_tq``), the others train on the
@@ -146,19 +146,16 @@ def train(
         fails: whether it is to end with an error, in place of a last step.
     """
     config = study()
-    run = config.runs[arm]
+    run = config.runs[entry]
     resources = config.resources.model_copy(update={"cpu_ranks": ranks})
     overrides = verl_overrides(
         run,
         config.models["base"],
         config.tasks["problems"],
         resources,
-        name="arm",  # of the record of rollouts as well
+        name="plain",  # of the record of rollouts as well
         seed=0,
-        model_dir=str(folder / "base"),
-        critic_dir=str(folder / "critic"),
-        data_dir=folder / "data",
-        checkpoint_dir=folder / name,
+        places=Places(str(folder / "base"), str(folder / "critic"), folder / "data", folder / name),
     )
     common = {
         "reward.custom_reward_function.path": str(HERE / reward),

@@ -88,9 +88,8 @@ def main(out: Path) -> None:
     lengths = (TASK.max_prompt_length, TASK.max_response_length)
     job = evaluate.Evaluation(model, MODEL, test, *lengths, EVALUATE, RESOURCES)
     actor = {"actor": "tiny", "actor_seed": None, "actor_step": None, "task": "mini"}
-    value_truth.measure_truth(
-        model, MODEL, test, *lengths, TRUTH, 1.0, 1.0, RESOURCES, out / "truth", actor
-    )
+    measured = value_truth.Measurement(model, MODEL, test, *lengths, TRUTH, 1.0, 1.0, RESOURCES)
+    value_truth.measure_truth(measured, actor, out / "truth")
     for name, kind in (("base", "base"), ("same", "run")):
         subject = evaluate.Subject(name, kind, None, "tiny", "mini")
         evaluate.evaluate_model(job, subject, out / name)

@@ -15,6 +15,7 @@ import torch
 from checkpoint_writers import tiny_critic, tiny_tokenizer
 from criticflow import config
 from criticflow.errors import UserError
+from criticflow.models.saved_critic import SavedCritic
 from criticflow.models.value_head import load_value_model
 from criticflow.stages import critics
 from criticflow.verl_plugin.constant_critic import make_constant
@@ -61,8 +62,8 @@ def samples(tmp_path) -> Path:
 
 def run(critic, samples, gamma=1.0):
     out = samples.parent / "out"
-    arguments = (MODEL, samples, gamma, EVALUATE, RESOURCES, out, "cold", 0)
-    return critics.evaluate_critic(critic, *arguments)
+    saved = SavedCritic(critic, MODEL, gamma)
+    return critics.evaluate_critic(saved, samples, EVALUATE, RESOURCES.device, out, "cold", 0)
 
 
 @pytest.mark.parametrize("head", ["linear", "mlp"])

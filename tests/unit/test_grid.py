@@ -1,4 +1,4 @@
-"""Arms as combinations of factors, and which of them may be compared."""
+"""Runs as combinations of factors, and which of them may be compared."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def test_every_combination_is_a_run_that_remembers_its_levels():
     runs = loaded().runs
     critics = ("constant", "cold", "warm", "warm-frozen")
     assert list(runs) == [f"{critic}/{mask}" for critic in critics for mask in ("m0", "m0.5")]
-    arm = runs["warm-frozen/m0.5"]
-    assert arm.critic.from_run == "cold/m0.5"
-    assert arm.critic.freeze
-    assert arm.reward_mask.ratio == 0.5
-    assert arm.train.steps == 40
-    assert arm.factors == {"critic": "warm-frozen", "mask": "m0.5"}
+    run = runs["warm-frozen/m0.5"]
+    assert run.critic.from_run == "cold/m0.5"
+    assert run.critic.freeze
+    assert run.reward_mask.ratio == 0.5
+    assert run.train.steps == 40
+    assert run.factors == {"critic": "warm-frozen", "mask": "m0.5"}
     assert runs["cold/m0"].train.steps == 43
 
 
@@ -130,13 +130,13 @@ def test_settings_of_single_arms_and_their_own_seeds():
         ),
         ({"exclude": [{"lambda": "l1"}]}, "no factor named 'lambda'; there is critic, mask"),
         ({"exclude": [{"mask": "m1"}]}, "mask has no level 'm1'; there is m0, m0.5"),
-        ({"exclude": [{"mask": ["m0", "m0.5"]}]}, "exclude: no arm is left"),
+        ({"exclude": [{"mask": ["m0", "m0.5"]}]}, "exclude: no run is left"),
         (
             {
                 "exclude": [{"mask": "m0"}],
                 "override": [{"where": {"mask": "m0"}, "settings": {"seeds": [1]}}],
             },
-            "override.where: no arm is mask m0",
+            "override.where: no run is mask m0",
         ),
         ({"settings": {"mdel": "tiny"}}, "runs.constant/m0.mdel: unknown key"),
         ({"factors": {"mask": {"seed1": {}}}}, "cannot be called like a seed's folder"),
@@ -156,8 +156,8 @@ def test_a_mistake_in_a_grid_is_named(grid, says):
 
 
 def test_a_run_and_an_arm_cannot_share_a_name_nor_can_two_grids():
-    assert "runs.cold/m0: the grid has an arm" in refused(runs={"cold/m0": {"model": "tiny"}})
-    assert "grid.more: another grid has an arm cold/m0" in refused(
+    assert "runs.cold/m0: the grid has a run" in refused(runs={"cold/m0": {"model": "tiny"}})
+    assert "grid.more: another grid has a run cold/m0" in refused(
         grid={"more": {**GRID, "exclude": [{"critic": ["constant", "warm", "warm-frozen"]}]}}
     )
 

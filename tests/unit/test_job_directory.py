@@ -55,7 +55,7 @@ def test_a_directory_that_others_may_enter_is_refused(job):
 
 
 def test_another_name_than_verls_is_an_error(job):
-    with pytest.raises(ValueError, match=r"verl 0\.9\.1 names"):
+    with pytest.raises(ValueError, match="not a name of verl"):
         jobs.private_handle("ipc:///tmp/other.sock")
 
 

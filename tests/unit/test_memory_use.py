@@ -1,4 +1,4 @@
-"""A training that ends for want of memory is told from others, and so is what it used."""
+"""A training that runs out of memory is told from others, and so is what it used."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from criticflow.training.endings import out_of_memory
 from criticflow.training.footprint import Part
-from criticflow.training.job import out_of_memory
 from criticflow.training.memory_use import MemoryUse, killed_by_kernel
 
 RAY = (
@@ -27,7 +27,7 @@ def test_who_ran_out_of_memory_says_so_and_what_to_lower(tmp_path, line):
     log.write_text(f"step:1\n{line}\nexit\n", encoding="utf-8")
     how = out_of_memory(MemoryUse(), log, 0, [Part("actor", 2.0, "the model's size")])
     assert how is not None
-    assert how.startswith("ended for want of memory: at its peak it used 0.0 GiB")
+    assert how.startswith("ran out of memory: at its peak it used 0.0 GiB")
     assert "lower the model's size, or end other programs" in how
 
 

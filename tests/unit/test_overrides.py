@@ -15,7 +15,7 @@ from checkpoint_writers import tiny_actor, tiny_critic, tiny_tokenizer
 from criticflow.config import Config, read_config
 from criticflow.config.load import load_config, merge
 from criticflow.errors import UserError
-from criticflow.training.overrides import SMALLEST_BUCKET, bucket_megabytes, verl_overrides
+from criticflow.training.overrides import SMALLEST_BUCKET, Places, bucket_megabytes, verl_overrides
 from criticflow.verl_plugin import BATCHED_ROLLOUTS, settings
 from criticflow.verl_plugin.critic_model import check_models
 from criticflow.verl_plugin.rollout_errors import TellingAgentLoopManager
@@ -31,18 +31,15 @@ def verl_config(
     largest_tensor: int = 0,
 ):
     """verl's whole configuration for a run; an unknown key of verl's fails here."""
-    arm = config.runs[run]
+    named = config.runs[run]
     overrides = verl_overrides(
-        arm,
-        config.models[arm.model],
-        config.tasks[arm.task],
+        named,
+        config.models[named.model],
+        config.tasks[named.task],
         config.resources,
         name=run,
         seed=3,
-        model_dir=model_dir,
-        critic_dir=critic_dir,
-        data_dir=Path("data"),
-        checkpoint_dir=Path("checkpoints"),
+        places=Places(model_dir, critic_dir, Path("data"), Path("checkpoints")),
         largest_tensor=largest_tensor,
     )
     with initialize_config_module("criticflow.verl_plugin.config", version_base=None):
@@ -81,7 +78,7 @@ def test_verl_settings_of_a_run_win_and_may_be_new():
         "models": {"base": {"path": "models/base"}},
         "tasks": {"t": {"kind": "countdown", "source": {"generate": {}}}},
         "runs": {
-            "arm": {
+            "plain": {
                 "model": "base",
                 "task": "t",
                 "algorithm": "grpo",
@@ -89,7 +86,7 @@ def test_verl_settings_of_a_run_win_and_may_be_new():
             }
         },
     }
-    config = verl_config(load_config(raw), "arm")
+    config = verl_config(load_config(raw), "plain")
     assert config.actor_rollout_ref.actor.clip_ratio == 0.1
     assert config.algorithm.adv_estimator == "grpo"
     assert config.actor_rollout_ref.rollout.n == 4
@@ -108,8 +105,8 @@ def test_shipped_experiments_pass_verls_own_checks(path, tmp_path):
     default = yaml.safe_load((PROJECT / "config" / "config.yaml").read_text(encoding="utf-8"))
     study = load_config(merge(default, yaml.safe_load(path.read_text(encoding="utf-8"))))
     assert study.resources.device == "cuda"
-    for run, arm in study.runs.items():
-        warm = str(critic) if arm.critic.from_run else None
+    for run, named in study.runs.items():
+        warm = str(critic) if named.critic.from_run else None
         config = verl_config(study, run, critic_dir=warm, model_dir=str(actor))
         settings.check(config)
         validate_config(
@@ -117,8 +114,8 @@ def test_shipped_experiments_pass_verls_own_checks(path, tmp_path):
             use_reference_policy=need_reference_policy(config),
             use_critic=need_critic(config),
         )
-        assert need_critic(config) == (arm.algorithm == "ppo")
-        assert need_reference_policy(config) == (arm.train.kl_coef > 0)
+        assert need_critic(config) == (named.algorithm == "ppo")
+        assert need_reference_policy(config) == (named.train.kl_coef > 0)
         assert config.trainer.n_gpus_per_node == study.resources.gpu
         for section in ("actor", "rollout"):
             omega_conf_to_dataclass(config.actor_rollout_ref[section])
@@ -321,8 +318,8 @@ def test_control_arms_reach_verl():
         probability=0.4, seed=3
     )
     assert settings.RewardMaskSettings.read(random).rescale is True
-    for arm in (constant, random):
-        settings.check(arm)
+    for one in (constant, random):
+        settings.check(one)
 
 
 def test_freezing_what_was_never_trained_is_refused_before_anything_starts(tmp_path):

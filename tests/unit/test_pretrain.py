@@ -14,11 +14,11 @@ from criticflow.config import load_config
 from criticflow.errors import UserError
 from criticflow.stages import data, returns
 from criticflow.stages.samples import read_problems
-from criticflow.training import critic_fit
+from criticflow.training import pretrain
 from criticflow.verl_plugin.critic_fit import (
     Settings,
     State,
-    after_look,
+    after_check,
     as_batch,
     rows_of_step,
     steps_of,
@@ -62,28 +62,36 @@ def test_every_sample_is_learned_from_once_in_a_pass_in_another_order():
     assert list(rows_of_step(24, 1, replace(SETTINGS, seed=1))) != list(again)
 
 
-def test_checkpoints_of_another_fit_are_removed_and_those_of_this_one_gone_on_from(tmp_path):
+def test_checkpoints_of_another_fit_are_moved_aside_and_those_of_this_one_gone_on_from(
+    tmp_path, capsys
+):
     samples, directory = tmp_path / "samples.parquet", tmp_path / "checkpoints"
     samples.write_bytes(b"samples")
-    critic_fit._claim(directory, SETTINGS, samples, tmp_path / "model")
+    pretrain._claim(directory, SETTINGS, samples, tmp_path / "model")
     (directory / "state.json").write_text("{}")
-    critic_fit._claim(directory, SETTINGS, samples, tmp_path / "model")
+    pretrain._claim(directory, SETTINGS, samples, tmp_path / "model")
     assert (directory / "state.json").exists()
     samples.write_bytes(b"others")
-    critic_fit._claim(directory, SETTINGS, samples, tmp_path / "model")
+    pretrain._claim(directory, SETTINGS, samples, tmp_path / "model")
     assert not (directory / "state.json").exists()
-    (directory / "state.json").write_text("{}")
-    critic_fit._claim(directory, replace(SETTINGS, passes=4), samples, tmp_path / "model")
+    (directory / "state.json").write_text("[]")
+    pretrain._claim(directory, replace(SETTINGS, passes=4), samples, tmp_path / "model")
     assert not (directory / "state.json").exists()
+    asides = sorted(tmp_path.glob("checkpoints.replaced-*"))
+    assert sorted((one / "state.json").read_text() for one in asides) == ["[]", "{}"]
+    first, second = capsys.readouterr().out.splitlines()
+    assert "another fit is in it (samples differs): moved to" in first
+    assert "another fit is in it (settings passes: 3 -> 4): moved to" in second
+    assert "rm -r" in second and "accept" not in second
 
 
 def test_what_a_fit_needs_is_asked_for_before_it_starts(tmp_path):
     model = tmp_path / "model"
     tiny_actor().save_pretrained(model)
     (model / "tokenizer.json").write_text("{}", encoding="utf-8")
-    critic_fit._check(config.Resources(), str(model), tmp_path / "new")
+    pretrain._check(config.Resources(), str(model), tmp_path / "new")
     with pytest.raises(UserError, match="of memory"):
-        critic_fit._check(config.Resources(cpu_ranks=10_000), str(model), tmp_path / "new")
+        pretrain._check(config.Resources(cpu_ranks=10_000), str(model), tmp_path / "new")
 
 
 def test_fewer_samples_than_a_batch_fill_it():
@@ -91,7 +99,7 @@ def test_fewer_samples_than_a_batch_fill_it():
     assert set(rows_of_step(3, 5, SETTINGS)) == {0, 1, 2}
 
 
-def test_looks_are_spread_over_the_passes_and_one_is_last():
+def test_checks_are_spread_over_the_passes_and_one_is_last():
     assert steps_of(24, SETTINGS) == (9, [2, 3, 4, 6, 8, 9])
     assert steps_of(3, SETTINGS) == (3, [1, 2, 3])
 
@@ -99,11 +107,11 @@ def test_looks_are_spread_over_the_passes_and_one_is_last():
 def test_the_best_look_is_kept_and_patience_ends_the_fit():
     state = State()
     for step, mse in ((1, 0.5), (2, 0.3), (3, 0.4)):
-        state = after_look(state, step, mse, last=False, patience=2)
+        state = after_check(state, step, mse, last=False, patience=2)
     assert state == State(step=3, best_step=2, best_mse=0.3, worse=1)
-    assert after_look(state, 4, 0.2, False, 2) == State(4, 4, 0.2, 0, False)
-    assert after_look(state, 4, 0.3, False, 2) == State(4, 2, 0.3, 2, True)
-    assert after_look(state, 4, 0.2, True, 2).done
+    assert after_check(state, 4, 0.2, False, 2) == State(4, 4, 0.2, 0, False)
+    assert after_check(state, 4, 0.3, False, 2) == State(4, 2, 0.3, 2, True)
+    assert after_check(state, 4, 0.2, True, 2).done
 
 
 def test_returns_are_discounted_by_the_tokens_that_remain():

@@ -22,6 +22,7 @@ from criticflow.commands import accept
 from criticflow.config import load_config
 from criticflow.errors import UserError
 from criticflow.training import job, provenance
+from criticflow.training.log import next_attempt
 from criticflow.verl_plugin.stopping import STOP
 
 STEPS = 4
@@ -36,11 +37,12 @@ class Verl:
         self.code = 0
         self.killed = False
 
-    def __call__(self, argv, resources, checkpoint_dir, steps, log, lock, memory) -> int:
+    def __call__(self, overrides, resources, log, steps, lock, memory) -> int:
+        checkpoint_dir = log.parent
         self.attempts += 1
         tracker = checkpoint_dir / TRACKER
         done = int(tracker.read_text()) if tracker.is_file() else 0
-        metrics = job.next_attempt(checkpoint_dir / "metrics")
+        metrics = next_attempt(checkpoint_dir / "metrics")
         rows = [{"step": step, "data": {"x": 1.0}} for step in range(done + 1, self.until + 1)]
         metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
         (checkpoint_dir / f"global_step_{self.until}").mkdir()
@@ -89,7 +91,7 @@ class Study:
             "runs": {"cold": {"model": "tiny", "task": "c", "train": {"steps": STEPS} | train}},
             "resources": resources or {},
         }
-        job.train_run(
+        training = job.Training(
             load_config(raw),
             run="cold",
             seed=0,
@@ -101,6 +103,7 @@ class Study:
             manifest=self.workdir / "data/manifest.json",
             sources=[self.code],
         )
+        job.train_run(training)
         return json.loads((self.run_dir / "provenance.json").read_text())
 
     def asides(self) -> list[Path]:
@@ -110,7 +113,7 @@ class Study:
 @pytest.fixture
 def verl(monkeypatch) -> Verl:
     trainer = Verl()
-    monkeypatch.setattr(job, "_train", trainer)
+    monkeypatch.setattr(job, "run_verl", trainer)
     monkeypatch.setattr(job, "check_training", lambda *_: [])
     monkeypatch.setattr(job, "check_batch", lambda *_: None)
     return trainer
@@ -234,7 +237,7 @@ def test_an_attempt_that_was_killed_ends_in_the_record_with_its_last_step(study,
     with pytest.raises(SystemExit):
         study.train()
     monkeypatch.undo()
-    monkeypatch.setattr(job, "_train", verl)
+    monkeypatch.setattr(job, "run_verl", verl)
     monkeypatch.setattr(job, "check_training", lambda *_: [])
     monkeypatch.setattr(job, "check_batch", lambda *_: None)
     verl.until, verl.killed = STEPS, False

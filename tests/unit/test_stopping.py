@@ -8,7 +8,7 @@ import time
 import pytest
 
 from criticflow.checkpoint.retention import TRACKER
-from criticflow.training.job import ending
+from criticflow.training.endings import own_error, stopped_early
 from criticflow.training.log import next_attempt
 from criticflow.verl_plugin.stopping import LAST_SAVE, MARGIN, STOP, EarlyStop
 
@@ -81,5 +81,15 @@ def test_whether_a_training_that_ended_early_was_to_stop(tmp_path, stop, saved, 
     (tmp_path / TRACKER).write_text(str(saved))
     rows = [json.dumps({"step": step, "data": {}}) for step in range(1, made + 1)]
     next_attempt(tmp_path / "metrics").write_text("\n".join(rows))
-    said = ending(tmp_path, 4, code)
+    said = stopped_early(tmp_path, 4, code)
     assert said is None if how is None else said.startswith(how)
+
+
+def test_a_trainings_own_error_is_that_of_its_newest_attempt(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("error: of yesterday\n", encoding="utf-8")
+    start = log.stat().st_size
+    assert own_error(log, start) is None
+    with open(log, "a", encoding="utf-8") as stream:
+        stream.write("(WorkerDict pid=34) error: a worker's\nerror: 3 of 8 were lost\nRay: bye\n")
+    assert own_error(log, start) == "3 of 8 were lost"

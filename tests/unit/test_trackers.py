@@ -14,8 +14,8 @@ from criticflow.config import Config, Resources, read_config
 from criticflow.config.load import load_config
 from criticflow.errors import UserError
 from criticflow.training.deciding import deciding
-from criticflow.training.job import environment
-from criticflow.training.overrides import verl_overrides
+from criticflow.training.environment import environment
+from criticflow.training.overrides import Places, verl_overrides
 from criticflow.training.preflight import check_trackers
 
 DEFAULT = Path(__file__).parents[2] / "config/config.yaml"
@@ -36,10 +36,7 @@ def loggers(config: Config) -> list[str]:
         config.resources,
         name="cold",
         seed=0,
-        model_dir="model",
-        critic_dir=None,
-        data_dir=Path("data"),
-        checkpoint_dir=Path("checkpoints"),
+        places=Places("model", None, Path("data"), Path("checkpoints")),
     )
     (found,) = [one for one in overrides if one.startswith("trainer.logger=")]
     return json.loads(found.partition("=")[2])

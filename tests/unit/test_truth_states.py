@@ -11,8 +11,10 @@ import torch
 
 from checkpoint_writers import tiny_critic, tiny_tokenizer
 from criticflow import config
+from criticflow.commands import judge as by_hand
 from criticflow.errors import UserError
 from criticflow.models.char_tokenizer import char_tokenizer
+from criticflow.models.saved_critic import SavedCritic
 from criticflow.models.value_head import load_value_model
 from criticflow.stages import critics_table, judge
 from criticflow.stages.truth_files import ACTOR, read_truth, vocabulary_hash, write_truth
@@ -106,9 +108,8 @@ NAME = {"critic": "cold", "kind": "run", "critic_seed": 0, "critic_step": 40}
 
 
 def judged(critic, folder, out, gamma=1.0, **settings):
-    return judge.judge_critic(
-        critic, MODEL, [folder], NAME, gamma, config.Resources(), out, **settings
-    )
+    saved = SavedCritic(critic, MODEL, gamma)
+    return judge.judge_critic(saved, NAME, [folder], "cpu", out, **settings)
 
 
 def test_values_are_those_at_the_last_token_of_each_state(tmp_path, critic):
@@ -189,3 +190,13 @@ def test_the_table_has_every_critic_and_the_references_of_every_actor(tmp_path, 
 def test_a_folder_without_truth_is_named(tmp_path, critic):
     with pytest.raises(UserError, match="holds no truth about values"):
         judged(critic, tmp_path, tmp_path / "out")
+
+
+def test_by_hand_a_critic_is_judged_as_in_the_workflow(tmp_path, critic):
+    folder = truth(tmp_path / "truth")
+    expected = judged(critic, folder, tmp_path / "out", gamma=0.9)
+    arguments = ["--critic", str(critic), "--truth", str(folder), "--out", str(tmp_path / "hand")]
+    by_hand.main([*arguments, "--gamma", "0.9", "--name", "cold"])
+    rows = json.loads((tmp_path / "hand/rows.json").read_text())
+    known = {"critic_seed": 0, "critic_step": 40}  # of the workflow's critic alone
+    assert [row | known for row in rows] == expected

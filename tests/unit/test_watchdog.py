@@ -12,7 +12,7 @@ import pytest
 
 from criticflow.errors import UserError
 from criticflow.training import watchdog
-from criticflow.training.watchdog import Watchdog, essential_processes, own_error, repeat_traceback
+from criticflow.training.watchdog import Watchdog, essential_processes, repeat_traceback
 
 LOG = """\
 (EngineServer pid=12) Traceback (most recent call last):
@@ -38,16 +38,6 @@ def test_the_last_lines_are_the_reason_and_the_workers_own_traceback(tmp_path):
         '(WorkerDict pid=34)   File "engine.py", line 7, in step\n'
         "(WorkerDict pid=34) ValueError: out of cache\n"
     )
-
-
-def test_a_trainings_own_error_is_that_of_its_newest_attempt(tmp_path):
-    log = tmp_path / "log"
-    log.write_text("error: of yesterday\n", encoding="utf-8")
-    start = log.stat().st_size
-    assert own_error(log, start) is None
-    with open(log, "a", encoding="utf-8") as stream:
-        stream.write("(WorkerDict pid=34) error: a worker's\nerror: 3 of 8 were lost\nRay: bye\n")
-    assert own_error(log, start) == "3 of 8 were lost"
 
 
 def test_without_a_traceback_there_is_the_reason_alone(tmp_path):
@@ -98,28 +88,6 @@ def test_a_machine_that_slept_has_lost_no_time(monkeypatch):
     watching()
     clock.passes(10, asleep=3600)
     watching()
-
-
-def test_after_the_last_step_processes_may_end_one_by_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(watchdog, "time", clock := Clock())
-    program = tmp_path / "raylet"
-    program.symlink_to(sys.executable)
-    for done in (False, True):
-        process = subprocess.Popen([program, "-c", "import time; time.sleep(60)"])
-        watching = Watchdog(newest=lambda: None, stall=600, done=lambda done=done: done)
-        while not watching.known:
-            clock.passes(watchdog.LOOK)
-            watching()
-        process.kill()
-        process.wait()
-        clock.passes(watchdog.LOOK)
-        watching()
-        clock.passes(watchdog.LOST_SECONDS + 1)
-        if done:
-            watching()
-        else:
-            with pytest.raises(UserError, match="raylet has ended"):
-                watching()
 
 
 def test_a_forked_child_is_not_taken_for_its_parent(tmp_path):

@@ -18,6 +18,20 @@ SNAKEFILE = PROJECT / "workflow" / "Snakefile"
 RUNS = ["cold", "warm-frozen-m50"]
 
 
+def grid_of_critics(masks: dict[str, Any]) -> dict[str, Any]:
+    """A grid: a constant critic, or that of ``cold`` frozen, at each level of the mask."""
+    return {
+        "like": "cold",
+        "factors": {
+            "critic": {
+                "constant": {"critic": {"constant": 0.0, "freeze": True}},
+                "warm-frozen": {"critic": {"from": "cold", "freeze": True}},
+            },
+            "mask": masks,
+        },
+    }
+
+
 def snakemake(
     workdir: Path, *arguments: str, overlay: dict[str, Any] | None = None, project: Path = PROJECT
 ) -> subprocess.CompletedProcess[str]:

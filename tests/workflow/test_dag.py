@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from snake import PROJECT, finish, planned, snakemake
+from snake import PROJECT, finish, grid_of_critics, planned, snakemake
 
 from criticflow.config.merging import merge
 from criticflow.planning.sources import source_files
@@ -38,7 +38,7 @@ JUDGED = Counter(truth_of_run=1, judge_critic=1, critics_table=1)
 REPORTS = Counter(report_page=1, snakemake_report=1)
 TABLES = Counter(summarise=1, compare_arms=1) + REPORTS
 EVALUATIONS = {"evaluate_base", "evaluate_run", "evaluate_critic", *TABLES}
-WARM = (
+WOF_A_TRAINING = (
     Counter(train_run_warm=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1)
     + JUDGED
     + TABLES
@@ -81,32 +81,21 @@ def test_a_run_per_seed_and_critics_only_where_there_are_any(tmp_path):
 GRID = {
     "runs": {"warm-frozen-m50": None},
     "contrasts": [],
-    "grid": {
-        "study": {
-            "like": "cold",
-            "factors": {
-                "critic": {
-                    "constant": {"critic": {"constant": 0.0, "freeze": True}},
-                    "warm-frozen": {"critic": {"from": "cold", "freeze": True}},
-                },
-                "mask": {"m0": {}, "m0.5": {"reward_mask": {"ratio": 0.5}}},
-            },
-        }
-    },
+    "grid": {"study": grid_of_critics({"m0": {}, "m0.5": {"reward_mask": {"ratio": 0.5}}})},
 }
-ARM = Counter(
+OF_A_TRAINING = Counter(
     convert_checkpoint=2, evaluate_run=1, evaluate_critic=1, truth_of_run=1, judge_critic=1
 )
 ALL_TABLES = TABLES + Counter(critics_table=1)
 
 
-def test_a_grid_is_planned_arm_by_arm_and_shares_what_is_shared(tmp_path):
+def test_a_grid_is_planned_run_by_run_and_shares_what_is_shared(tmp_path):
     jobs = planned(tmp_path, overlay=GRID)
     shared = ("prepare_data", "build_base_model", "probe_signal", "evaluate_base", "truth_of_base")
-    arms = Counter({rule: 5 * count for rule, count in ARM.items()})
+    others = Counter({rule: 5 * count for rule, count in OF_A_TRAINING.items()})
     # Cold, and a constant at each mask; the warm ones at each mask.
     trainings = Counter(train_run=3, train_run_warm=2)
-    assert jobs == Counter(dict.fromkeys(shared, 1)) + trainings + arms + ALL_TABLES
+    assert jobs == Counter(dict.fromkeys(shared, 1)) + trainings + others + ALL_TABLES
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +111,7 @@ def finished_grid(tmp_path_factory) -> Path:
         ({}, Counter()),
         (
             {"grid": {"study": {"factors": {"mask": {"m0.9": {"reward_mask": {"ratio": 0.9}}}}}}},
-            Counter(train_run=1, train_run_warm=1) + ARM + ARM,
+            Counter(train_run=1, train_run_warm=1) + OF_A_TRAINING + OF_A_TRAINING,
         ),
         (
             {"grid": {"study": {"exclude": [{"critic": "constant", "mask": "m0"}]}}},
@@ -131,7 +120,7 @@ def finished_grid(tmp_path_factory) -> Path:
         (
             {"seeds": [0, 1]},
             Counter(train_run=3, train_run_warm=2)
-            + Counter({rule: 5 * count for rule, count in ARM.items()}),
+            + Counter({rule: 5 * count for rule, count in OF_A_TRAINING.items()}),
         ),
         (
             {
@@ -143,7 +132,7 @@ def finished_grid(tmp_path_factory) -> Path:
                     }
                 }
             },
-            Counter(train_run=2) + ARM + ARM,
+            Counter(train_run=2) + OF_A_TRAINING + OF_A_TRAINING,
         ),
         (
             {
@@ -154,11 +143,11 @@ def finished_grid(tmp_path_factory) -> Path:
             Counter(compare_arms=1) + REPORTS,
         ),
     ],
-    ids=["nothing", "an arm", "an arm less", "a seed", "a seed of some arms", "a contrast"],
+    ids=["nothing", "a run", "a run less", "a seed", "a seed of some runs", "a contrast"],
 )
-def test_a_further_arm_or_seed_plans_just_that(finished_grid, overlay, jobs):
+def test_a_further_run_or_seed_plans_just_that(finished_grid, overlay, jobs):
     changed = planned(finished_grid, overlay=merge(GRID, overlay))
-    same = overlay.keys() <= {"contrasts"}  # neither an arm nor a seed
+    same = overlay.keys() <= {"contrasts"}  # neither a run nor a seed
     assert changed == (jobs if same else jobs + ALL_TABLES)
 
 
@@ -230,10 +219,10 @@ def test_what_is_finished_is_not_run_again(finished):
 @pytest.mark.parametrize(
     ("overlay", "jobs"),
     [
-        ({"runs": {"warm-frozen-m50": {"reward_mask": {"ratio": 0.3}}}}, WARM),
+        ({"runs": {"warm-frozen-m50": {"reward_mask": {"ratio": 0.3}}}}, WOF_A_TRAINING),
         (
             {"runs": {"cold": {"train": {"steps": 41}}}},
-            WARM
+            WOF_A_TRAINING
             + Counter(train_run=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1)
             + Counter(truth_of_run=1, judge_critic=1),
         ),
@@ -246,7 +235,7 @@ def test_what_is_finished_is_not_run_again(finished):
         ({"probe": {"n": 4}}, Counter(probe_signal=1) + REPORTS),
         (
             {"probe": {"n": 4}, "runs": {"warm-frozen-m50": {"reward_mask": {"ratio": 0.3}}}},
-            WARM + Counter(probe_signal=1),
+            WOF_A_TRAINING + Counter(probe_signal=1),
         ),
         (
             {"evaluate": {"n": 8}},
@@ -260,7 +249,7 @@ def test_what_is_finished_is_not_run_again(finished):
         ({"train": {"verl": {"critic.fsdp.optimizer_offload": True}}}, Counter()),
         (
             {"train": {"verl": {"actor_rollout_ref.actor.clip_ratio": 0.1}}},
-            WARM + Counter(train_run=1) + ARM,
+            WOF_A_TRAINING + Counter(train_run=1) + OF_A_TRAINING,
         ),
     ],
     ids=[
@@ -304,7 +293,7 @@ def copied(tmp_path_factory) -> tuple[Path, Path]:
         ("models/sampling.py", EVALUATIONS | TRUTHS | {"probe_signal"}),
         ("stages/evaluate.py", EVALUATIONS),
         ("stages/base_model.py", set(EVERYTHING) - {"prepare_data"}),
-        ("verl_plugin/trainer.py", set(WARM) | {"train_run"}),
+        ("verl_plugin/trainer.py", set(WOF_A_TRAINING) | {"train_run"}),
         ("planning/sources.py", set()),  # used by the Snakefile, by no rule
     ],
 )

@@ -1,4 +1,4 @@
-"""``criticflow plan``: arms, contrasts and costs of a study, without running any of it."""
+"""``criticflow plan``: runs, contrasts and costs of a study, without running any of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from snake import finish
+from snake import finish, grid_of_critics
 
 from criticflow.commands import plan
 from criticflow.errors import UserError
@@ -19,18 +19,7 @@ from criticflow.planning.study import read_study
 STUDY = {
     "runs": {"cold": {"train": {"critic_warmup": 0}}, "warm-frozen-m50": None},
     "seeds": [0, 1],
-    "grid": {
-        "study": {
-            "like": "cold",
-            "factors": {
-                "critic": {
-                    "constant": {"critic": {"constant": 0.0, "freeze": True}},
-                    "warm-frozen": {"critic": {"from": "cold", "freeze": True}},
-                },
-                "mask": {"m0.5": {"reward_mask": {"ratio": 0.5}}},
-            },
-        }
-    },
+    "grid": {"study": grid_of_critics({"m0.5": {"reward_mask": {"ratio": 0.5}}})},
     "contrasts": [
         {"name": "worth", "a": "warm-frozen/m0.5", "b": "constant/m0.5", "kind": "primary"}
     ],
@@ -135,9 +124,9 @@ def test_variances_of_finished_seeds_replace_the_assumed_ones(tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump(STUDY | {"seeds": [0, 1, 2, 3]}), encoding="utf-8")
     draw = np.random.default_rng(0)
-    for arm, better in (("warm-frozen/m0.5", 0.2), ("constant/m0.5", 0.0)):
+    for run, better in (("warm-frozen/m0.5", 0.2), ("constant/m0.5", 0.0)):
         for seed in (0, 1, 2):
-            folder = tmp_path / f"results/eval/runs/{arm}/seed{seed}"
+            folder = tmp_path / f"results/eval/runs/{run}/seed{seed}"
             folder.mkdir(parents=True)
             right = draw.random(200) < 0.4 + better
             samples = {"prompt_index": range(200), "sample_index": 0, "mode": "greedy"}

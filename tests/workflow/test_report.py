@@ -19,9 +19,9 @@ from criticflow.config.merging import merge
 from criticflow.report import provenance as provenance_facts
 from criticflow.training import provenance
 
-ARMS = "studies/default-arms.yaml"
+STUDY_FILE = "studies/default-runs.yaml"
 OVERLAY = {
-    **yaml.safe_load((PROJECT / "config" / ARMS).read_text(encoding="utf-8")),
+    **yaml.safe_load((PROJECT / "config" / STUDY_FILE).read_text(encoding="utf-8")),
     "seeds": [0, 1, 2],
     "train": {"test_every": 10},
     "evaluate": {"resamples": 50},
@@ -42,7 +42,7 @@ def reported(tmp_path_factory) -> Path:
     """A finished study of three seeds whose reports Snakemake has made."""
     workdir = tmp_path_factory.mktemp("reported")
     finish(workdir, overlay=OVERLAY)
-    write_study(workdir, configuration(ARMS, **OVERLAY))
+    write_study(workdir, configuration(STUDY_FILE, **OVERLAY))
     touched = snakemake(workdir, "--touch", "--forceall", "--cores", "1", overlay=OVERLAY)
     assert touched.returncode == 0, touched.stderr
     report(workdir, "--forcerun", "report_page", overlay=OVERLAY)
@@ -80,7 +80,7 @@ def test_every_figure_lies_beside_the_page_in_three_forms(reported, page):
     }
     assert "warm-frozen/m0.5" in (folder / "score.svg").read_text()  # its own legend
     rows = pd.read_csv(folder / "score.csv")
-    assert set(rows["arm"]) == set(configuration(ARMS, **OVERLAY).runs)
+    assert set(rows["arm"]) == set(configuration(STUDY_FILE, **OVERLAY).runs)
     assert (rows["low"] <= rows["mean"]).all() and (rows["seeds"] == 3).all()
 
 
@@ -169,7 +169,7 @@ def test_a_reader_goes_through_the_page_without_network(reported, width):
             })()"""
         )
         assert {critic.partition(",")[0] for critic, *_ in shown} == set(
-            configuration(ARMS, **OVERLAY).runs
+            configuration(STUDY_FILE, **OVERLAY).runs
         )
         assert all(count > 0 and known > 0 for _, count, known, _ in shown)
         assert max(colors for *_, colors in shown) > 3

@@ -20,7 +20,7 @@ def test_a_study_is_planned_with_all_its_trainings(path: Path, tmp_path: Path):
     jobs = planned(tmp_path, overlay=yaml.safe_load(path.read_text(encoding="utf-8")))
     assert jobs["train_run"] + jobs["train_run_warm"] == len(study.run_seeds())
     assert jobs["evaluate_run"] == len(study.run_seeds())
-    assert jobs["probe_signal"] == 1  # one base model, one task: shared by all arms
+    assert jobs["probe_signal"] == 1  # one base model, one task: shared by all runs
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
@@ -30,8 +30,8 @@ def test_the_words_of_a_study_fit_its_settings(path: Path):
     assert said, "how many trainings?"
     words = {"Five": 5}
     assert words.get(said[1]) or int(said[1]) == len(study.run_seeds())
-    if arms := re.search(r"^# (\d+) arms", text, re.MULTILINE):
-        assert int(arms[1]) == len(study.runs)
+    if runs := re.search(r"^# (\d+) runs", text, re.MULTILINE):
+        assert int(runs[1]) == len(study.runs)
 
 
 def test_the_studies_questions_have_the_seeds_that_they_promise():

@@ -14,7 +14,7 @@ from criticflow.training.deciding import deciding
 ENGINE_THREADS = 8 if CONFIG.resources.gpu else os.cpu_count()
 
 
-# With probe.filter the probe also writes which training problems are left.
+# With probe.filter the probe also writes the filtered training set.
 FILTERED = ["results/probe/{model}/{task}/train.parquet"] if CONFIG.probe.filter else []
 
 

@@ -3,7 +3,7 @@
 
 rule convert_checkpoint:
     input:
-        # The shards are no declared files; the run's metrics stand for them.
+        # The shards are not declared to Snakemake; the run's metrics stand for them.
         metrics="results/runs/{run}/seed{seed}/metrics.parquet",
     output:
         model=directory("results/runs/{run}/seed{seed}/{kind}"),
@@ -20,7 +20,8 @@ rule convert_checkpoint:
     params:
         code=code("convert_checkpoint.py"),
         checkpoints="results/checkpoints/{run}/seed{seed}",
-        # Functions of the output as well: so Snakemake converts nothing again when they change.
+        # Snakemake does not compare params that are functions of the output, so nothing is
+        # converted again when these change.
         # The first two are for the critic's card.
         run=lambda wildcards, output: settings(CONFIG.runs[wildcards.run]),
         model_path=lambda wildcards, output: model_path(CONFIG.runs[wildcards.run].model),

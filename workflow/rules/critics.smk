@@ -27,7 +27,7 @@ rule truth_of_base:
         truth=truth_settings(),
         temperature=CONFIG.truth.temperature,
         gamma=1.0,
-        # Of the resources no other changes what comes out.
+        # The only one of the resources that changes the output.
         device=CONFIG.resources.device,
         actor=lambda wildcards: actor_identity(wildcards.model, None, None, wildcards.task),
     message:
@@ -90,7 +90,7 @@ rule judge_critic:
         gamma=lambda wildcards: critic_gamma(wildcards.critic),
         lam=lambda wildcards: critic_lambda(wildcards.critic),
         masked=lambda wildcards: masked_share(wildcards.critic),
-        # Of the resources no other changes what comes out.
+        # The only one of the resources that changes the output.
         device=CONFIG.resources.device,
     message:
         "Values of {wildcards.critic} against the truth"

@@ -8,14 +8,14 @@ import functools
 
 
 def truth_settings():
-    """What an actor's truth depends on; which actors have one is not its concern."""
+    """Settings that an actor's truth depends on: all but those that say which actors have one."""
     return CONFIG.truth.model_dump(
         mode="json", exclude={"actors", "across", "steps", "temperature"}
     )
 
 
 def truth_cost():
-    """What a truth costs, before it is paid."""
+    """How many continuations a truth takes, for the message before it is measured."""
     truth = CONFIG.truth
     states = truth.problems * len(truth.positions)
     count = states * truth.continuations
@@ -211,7 +211,7 @@ def sampled_actor(critic, seed):
 
 
 def sampling_settings(critic):
-    """The part of a pretrained critic that its samples depend on, the rest as by default."""
+    """Settings of a pretrained critic that its samples depend on."""
     part = {"model", "task", "actor", "samples", "problems", "held_out", "temperature"}
     return CONFIG.critics[critic].model_dump(mode="json", include=part)
 

@@ -24,7 +24,7 @@ rule evaluate_base:
         task=lambda wildcards: settings(CONFIG.tasks[wildcards.task]),
         who=lambda wildcards: base_identity(wildcards.model, wildcards.task),
         evaluate=settings(CONFIG.evaluate),
-        # Of the resources no other changes what comes out.
+        # The only one of the resources that changes the output.
         device=CONFIG.resources.device,
     message:
         "Evaluate {wildcards.model} on {wildcards.task}"
@@ -78,7 +78,7 @@ rule evaluate_critic:
         gamma=lambda wildcards: CONFIG.runs[wildcards.run].train.gamma,
         lam=lambda wildcards: gae_lambda(CONFIG.runs[wildcards.run]),
         evaluate=settings(CONFIG.evaluate),
-        # Of the resources no other changes what comes out.
+        # The only one of the resources that changes the output.
         device=CONFIG.resources.device,
     message:
         "Evaluate the critic of {wildcards.run}, seed {wildcards.seed}"

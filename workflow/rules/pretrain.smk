@@ -25,7 +25,7 @@ rule sample_returns:
         model=lambda wildcards: settings(CONFIG.models[CONFIG.critics[wildcards.critic].model]),
         task=lambda wildcards: settings(CONFIG.tasks[CONFIG.critics[wildcards.critic].task]),
         critic=lambda wildcards: sampling_settings(wildcards.critic),
-        # Of the resources no other changes what comes out.
+        # The only one of the resources that changes the output.
         device=CONFIG.resources.device,
     message:
         "Sample responses for the critic {wildcards.critic}, seed {wildcards.seed}"
@@ -55,7 +55,7 @@ rule pretrain_critic:
         critic=lambda wildcards: settings(CONFIG.critics[wildcards.critic]),
         model=lambda wildcards: settings(CONFIG.models[CONFIG.critics[wildcards.critic].model]),
         model_path=lambda wildcards: model_path(CONFIG.critics[wildcards.critic].model),
-        # Of the resources no other changes what comes out.
+        # The only one of the resources that changes the output.
         device=CONFIG.resources.device,
         # Not an output: a retry goes on from it.
         checkpoints="results/checkpoints/critics/{critic}/seed{seed}",

@@ -25,7 +25,7 @@ rule probe_signal:
         model=lambda wildcards: settings(CONFIG.models[wildcards.model]),
         task=lambda wildcards: settings(CONFIG.tasks[wildcards.task]),
         probe=settings(CONFIG.probe),
-        # Of the resources no other changes what comes out.
+        # The only one of the resources that changes the output.
         device=CONFIG.resources.device,
     message:
         "Probe {wildcards.model} on {wildcards.task}: is there something to learn?"

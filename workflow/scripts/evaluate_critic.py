@@ -7,20 +7,19 @@ from criticflow.runtime.stage import run_stage
 
 def main(snakemake) -> None:
     from criticflow import config
+    from criticflow.models.saved_critic import SavedCritic
     from criticflow.stages import critics
 
     params = snakemake.params
+    model = config.Model.model_validate(params.model)
     critics.evaluate_critic(
-        snakemake.input.critic,
-        config.Model.model_validate(params.model),
+        SavedCritic(snakemake.input.critic, model, params.gamma, params.lam),
         snakemake.input.samples,
-        params.gamma,
         config.Evaluate.model_validate(params.evaluate),
-        config.load_config(snakemake.config).resources,
+        config.load_config(snakemake.config).resources.device,
         Path(snakemake.output.summary).parent,
         snakemake.wildcards.run,
         int(snakemake.wildcards.seed),
-        params.lam,
     )
 
 

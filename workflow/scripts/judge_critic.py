@@ -7,19 +7,18 @@ from criticflow.runtime.stage import run_stage
 
 def main(snakemake) -> None:
     from criticflow import config
+    from criticflow.models.saved_critic import SavedCritic
     from criticflow.stages import judge
 
     params = snakemake.params
+    model = config.Model.model_validate(params.model)
     judge.judge_critic(
-        snakemake.input.critic,
-        config.Model.model_validate(params.model),
-        [Path(folder) for folder in params.folders],
+        SavedCritic(snakemake.input.critic, model, params.gamma, params.lam),
         params.critic,
-        params.gamma,
-        config.load_config(snakemake.config).resources,
+        [Path(folder) for folder in params.folders],
+        config.load_config(snakemake.config).resources.device,
         Path(snakemake.output.rows).parent,
         masked=params.masked,
-        lam=params.lam,
     )
 
 

@@ -7,19 +7,21 @@ from criticflow.runtime.stage import run_stage
 
 def main(snakemake) -> None:
     from criticflow import config
-    from criticflow.training.critic_fit import pretrain
+    from criticflow.training.pretrain import Pretraining, pretrain
 
     params = snakemake.params
     pretrain(
-        config.PretrainedCritic.model_validate(params.critic),
-        config.Model.model_validate(params.model),
-        params.model_path,
-        Path(snakemake.input.samples),
-        int(snakemake.wildcards.seed),
-        config.load_config(snakemake.config).resources,
-        Path(params.checkpoints),
-        Path(snakemake.output.model),
-        snakemake.wildcards.critic,
+        Pretraining(
+            config.PretrainedCritic.model_validate(params.critic),
+            name=snakemake.wildcards.critic,
+            seed=int(snakemake.wildcards.seed),
+            model=config.Model.model_validate(params.model),
+            model_path=params.model_path,
+            samples=Path(snakemake.input.samples),
+            resources=config.load_config(snakemake.config).resources,
+            directory=Path(params.checkpoints),
+            out=Path(snakemake.output.model),
+        )
     )
 
 

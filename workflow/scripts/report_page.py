@@ -11,8 +11,7 @@ def main(snakemake) -> None:
     from criticflow.training.provenance import versions
 
     inputs, output = snakemake.input, snakemake.output
-    found = results.read(
-        load_config(snakemake.config),
+    files = results.Files(
         *(Path(inputs[name]) for name in ("summary", "contrasts", "arms", "critics", "savings")),
         metrics=[Path(path) for path in inputs.metrics],
         evaluations=[Path(path).parent for path in inputs.evaluations],
@@ -20,6 +19,7 @@ def main(snakemake) -> None:
         probes=[Path(path).parent for path in inputs.probes],
         provenance=[Path(path) for path in inputs.provenance],
     )
+    found = results.read(load_config(snakemake.config), files)
     page.write(found, versions(), Path(output.page), Path(output.figures))
 
 

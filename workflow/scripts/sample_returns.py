@@ -11,7 +11,7 @@ def main(snakemake) -> None:
 
     params = snakemake.params
     probe = snakemake.input.get("probe")
-    returns.sample_returns(
+    job = returns.Sampling(
         params.model_path,
         config.Model.model_validate(params.model),
         snakemake.input.train,
@@ -19,9 +19,9 @@ def main(snakemake) -> None:
         config.PretrainedCritic.model_validate(params.critic),
         int(snakemake.wildcards.seed),
         config.load_config(snakemake.config).resources,
-        Path(snakemake.output.samples),
-        probe_samples=Path(probe) if probe else None,
+        Path(probe) if probe else None,
     )
+    returns.sample_returns(job, Path(snakemake.output.samples))
 
 
 if __name__ == "__main__":  # vLLM on a GPU imports the program again in its own processes

@@ -8,10 +8,10 @@ from criticflow.runtime.stage import run_stage
 
 def main(snakemake) -> None:
     from criticflow.planning.sources import training_files
-    from criticflow.training.job import train_run
+    from criticflow.training.job import Training, train_run
 
     config, run = load_config(snakemake.config), snakemake.wildcards.run
-    train_run(
+    training = Training(
         config,
         run=run,
         seed=int(snakemake.wildcards.seed),
@@ -23,6 +23,7 @@ def main(snakemake) -> None:
         manifest=Path(snakemake.input.manifest),
         sources=training_files(config.tasks[config.runs[run].task].kind),
     )
+    train_run(training)
 
 
 if __name__ == "__main__":

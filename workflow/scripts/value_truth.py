@@ -11,7 +11,7 @@ def main(snakemake) -> None:
 
     params = snakemake.params
     task = config.Task.model_validate(params.task)
-    value_truth.measure_truth(
+    job = value_truth.Measurement(
         params.model_path,
         config.Model.model_validate(params.model),
         snakemake.input.test,
@@ -21,9 +21,8 @@ def main(snakemake) -> None:
         params.temperature,
         params.gamma,
         config.load_config(snakemake.config).resources,
-        Path(snakemake.output.states).parent,
-        params.actor,
     )
+    value_truth.measure_truth(job, params.actor, Path(snakemake.output.states).parent)
 
 
 if __name__ == "__main__":  # vLLM on a GPU imports the program again in its own processes

@@ -12,7 +12,9 @@ COMMANDS = {
     "convert": "verl's FSDP checkpoint to a HuggingFace directory, or to another number of ranks",
     "score": "JSON lines of responses, with their scores",
     "evaluate": "a model on prepared problems: pass@1, pass@k, entropy",
-    "plan": "a study's arms, contrasts and cost, without running it",
+    "truth": "true values of a model's states, by Monte Carlo",
+    "judge": "a critic's values beside the true ones",
+    "plan": "a study's runs, contrasts and cost, without running it",
     "accept": "keep a training although code or libraries have changed since",
 }
 """Name of each command (its module here) and what it does, in one line."""

@@ -75,16 +75,16 @@ def main(argv: list[str] | None = None) -> None:
     arguments.directory.mkdir(parents=True, exist_ok=True)
     found = stages(*planned(SNAKEFILE, arguments.directory, arguments.configfile), took)
     console = Console()
-    console.print(arms_table(config, arguments.directory, took))
+    console.print(runs_table(config, arguments.directory, took))
     if config.contrasts:
         console.print(contrasts_text(config, arguments.directory), highlight=False, soft_wrap=True)
     console.print(stages_table(found))
     console.print(total(found), highlight=False)
 
 
-def arms_table(config: Config, directory: Path, took: Took) -> Table:
+def runs_table(config: Config, directory: Path, took: Took) -> Table:
     """One row a run: its seeds and how many are trained, updates of its actor, time of one."""
-    table = _table("Arms")
+    table = _table("Runs")
     table.add_column("run", no_wrap=True)
     table.add_column("critic", overflow="fold")
     for name in ("seeds", "trained", "updates", "a training"):
@@ -114,7 +114,7 @@ def critic(config: Config, name: str) -> str:
 
 
 def contrasts_text(config: Config, directory: Path) -> str:
-    """What is compared: factors in which the arms differ, and each setting in ``a`` and ``b``."""
+    """What is compared: factors in which the runs differ, and each setting in ``a`` and ``b``."""
     lines = ["[bold]Contrasts[/bold]"]
     for contrast in config.contrasts:
         a, b = config.runs[contrast.a], config.runs[contrast.b]
@@ -148,19 +148,19 @@ def detection(config: Config, contrast: Contrast, directory: Path) -> str:
 
 
 def measured(config: Config, contrast: Contrast, directory: Path) -> NDArray[np.float64] | None:
-    """Differences of the two arms by seed and problem, of the seeds that are evaluated."""
+    """Differences of the two runs' scores by seed and problem, of the seeds that are evaluated."""
     files = [
         {
             seed: path
             for seed in common_seeds(config, contrast)
-            if (path := directory / f"results/eval/runs/{arm}/seed{seed}/samples.parquet").exists()
+            if (path := directory / f"results/eval/runs/{run}/seed{seed}/samples.parquet").exists()
         }
-        for arm in (contrast.a, contrast.b)
+        for run in (contrast.a, contrast.b)
     ]
     if not files[0].keys() & files[1].keys():
         return None
-    arms = (seed_scores(samples, contrast.metric) for samples in files)
-    return paired(*arms, contrast.metric)[0]
+    scores = (seed_scores(samples, contrast.metric) for samples in files)
+    return paired(*scores, contrast.metric)[0]
 
 
 def _said(value: object) -> str:

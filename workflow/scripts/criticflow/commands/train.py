@@ -77,12 +77,12 @@ def fork_from_here(job: Path) -> None:
     start ordinary Python processes.
     """
     import criticflow.verl_plugin.preload  # noqa: F401
-    from criticflow.runtime import template
+    from criticflow.runtime import fork_server
 
-    if "ray" in sys.modules or not template.single_threaded():
+    if "ray" in sys.modules or not fork_server.single_threaded():
         print("processes are not forked: a library has started a thread or imported Ray")
     else:
-        os.environ[INTERPRETER] = str(template.start_template(job))
+        os.environ[INTERPRETER] = str(fork_server.start_fork_server(job))
 
 
 def separate(config: DictConfig, job: Path) -> None:

@@ -3,49 +3,76 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from criticflow import config
-from criticflow.errors import run_program
+from criticflow.commands.arguments import add_sampling, command_parser, model_settings, resources
+
+_DESCRIPTION = """\
+Measure the true values of states: continue held-out responses from several places, many times.
+
+input:   an actor that vLLM loads, and a split as the workflow prepares it
+output:  OUT/states.parquet (V of each state, by Monte Carlo), OUT/continuations.parquet,
+         OUT/responses.parquet and OUT/summary.json, which `criticflow judge` reads
+"""
+_EXAMPLE = """\
+example:
+  criticflow truth --model results/runs/cold/seed0/actor \\
+      --data results/data/countdown-mini/test.parquet --problems 20 --out truth
+"""
 
 
-def main() -> None:
+def parser() -> argparse.ArgumentParser:
+    """The arguments of the command."""
     default = config.Truth()
-    parser = argparse.ArgumentParser(
-        prog="criticflow truth",
-        description="Sample continuations of states of held-out responses and write their scores.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--model", required=True, help="the actor: model directory or hub name")
-    add("--data", required=True, type=Path, help="prepared split: results/data/TASK/test.parquet")
+    result = command_parser("truth", _DESCRIPTION, _EXAMPLE)
+    add_sampling(result)
+    add = result.add_argument
     add("--out", required=True, type=Path, help="directory for states and continuations")
     add("--name", help="the actor's name in tables (default: --model)")
-    add("--problems", type=int, default=default.problems, help="the first ones of the split")
-    add("--continuations", type=int, default=default.continuations, help="from each state")
-    add("--positions", type=float, nargs="+", default=default.positions, help="shares of the way")
-    add("--temperature", type=float, default=1.0, help="of the actor's rollouts")
-    add("--gamma", type=float, default=1.0, help="discount per token")
-    add("--seed", type=int, default=0, help="of responses and continuations")
-    add("--max-prompt-length", type=int, default=512, help="tokens")
-    add("--max-response-length", type=int, default=1024, help="tokens")
-    add("--dtype", choices=["float32", "bfloat16"], default="float32", help="precision")
-    add("--trust-remote-code", action="store_true", help="run code that comes with the model")
-    add("--gpu", action="store_true", help="run on a GPU")
-    given = parser.parse_args()
-    if min(given.problems, given.max_prompt_length, given.max_response_length) < 1:
-        parser.error("--problems and lengths are at least 1")
-    if given.continuations < 2 or given.temperature <= 0 or not 0 <= given.gamma <= 1:
-        parser.error("--continuations is at least 2, --temperature above 0, --gamma in [0, 1]")
-    if any(not 0 <= position <= 1 for position in given.positions):
-        parser.error("--positions are shares from 0 to 1")
-    from criticflow.stages import value_truth  # after the arguments: it takes seconds to import
+    add(
+        "--problems",
+        type=int,
+        default=default.problems,
+        help="the first ones of the split (default: %(default)s)",
+    )
+    add(
+        "--continuations",
+        type=int,
+        default=default.continuations,
+        help="from each state (default: %(default)s)",
+    )
+    add(
+        "--positions",
+        type=float,
+        nargs="+",
+        default=default.positions,
+        help="states, as shares of a response (default: %(default)s)",
+    )
+    add("--gamma", type=float, default=1.0, help="discount per token (default: 1.0)")
+    add("--seed", type=int, default=0, help="of responses and continuations (default: 0)")
+    return result
 
-    value_truth.measure_truth(
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure one actor.
+
+    Raises:
+        UserError: see :func:`criticflow.stages.value_truth.measure_truth`.
+    """
+    given = parser().parse_args(arguments)
+    if min(given.problems, given.max_prompt_length, given.max_response_length) < 1:
+        parser().error("--problems and lengths are at least 1")
+    if given.continuations < 2 or given.temperature <= 0 or not 0 <= given.gamma <= 1:
+        parser().error("--continuations is at least 2, --temperature above 0, --gamma in [0, 1]")
+    if any(not 0 <= position <= 1 for position in given.positions):
+        parser().error("--positions are shares from 0 to 1")
+    from criticflow.stages import value_truth  # only now, so that --help is quick
+
+    job = value_truth.Measurement(
         given.model,
-        config.Model(
-            path=given.model, dtype=given.dtype, trust_remote_code=given.trust_remote_code
-        ),
+        model_settings(given, given.model),
         given.data,
         given.max_prompt_length,
         given.max_response_length,
@@ -57,16 +84,7 @@ def main() -> None:
         ),
         given.temperature,
         given.gamma,
-        config.Resources(gpu=int(given.gpu)),
-        given.out,
-        {
-            "actor": given.name or given.model,
-            "actor_seed": None,
-            "actor_step": None,
-            "task": given.data.parent.name,
-        },
+        resources(given),
     )
-
-
-if __name__ == "__main__":
-    run_program(main)
+    actor = {"actor": given.name or given.model, "actor_seed": None, "actor_step": None}
+    value_truth.measure_truth(job, {**actor, "task": given.data.parent.name}, given.out)

@@ -1,6 +1,6 @@
-"""``contrasts``: which arms a study compares, and what that comparison can answer.
+"""``contrasts``: which runs a study compares, and what that comparison can answer.
 
-A contrast answers a question about one factor only where its two arms differ in that factor alone.
+A contrast answers a question about one factor only where its two runs differ in that factor alone.
 What differs is read from the resolved settings, not from names, so that a setting which came
 along by inheritance is found too.
 """
@@ -65,15 +65,15 @@ WITHOUT_EFFECT = (
 
 
 class Contrast(Strict):
-    """The difference between two arms: ``a`` minus ``b``."""
+    """The difference between two runs over their seeds: ``a`` minus ``b``."""
 
     name: Name = Field(description="what the report calls it")
-    a: RunName = Field(description="the arm that is judged")
-    b: RunName = Field(description="the arm that it is judged against")
+    a: RunName = Field(description="the run that is judged")
+    b: RunName = Field(description="the run that it is judged against")
     kind: Literal["primary", "secondary", "bundle"] = Field(
         "secondary",
         description="primary: tested alone, at most one, the first; secondary: corrected for their "
-        "number; bundle: the arms differ in several things, so it says nothing about one of them",
+        "number; bundle: the runs differ in several things, so it says nothing about one of them",
     )
     metric: str = Field(
         "greedy.pass@1",
@@ -92,7 +92,7 @@ def settings_difference(a: Run, b: Run) -> dict[str, tuple[Any, Any]]:
 
 
 def differs_in(a: Run, b: Run) -> list[str]:
-    """Factors in which two arms differ; a setting that is part of none stands for itself.
+    """Factors in which two runs differ; a setting that is part of none stands for itself.
 
     What a factor implies is not counted: a constant critic is frozen, GRPO has none.
     """
@@ -123,7 +123,7 @@ def gae_lambda(run: Run) -> float | None:
 
 
 def declared(config: Config) -> list[dict[str, Any]]:
-    """The study's contrasts as JSON, each with the factors in which its arms differ."""
+    """The study's contrasts as JSON, each with the factors in which its runs differ."""
     return [
         {
             **contrast.model_dump(mode="json"),
@@ -137,7 +137,7 @@ def check_contrasts(contrasts: Sequence[Contrast], config: Config) -> None:
     """Every contrast compares what can be compared, and says what it is.
 
     Raises:
-        ValueError: an arm is not there, or the two cannot be compared, or differ in more than the
+        ValueError: a run is not there, or the two cannot be compared, or differ in more than the
             contrast admits.
     """
     names = [contrast.name for contrast in contrasts]
@@ -147,10 +147,10 @@ def check_contrasts(contrasts: Sequence[Contrast], config: Config) -> None:
             raise ValueError(f"{where}: two contrasts have this name")
         if contrast.kind == "primary" and number:
             raise ValueError(f"{where}: a primary contrast is the first, and the only one")
-        for side, arm in (("a", contrast.a), ("b", contrast.b)):
-            if arm not in config.runs:
+        for side, run in (("a", contrast.a), ("b", contrast.b)):
+            if run not in config.runs:
                 raise ValueError(
-                    f"{where}.{side}: no run named {arm!r}; there is {', '.join(config.runs)}"
+                    f"{where}.{side}: no run named {run!r}; there is {', '.join(config.runs)}"
                 )
         _comparable(contrast, config, where)
 
@@ -182,15 +182,15 @@ def _comparable(contrast: Contrast, config: Config, where: str) -> None:
     if None not in lambdas and lambdas[0] != lambdas[1] and found != ["lambda"]:
         raise ValueError(
             f"{where}: lambda is {lambdas[0]} in {contrast.a} and {lambdas[1]} in {contrast.b}: "
-            "make them equal, or compare arms that differ in nothing else"
+            "make them equal, or compare runs that differ in nothing else"
         )
     one = len(found) == 1 and found[0] in IMPLIED
     if one and contrast.kind == "bundle":
-        raise ValueError(f"{where}: the arms differ in {found[0]} alone: that is no bundle")
+        raise ValueError(f"{where}: the runs differ in {found[0]} alone: that is no bundle")
     if not one and contrast.kind != "bundle":
         raise ValueError(
-            f"{where}: the arms differ in {', '.join(found)}: that answers no question about one "
-            "of them; compare other arms, or write kind: bundle"
+            f"{where}: the runs differ in {', '.join(found)}: that answers no question about one "
+            "of them; compare other runs, or write kind: bundle"
         )
 
 

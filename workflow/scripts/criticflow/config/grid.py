@@ -1,4 +1,4 @@
-"""``grid``: runs as combinations of factors, written once instead of arm by arm.
+"""``grid``: runs as combinations of factors, written once instead of run by run.
 
 A grid names factors (``critic``, ``mask``), and for each its levels: partial settings of a run.
 Every combination of levels is a run named after them, in the order of the factors
@@ -24,26 +24,26 @@ Match = dict[Name, Name | list[Name]]
 
 
 class Override(Strict):
-    """Settings of some arms only."""
+    """Settings of some runs only."""
 
     where: Match = Field(
         min_length=1, description="factor: level, or a list of levels; all of them must match"
     )
-    settings: Settings = Field(min_length=1, description="merged over the settings of these arms")
+    settings: Settings = Field(min_length=1, description="merged over the settings of these runs")
 
 
 class Grid(Strict):
-    """Arms that are the combinations of some factors."""
+    """Runs that are the combinations of some factors."""
 
-    like: RunName | None = Field(None, description="the run whose settings every arm inherits")
-    settings: Settings = Field({}, description="settings of every arm")
+    like: RunName | None = Field(None, description="a run whose settings those of the grid inherit")
+    settings: Settings = Field({}, description="settings of every run of the grid")
     factors: dict[Name, dict[Name, Settings]] = Field(
         min_length=1,
         description="factor: its levels, each with the settings of a run that make it; `{factor}` "
-        "in critic.from stands for the arm's level of that factor",
+        "in critic.from stands for the run's own level of that factor",
     )
     exclude: list[Match] = Field([], description="combinations that are left out")
-    override: list[Override] = Field([], description="settings of single arms")
+    override: list[Override] = Field([], description="settings of single runs")
 
     @model_validator(mode="after")
     def _factors_have_levels(self) -> Grid:
@@ -71,38 +71,38 @@ class Grid(Strict):
 
     @model_validator(mode="after")
     def _matches_match(self) -> Grid:
-        arms = [dict(arm) for arm in self._combinations()]
+        combinations = list(self._combinations())
         for match in self.exclude:
-            if not any(_fits(arm, match) for arm in arms):
-                raise ValueError(f"exclude: no arm is {_said(match)}")
-        kept = list(self.arms())
+            if not any(_fits(levels, match) for levels in combinations):
+                raise ValueError(f"exclude: no run is {_said(match)}")
+        kept = list(self._kept())
         if not kept:
-            raise ValueError("exclude: no arm is left")
+            raise ValueError("exclude: no run is left")
         for override in self.override:
-            if not any(_fits(arm, override.where) for arm in kept):
-                raise ValueError(f"override.where: no arm is {_said(override.where)}")
+            if not any(_fits(levels, override.where) for levels in kept):
+                raise ValueError(f"override.where: no run is {_said(override.where)}")
         return self
 
-    def arms(self) -> Iterator[dict[str, str]]:
-        """The level of every factor, for each arm; the last factor changes fastest."""
-        for arm in self._combinations():
-            if not any(_fits(arm, match) for match in self.exclude):
-                yield arm
-
     def runs(self) -> dict[str, Settings]:
-        """Every arm as an entry of ``runs``, by name."""
-        return {"/".join(arm.values()): self._run(arm) for arm in self.arms()}
+        """Entries of ``runs``, by name: one for each combination that is not excluded."""
+        return {"/".join(levels.values()): self._run(levels) for levels in self._kept()}
 
-    def _run(self, arm: dict[str, str]) -> Settings:
+    def _run(self, levels: dict[str, str]) -> Settings:
         run = self.settings
-        for factor, level in arm.items():
+        for factor, level in levels.items():
             run = merge(run, self.factors[factor][level])
         for override in self.override:
-            if _fits(arm, override.where):
+            if _fits(levels, override.where):
                 run = merge(run, override.settings)
-        return {"like": self.like, **_with_origin(run, arm), "factors": arm}
+        return {"like": self.like, **_with_origin(run, levels), "factors": levels}
+
+    def _kept(self) -> Iterator[dict[str, str]]:
+        for levels in self._combinations():
+            if not any(_fits(levels, match) for match in self.exclude):
+                yield levels
 
     def _combinations(self) -> Iterator[dict[str, str]]:
+        """The level of every factor, by its name; the last factor changes fastest."""
         for levels in itertools.product(*self.factors.values()):
             yield dict(zip(self.factors, levels, strict=True))
 
@@ -137,20 +137,20 @@ class Grids(Strict):
         }
 
     def runs(self) -> dict[str, Settings]:
-        """Every arm of every grid as an entry of ``runs``.
+        """Entries of ``runs`` of all grids, by name.
 
         Raises:
-            UserError: two grids have an arm of the same name.
+            UserError: two grids have a run of the same name.
         """
         found: dict[str, Settings] = {}
         for name, grid in self.grid.items():
-            arms = grid.runs()
-            if twice := sorted(found.keys() & arms):
+            runs = grid.runs()
+            if twice := sorted(found.keys() & runs):
                 raise UserError(
-                    f"configuration: grid.{name}: another grid has an arm {twice[0]} too: "
+                    f"configuration: grid.{name}: another grid has a run {twice[0]} too: "
                     "give a factor of one level to tell them apart"
                 )
-            found |= arms
+            found |= runs
         return found
 
 
@@ -158,8 +158,8 @@ def _listed(levels: str | list[str]) -> list[str]:
     return [levels] if isinstance(levels, str) else levels
 
 
-def _fits(arm: Mapping[str, str], match: Match) -> bool:
-    return all(arm[factor] in _listed(levels) for factor, levels in match.items())
+def _fits(run_levels: Mapping[str, str], match: Match) -> bool:
+    return all(run_levels[factor] in _listed(levels) for factor, levels in match.items())
 
 
 def _said(match: Match) -> str:
@@ -168,7 +168,7 @@ def _said(match: Match) -> str:
 
 def _no_like(settings: Settings, where: str) -> None:
     if "like" in settings:
-        raise ValueError(f"{where}: 'like' belongs beside 'factors', for all arms at once")
+        raise ValueError(f"{where}: 'like' belongs beside 'factors', for all runs at once")
 
 
 def _leaves(settings: Mapping[str, Any], above: str = "") -> Iterator[str]:
@@ -180,16 +180,16 @@ def _leaves(settings: Mapping[str, Any], above: str = "") -> Iterator[str]:
             yield f"{above}{key}"
 
 
-def _with_origin(run: Settings, arm: Mapping[str, str]) -> Settings:
-    """``run`` with the levels of ``arm`` filled into the name of the run its critic is from."""
+def _with_origin(run: Settings, levels: Mapping[str, str]) -> Settings:
+    """``run`` with its levels filled into the name of the run that its critic comes from."""
     critic = run.get("critic")
     origin = critic.get("from") if isinstance(critic, Mapping) else None
     if isinstance(origin, str):
-        return merge(run, {"critic": {"from": _filled(origin, arm)}})
+        return merge(run, {"critic": {"from": _filled(origin, levels)}})
     if isinstance(origin, Mapping) and isinstance(origin.get("run"), str):
-        return merge(run, {"critic": {"from": {"run": _filled(origin["run"], arm)}}})
+        return merge(run, {"critic": {"from": {"run": _filled(origin["run"], levels)}}})
     return run
 
 
-def _filled(name: str, arm: Mapping[str, str]) -> str:
-    return re.sub(r"\{([^{}]*)\}", lambda found: arm.get(found[1], found[0]), name)
+def _filled(name: str, levels: Mapping[str, str]) -> str:
+    return re.sub(r"\{([^{}]*)\}", lambda found: levels.get(found[1], found[0]), name)

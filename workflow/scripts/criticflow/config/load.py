@@ -27,7 +27,7 @@ def load_config(raw: Mapping[str, Any]) -> Config:
     :class:`Config` has, ``train`` (defaults merged under every run), ``grid`` (runs as combinations
     of factors) and ``runs.*.like`` (the run whose settings this one inherits). A model, task, run
     or pretrained critic that is null is left out: so an overlay takes away what the file below it
-    defines. A null run also takes away the arm of that name from a grid. In a job of the workflow
+    defines. A null run also takes away the run of that name from a grid. In a job of the workflow
     there is :data:`DESCRIPTION` too, which is left out.
 
     Raises:
@@ -38,8 +38,8 @@ def load_config(raw: Mapping[str, Any]) -> Config:
     defaults = resolved.pop("train", None) or {}
     try:
         if (grid := resolved.pop("grid", None)) is not None:
-            arms = Grids.model_validate({"grid": grid}).runs()
-            resolved["runs"] = _beside(resolved.get("runs", {}), arms)
+            of_grids = Grids.model_validate({"grid": grid}).runs()
+            resolved["runs"] = _beside(resolved.get("runs", {}), of_grids)
         for section in ("models", "tasks", "runs", "critics"):
             if section in resolved:
                 resolved[section] = without_null(resolved[section])
@@ -61,17 +61,17 @@ def read_config(path: Path | str) -> Config:
     return load_config(raw or {})
 
 
-def _beside(runs: Any, arms: dict[str, Any]) -> Any:
-    """The runs and the grid's arms; a run that is null takes away the arm of its name."""
+def _beside(runs: Any, of_grids: dict[str, Any]) -> Any:
+    """The runs and those of the grids; a run that is null takes away the grid's of its name."""
     if runs is None or not isinstance(runs, Mapping):
-        return arms if runs is None else runs  # the wrong type is reported with other mistakes
-    for name in runs.keys() & arms.keys():
+        return of_grids if runs is None else runs  # the wrong type is reported with other mistakes
+    for name in runs.keys() & of_grids.keys():
         if runs[name] is not None:
             raise UserError(
-                f"configuration: runs.{name}: the grid has an arm of this name: "
+                f"configuration: runs.{name}: the grid has a run of this name: "
                 "set it right there under override, or call the run otherwise"
             )
-    return {**arms, **runs}
+    return {**of_grids, **runs}
 
 
 def _keep_what_is_asked_for(runs: dict[str, Any], truth: Any) -> None:
@@ -120,7 +120,7 @@ def _resolve(name: str, runs: Mapping[str, Any], defaults: Mapping[str, Any]) ->
     for ancestor in reversed(chain):
         resolved = merge(resolved, runs[ancestor])
     resolved.pop("like", None)
-    resolved["factors"] = runs[name].get("factors") or {}  # a grid's arm only, not what is like it
+    resolved["factors"] = runs[name].get("factors") or {}  # of a grid; `like` does not inherit them
     return resolved
 
 

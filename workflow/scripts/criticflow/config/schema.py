@@ -339,7 +339,7 @@ class Critic(Strict):
         if self.freeze and not (trained or self.allow_untrained):
             raise ValueError(
                 "freeze: true would keep a fresh value head as it is: give the trained critic "
-                "(from or path), or for a control arm constant, or allow_untrained: true"
+                "(from or path), or for a control run constant, or allow_untrained: true"
             )
         return self
 
@@ -460,7 +460,7 @@ class Config(Strict):
         {}, description="critics that are pretrained offline, by name"
     )
     seeds: list[int] = Field([0], min_length=1, description="seeds of every run without its own")
-    contrasts: list[Contrast] = Field([], description="which arms are compared; the primary first")
+    contrasts: list[Contrast] = Field([], description="which runs are compared; the primary first")
     smallest_effect: float | None = Field(
         None,
         gt=0,
@@ -495,17 +495,10 @@ class Config(Strict):
             where = f"critics.{name}"
             if name in self.runs:
                 raise ValueError(f"{where}: there is a run of this name: critic.from must be clear")
-            _known(critic.model, self.models, f"{where}.model", "model")
-            _known(critic.task, self.tasks, f"{where}.task", "task")
             if critic.actor is not None:
                 _known(critic.actor, self.runs, f"{where}.actor", "run")
-            share = self.resources.ranks * critic.micro_batch_size
-            if critic.batch_size % share:
-                raise ValueError(
-                    f"{where}: batch_size {critic.batch_size} is not divisible by "
-                    f"{self.resources.ranks} ranks x micro_batch_size {critic.micro_batch_size} "
-                    f"= {share}"
-                )
+            what, size = f"{where}: batch_size {critic.batch_size}", critic.batch_size
+            _divides(what, size, self.resources.ranks, critic.micro_batch_size)
         return self
 
     @model_validator(mode="after")
@@ -513,9 +506,11 @@ class Config(Strict):
         for name, model in self.models.items():
             if model.build:
                 _known(model.build.task, self.tasks, f"models.{name}.build.task", "task")
+        for section, users in (("critics", self.critics), ("runs", self.runs)):
+            for name, user in users.items():
+                _known(user.model, self.models, f"{section}.{name}.model", "model")
+                _known(user.task, self.tasks, f"{section}.{name}.task", "task")
         for name, run in self.runs.items():
-            _known(run.model, self.models, f"runs.{name}.model", "model")
-            _known(run.task, self.tasks, f"runs.{name}.task", "task")
             if run.critic.from_run:
                 _known(run.critic.from_run, self.runs, f"runs.{name}.critic.from", "run")
             if run.critic.pretrained:
@@ -613,8 +608,8 @@ class Config(Strict):
             if bool(models[0].build) != bool(models[1].build):
                 raise ValueError(
                     f"{where}.from: {run.critic.from_run} trains {source.model}, {name} trains "
-                    f"{run.model}: their tokenizers differ, and the critic would read other words "
-                    "than the actor writes; use models of one family"
+                    f"{run.model}: their tokenizers differ, and the critic would read other "
+                    "tokens than the actor writes; use models of one family"
                 )
         return self
 
@@ -645,7 +640,6 @@ class Config(Strict):
         ranks = self.resources.ranks
         for name, run in self.runs.items():
             train, where = run.train, f"runs.{name}.train"
-            per_rank = train.micro_batch_size * ranks
             sizes = {"mini_batch_size": train.mini_batch_size}
             if train.critic_mini_batch_size is not None:
                 sizes["critic_mini_batch_size"] = train.critic_mini_batch_size
@@ -654,12 +648,9 @@ class Config(Strict):
                     raise ValueError(
                         f"{where}: batch_size {train.batch_size} is not a multiple of {key} {size}"
                     )
-                if (trajectories := size * train.rollout_n) % per_rank:
-                    raise ValueError(
-                        f"{where}: a mini-batch of {trajectories} trajectories ({key} x "
-                        f"rollout_n) is not divisible by {ranks} ranks x micro_batch_size "
-                        f"{train.micro_batch_size} = {per_rank}"
-                    )
+                trajectories = size * train.rollout_n
+                what = f"{where}: a mini-batch of {trajectories} trajectories ({key} x rollout_n)"
+                _divides(what, trajectories, ranks, train.micro_batch_size)
             if run.algorithm == "grpo" and train.rollout_n < 2:
                 raise ValueError(f"{where}.rollout_n: grpo compares responses, it needs at least 2")
         return self
@@ -686,3 +677,12 @@ def _named_critic(run: Any, critics: dict[str, Any]) -> Any:
 def _known(name: str, names: dict[str, Any], where: str, what: str) -> None:
     if name not in names:
         raise ValueError(f"{where}: no {what} named {name!r}; there is {', '.join(names)}")
+
+
+def _divides(what: str, size: int, ranks: int, micro_batch_size: int) -> None:
+    """Raise ValueError if the ranks cannot share ``size`` in whole micro-batches."""
+    if size % (together := ranks * micro_batch_size):
+        raise ValueError(
+            f"{what} is not divisible by {ranks} ranks x micro_batch_size {micro_batch_size} "
+            f"= {together}"
+        )

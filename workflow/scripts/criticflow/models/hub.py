@@ -1,4 +1,4 @@
-"""Models that are named, not given as a directory: which commit a name stands for, and its files.
+"""Models of the Hugging Face hub: which commit a name stands for, and its files.
 
 A name is looked up once, and everything else works with the files of that commit. Without a network
 the local cache answers, as it does in transformers and vLLM.
@@ -15,11 +15,11 @@ from criticflow.errors import UserError
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _SMALL = ["*.json", "*.txt", "*.model", "*.jinja", "*.py", "*.tiktoken"]
 _WEIGHTS = ["*.safetensors", "*.bin"]
-"""Kinds of weights, of which the first that there is will do."""
+"""Formats of weights, in order of preference: the first that the model has is fetched."""
 
 
 def is_name(path: Path | str) -> bool:
-    """Whether it looks like a name on the hub, and not like a directory, missing or not."""
+    """Whether ``path`` is a name on the hub: it looks like one, and no such directory is there."""
     directory = Path(path)
     return not directory.exists() and bool(
         _NAME.fullmatch(str(path)) and not directory.parent.is_dir()

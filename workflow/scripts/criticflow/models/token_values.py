@@ -29,7 +29,7 @@ def token_values(
     critic.eval()
     lengths = [len(a) + len(b) - 1 for a, b in zip(prompts, responses, strict=True)]
     values: list[Any] = [None] * len(lengths)
-    # Longest first: what does not fit into memory fails at once, and little is padded.
+    # Longest first: if one does not fit into memory, that fails at once; and little is padded.
     waiting = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     while waiting:
         longest = lengths[waiting[0]]

@@ -1,8 +1,8 @@
 """A digest of the code that a rule depends on, as one of its params.
 
-A rule reruns when code that it uses changes, and no rule else. As inputs the same files (about
-forty a rule) were nine tenths of what Snakemake had to look at, job by job: a study of 5,000 jobs
-took three times as long to plan.
+A rule reruns when code that it uses changes, and only then. The files are not inputs: about forty
+for each rule would be nine tenths of all that Snakemake looks at, job by job, and a study of 5,000
+jobs would take three times as long to plan.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ def code(*roots: str, data: str | None = None) -> str:
 
     Args:
         roots: modules and scripts.
-        data: further files of the package, as a pattern (templates, which no import names).
+        data: further files of the package, as a pattern: templates, which nothing imports.
     """
     return _together([*source_files(*roots), *((ROOT / PACKAGE).glob(data) if data else ())])
 
 
 @cache
 def training_code(task_kind: str) -> str:
-    """The same for a training on a kind of task."""
+    """SHA-256 of what the files do that can change the weights of a training on a kind of task."""
     return _together(training_files(task_kind))
 
 

@@ -1,4 +1,4 @@
-"""What a study will cost: its jobs as Snakemake plans them, times what such jobs took before."""
+"""What a study will cost: its jobs as Snakemake plans them, times what such jobs took earlier."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def planned(snakefile: Path, directory: Path, settings: Sequence[Path]) -> tuple
         settings: configuration files over the default.
 
     Raises:
-        UserError: Snakemake cannot plan it; its words follow.
+        UserError: Snakemake cannot plan it; the end of what it said follows.
     """
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--dry-run"]
     command += ["--directory", str(directory), "--nolock", "--quiet", "rules"]

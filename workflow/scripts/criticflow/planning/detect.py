@@ -1,4 +1,4 @@
-"""The smallest difference between two arms that a study can detect, before it is run."""
+"""The smallest difference between two runs that a study can detect, before it is run."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from criticflow.stats.crossed import Components
 from criticflow.stats.power import detectable
 
 ASSUMED_SEED_SD = 0.03
-"""Standard deviation between seeds of the difference of two arms, both trained."""
+"""Standard deviation between seeds of the difference of two runs, both trained."""
 ASSUMED_PROBLEM_VARIANCE = 0.02
 """Variance between problems of the same difference: some problems gain and others lose."""
 ASSUMED_REST_VARIANCE = 0.05
 ASSUMED_SAMPLE_VARIANCE = 0.30
-"""Of one sample's outcome in each arm: a problem solved half of the time varies by 0.25 in each,
+"""Of one sample's outcome in each run: a problem solved half of the time varies by 0.25 in each,
 the average one less. Greedy answers of two trained actors differ on about as many problems."""
 
 
@@ -25,13 +25,13 @@ def assumed(config: Config, contrast: Contrast) -> Components:
 
 
 def common_seeds(config: Config, contrast: Contrast) -> list[int]:
-    """Seeds that both arms are trained with: a contrast is paired on them."""
+    """Seeds that both runs are trained with: a contrast is paired on them."""
     second = set(config.seeds_of(contrast.b))
     return [seed for seed in config.seeds_of(contrast.a) if seed in second]
 
 
 def problems(config: Config, contrast: Contrast) -> int | None:
-    """Test problems that both arms answer; None: as many as the source has."""
+    """Test problems that the actors of both runs answer; None: as many as the source has."""
     test = config.tasks[config.runs[contrast.a].task].split.test
     limits = [limit for limit in (test, config.evaluate.prompts) if limit is not None]
     return min(limits) if limits else None

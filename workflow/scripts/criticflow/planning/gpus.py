@@ -19,13 +19,14 @@ def limit_gpus(workflow: Any, asked: int) -> None:
 
     Raises:
         UserError: more than the profile allows. (By itself Snakemake lowers what a job asks for to
-            what there is, without a word.)
+            what there is, and says nothing.)
     """
     limit = workflow.global_resources.get("gpu").value
     if limit is not None and asked > limit:
         raise UserError(
             f"resources.gpu: a training job takes {asked} GPUs, and the profile allows {limit} to "
-            "all jobs together: lower the one or raise `resources: gpu` in the other"
+            "all jobs together: lower it in the configuration, or raise `resources: gpu` in the "
+            "profile"
         )
     if limit is None and asked and _here(workflow) and (found := len(visible())) >= asked:
         workflow.register_resource("gpu", found)
@@ -44,5 +45,5 @@ def require_gpus(workflow: Any) -> None:
 
 
 def _here(workflow: Any) -> bool:
-    """Whether jobs run on this machine: only a cluster's executor counts in nodes."""
+    """Whether jobs run on this machine: only a cluster's executor has a number of nodes."""
     return workflow.is_main_process and workflow.nodes is None

@@ -1,4 +1,4 @@
-"""The one place where functions of Snakemake are replaced, and why no feature of it would do.
+"""The one place where functions of Snakemake are replaced, and why none of its features will do.
 
 Written for Snakemake 9.27.1, which ``pyproject.toml`` pins.
 """
@@ -17,9 +17,10 @@ from snakemake.dag import DAG, ScriptProcessor
 def plan_past_ancient_inputs() -> None:
     """Let a plan contain what is out of date behind an ``ancient`` input.
 
-    Snakemake looks no further at jobs downstream of one that will run, since they will run as
-    well; it counts those behind an ``ancient`` input among them, which will not. With the probe out
-    of date a run whose settings had changed was left as it was (snakemake issue 4166, open).
+    Snakemake does not examine jobs downstream of one that will run, since they will run as well. It
+    counts among them jobs behind an ``ancient`` input, which will not run for that reason. So with
+    the probe out of date a run whose settings had changed would be left as it was (snakemake issue
+    4166, open).
     """
     update_needrun = DAG.update_needrun
 
@@ -35,10 +36,10 @@ def plan_past_ancient_inputs() -> None:
 
 @functools.cache
 def plan_each_rule_once() -> None:
-    """Keep what is the same for all jobs of a rule, where Snakemake finds it out job by job.
+    """Find out once what is the same for all jobs of a rule; Snakemake does so for each job.
 
-    These are the parameters of an input function, by ``inspect``, and whether a rule's script is
-    there, by reading it: a fifth of the time in which a study of thousands of jobs is planned.
+    These are the parameters of an input function (by ``inspect``), and whether a rule's script is
+    there (by reading it): a fifth of the time in which a study of thousands of jobs is planned.
     No script here has a wildcard in its name.
     """
     common.get_function_params = functools.lru_cache(10_000)(common.get_function_params)

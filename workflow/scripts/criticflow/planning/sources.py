@@ -9,7 +9,7 @@ from pathlib import Path
 
 PACKAGE = "criticflow"
 VLLM_PLUGIN = ("criticflow.verl_plugin.vllm_cpu",)
-"""Modules that vLLM loads by their entry point, so that no import names them."""
+"""Modules that vLLM loads by their entry point: no import leads to them."""
 TRAINING = (
     "criticflow.commands.train",
     "criticflow.verl_plugin.reward",
@@ -17,7 +17,7 @@ TRAINING = (
     "criticflow.verl_plugin.weight_sender",
     *VLLM_PLUGIN,
 )
-"""The same for a training: what verl runs, and loads by name."""
+"""Modules that a training runs, or that verl loads by name: no import leads to them."""
 PLANNING = Path(__file__).parent
 ROOT = PLANNING.parents[1]
 
@@ -30,7 +30,7 @@ def source_files(*roots: str) -> list[Path]:
             (``probe_signal.py``), which are read but not listed: Snakemake watches a rule's script
             itself.
 
-    How files are found decides nothing that a rule makes: this folder is left out.
+    The files of this folder (planning) are left out: how files are found changes no result.
     """
     found: set[Path] = set()
     scripts = {ROOT / root for root in roots if root.endswith(".py")}
@@ -44,9 +44,9 @@ def source_files(*roots: str) -> list[Path]:
 
 
 def training_files(task_kind: str) -> list[Path]:
-    """The same for a training, Hydra's YAML included, less the statistics.
+    """Files of the package that can change a training's weights, Hydra's YAML included.
 
-    The trainer logs those, and no weight follows from what is logged.
+    Statistics are left out: the trainer logs them, and no weight follows from what is logged.
 
     Args:
         task_kind: the module of ``criticflow.tasks`` that scores its responses.

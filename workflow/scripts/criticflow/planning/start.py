@@ -23,8 +23,8 @@ def start(workflow: Workflow, raw: dict[str, Any]) -> Config:
 
     Args:
         workflow: Snakemake's own object, which the Snakefile has.
-        raw: the configuration as Snakemake merged it. The description of the runs is added: the
-            report's first page sees nothing but this dictionary.
+        raw: the configuration as Snakemake merged it. A description of the runs is added for the
+            first page of Snakemake's report, which can read this dictionary alone.
 
     Raises:
         WorkflowError: the configuration is wrong, or something that it needs is not here.

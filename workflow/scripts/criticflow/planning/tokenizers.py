@@ -1,7 +1,7 @@
 """Whether a critic that one run trains reads what another run's actor writes.
 
-Known at planning time where both models are directories; hub models are compared when the second
-run starts (``verl_plugin.critic_model``).
+Where both models are directories this is known at planning time; hub models are compared when the
+second run starts (``verl_plugin.critic_model``).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def check_critics_tokenizers(config: Config) -> None:
             raise UserError(
                 f"configuration: runs.{name}.critic.from: {run.critic.from_run} trains "
                 f"{models[0]}, {name} trains {models[1]}, whose tokenizers differ: the critic "
-                "would read other words than the actor writes; use models of one family"
+                "would read other tokens than the actor writes; use models of one family"
             )
 
 

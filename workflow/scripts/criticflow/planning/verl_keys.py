@@ -1,6 +1,6 @@
 """Whether the keys under ``train.verl`` are keys of verl's, before anything starts.
 
-A run's settings reach verl with Hydra's ``++``, which would add a misspelt key without a word.
+A run's settings reach verl with Hydra's ``++``, which adds a misspelt key and says nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from criticflow.errors import UserError
 
 OURS = Path(__file__).parents[1] / "verl_plugin" / "config" / "criticflow_trainer.yaml"
 OPEN = {"ray_kwargs.ray_init"}
-"""Mappings that verl hands on as they are, although they have keys; empty ones are all of them."""
+"""Mappings that verl passes on as they are, although its configuration has keys in them. (So it
+does with those that are empty there.)"""
 
 # Prints the fields of verl's dataclasses, one JSON list each. In a process of its own, since
 # importing verl takes seconds and changes much.
@@ -36,8 +37,8 @@ for target in sys.argv[1:]:
 def check_verl_keys(config: Config) -> None:
     """Compare every key under ``train.verl`` with verl's composed configuration.
 
-    What lies below a mapping that is empty there, or below a null, is verl's or another library's
-    to judge.
+    Keys below a mapping that is empty there, or below a null, are not checked: verl or another
+    library does that when it reads them.
 
     Raises:
         UserError: a key that neither the configuration has nor the dataclass that it stands for.
@@ -69,7 +70,7 @@ def verl_configuration() -> DictConfig:
 
 
 def _last_known(whole: DictConfig, key: str) -> str | None:
-    """The mapping that lacks the next part of ``key``, by its dotted name; None: nothing lacks."""
+    """Dotted name of the mapping that lacks the next part of ``key``; None: none does."""
     node, place = whole, ""
     for part in key.split("."):
         if OmegaConf.is_dict(node):
@@ -78,7 +79,7 @@ def _last_known(whole: DictConfig, key: str) -> str | None:
             if part not in node:
                 return place
             node, place = node._get_node(part), f"{place}.{part}".lstrip(".")
-        else:  # what a null may hold, verl knows; a number holds nothing
+        else:  # below a null anything may come; below a number nothing
             return None if node._is_none() or node._is_interpolation() else place
     return None
 

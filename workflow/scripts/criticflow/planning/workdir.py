@@ -23,7 +23,7 @@ _held = []  # open for as long as this process lives
 def check_interpreter(path: str = sys.executable) -> None:
     """Raise :class:`UserError` where Snakemake could not start a job's script with this Python.
 
-    It writes the path into a shell command as it is.
+    Snakemake writes the path into a shell command without quoting it.
     """
     if re.search(r"[^\w/.+@%:,=-]", path):
         raise UserError(
@@ -35,8 +35,8 @@ def check_interpreter(path: str = sys.executable) -> None:
 def claim_workdir(state: Path = Path(".snakemake"), patience: float = 2.0) -> None:
     """Hold the working directory, and remove the locks of Snakemakes that have ended.
 
-    Never waits for a living owner of the directory: Snakemake itself then refuses, or goes on if
-    the files of the two do not overlap.
+    It does not wait for another Snakemake that is at work there: Snakemake itself then refuses, or
+    goes on if the files of the two do not overlap.
 
     Args:
         state: Snakemake's own folder.

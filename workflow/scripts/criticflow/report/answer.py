@@ -22,7 +22,7 @@ class Answer:
     Attributes:
         question: what the primary contrast asks.
         sentence: the answer; one sentence.
-        details: what was measured, what would tell more, and what the answer is conditional on.
+        details: what was measured, what would give a clearer answer, and for what the answer holds.
     """
 
     question: str
@@ -63,7 +63,7 @@ def seeds(count: int) -> str:
 
 
 def _saved(config: Config, row: Row) -> bool:
-    """Whether the contrast sets a saved critic against the same without it."""
+    """Whether the contrast compares a run that has a saved critic with the same run without it."""
     critics = [
         config.runs[arm].critic if arm in config.runs else None for arm in (row["a"], row["b"])
     ]
@@ -107,7 +107,7 @@ def _measured(row: Row, arms: Sequence[Row]) -> str:
 
 
 def _more(row: Row) -> list[str]:
-    """What would tell more."""
+    """What would give a clearer answer."""
     if len(row["seeds"]) < FEWEST_SEEDS or row["p"] is None:
         return [f"A claim needs at least {FEWEST_SEEDS} seeds, fixed before the study is run."]
     verdict, _, rest = row["verdict"].partition(": ")

@@ -40,7 +40,7 @@ _LEGEND = {"orient": "bottom", "columns": 4, "title": None}
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart with its words and its numbers.
+    """A chart with its texts and its numbers.
 
     Attributes:
         name: of its files and its anchor.
@@ -66,7 +66,7 @@ class Figure:
 
 
 def finished(chart: alt.TopLevelMixin, height: int = HEIGHT) -> alt.TopLevelMixin:
-    """Width of the page, the look of all charts."""
+    """A chart with the width of the page and the look of all charts."""
     return chart.properties(
         width="container",
         height=height,
@@ -75,7 +75,7 @@ def finished(chart: alt.TopLevelMixin, height: int = HEIGHT) -> alt.TopLevelMixi
 
 
 def frame(table: pd.DataFrame) -> alt.InlineData:
-    """A table as data of a chart: within it, for no page may ask for another file."""
+    """A table as data within a chart: the page must not need another file."""
     return alt.InlineData(values=json.loads(table.to_json(orient="records")))
 
 
@@ -104,7 +104,7 @@ SHOWN = f"indexof({HIDDEN}, datum.arm) < 0"
 
 
 def with_legends(spec: dict[str, Any]) -> dict[str, Any]:
-    """A specification whose arms explain themselves."""
+    """A specification with a legend of its arms."""
     if isinstance(spec, dict):
         return {
             key: dict(_LEGEND) if key == "legend" and value is None else with_legends(value)

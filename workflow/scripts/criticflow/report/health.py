@@ -1,4 +1,4 @@
-"""What looks ill, each linked to the figure that shows it."""
+"""Warnings about a study's trainings and evaluations, each linked to the figure that shows it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ANCHORS = {
     "length": "figure-length",
     "truncat": "models",
 }
-"""The place of a warning, by a word of it."""
+"""Anchor of a warning's figure, by a word that the warning contains."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Warning:
 
 
 def warnings(results: Results) -> list[Warning]:
-    """Of the evaluations, of the trainings, and of the probes."""
+    """All warnings: of evaluations, trainings and probes."""
     found = [
         Warning(f"{_who(row)}: {text}", _anchor(text))
         for row in results.summary
@@ -43,7 +43,7 @@ def warnings(results: Results) -> list[Warning]:
 
 
 def _collapsed(metrics: Metrics) -> list[Warning]:
-    """Runs that end below the least healthy entropy."""
+    """Trainings that end with less than the smallest healthy entropy."""
     panel = next(panel for panel in HEALTH if panel.name == "entropy")
     least = panel.healthy[0]
     found = []

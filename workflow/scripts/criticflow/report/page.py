@@ -1,4 +1,4 @@
-"""``results/report.html``: one page that needs nothing but itself."""
+"""``results/report.html``: one page that needs no other file."""
 
 from __future__ import annotations
 
@@ -119,6 +119,6 @@ def shown(content: Any) -> str:
 
 
 def _json(content: Any) -> Markup:
-    """JSON that may stand inside of a script element."""
+    """JSON, escaped so that it can stand within a script element."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace("\u2028", " ").replace("\u2029", " "))

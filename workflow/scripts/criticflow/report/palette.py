@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#767676"
-"""Of base models and references, which are no arms."""
+"""Colour of base models and references, which are not arms."""
 
 DASHES = ((1, 0), (6, 3), (2, 2), (9, 3, 2, 3), (12, 4), (4, 2, 1, 2))
 MARKS = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
@@ -35,7 +35,7 @@ class Style:
 
 
 def styles(arms: Mapping[str, Mapping[str, str]]) -> dict[str, Style]:
-    """A style for each arm; no two are equal up to 42 arms, after that they begin anew.
+    """A style for each arm; no two are equal up to 42 arms, beyond that they repeat.
 
     Args:
         arms: by name, in order, the levels of the grid's factors that made it; none: a run that is

@@ -1,4 +1,4 @@
-"""What each run was made with and from: what all share, and what they do not."""
+"""What each training was made with and from: what is equal in all, and what differs."""
 
 from __future__ import annotations
 

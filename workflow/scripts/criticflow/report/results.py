@@ -60,56 +60,61 @@ class Results:
         return self.contrasts[0]["metric"] if self.contrasts else "greedy.pass@1"
 
 
-def read(
-    config: Config,
-    summary: Path,
-    contrasts: Path,
-    arms: Path,
-    critics: Path,
-    savings: Path,
-    metrics: Sequence[Path],
-    evaluations: Sequence[Path],
-    judged: Sequence[Path],
-    probes: Sequence[Path],
-    provenance: Sequence[Path],
-) -> Results:
-    """Read the files of a finished study.
+@dataclass(frozen=True)
+class Files:
+    """The files of a finished study.
 
-    Args:
+    Attributes:
         summary, contrasts, arms, critics, savings: ``results/*.json`` of these names.
         metrics: ``results/runs/{run}/seed{seed}/metrics.parquet``.
         evaluations: folders ``results/eval/critics/{run}/seed{seed}``.
         judged: folders ``results/judged/{critic}/seed{seed}``.
         probes: folders ``results/probe/{model}/{task}``.
         provenance: ``results/runs/{run}/seed{seed}/provenance.json``.
+    """
+
+    summary: Path
+    contrasts: Path
+    arms: Path
+    critics: Path
+    savings: Path
+    metrics: Sequence[Path]
+    evaluations: Sequence[Path]
+    judged: Sequence[Path]
+    probes: Sequence[Path]
+    provenance: Sequence[Path]
+
+
+def read(config: Config, files: Files) -> Results:
+    """Read what the report shows of a study.
 
     Raises:
         UserError: a file is broken.
     """
     tables: dict[str, dict[int, pd.DataFrame]] = {}
-    for path in metrics:
+    for path in files.metrics:
         run, seed = run_and_seed(path)
         tables.setdefault(run, {})[seed] = pd.read_parquet(path).set_index("step")
     return Results(
         config=config,
-        summary=read_json(summary),
-        contrasts=read_json(contrasts),
-        arms=read_json(arms),
-        critics=read_json(critics),
-        savings=read_json(savings),
+        summary=read_json(files.summary),
+        contrasts=read_json(files.contrasts),
+        arms=read_json(files.arms),
+        critics=read_json(files.critics),
+        savings=read_json(files.savings),
         metrics=tables,
-        evaluations=[read_json(folder / "summary.json") for folder in evaluations],
-        responses=_responses(evaluations, judged),
+        evaluations=[read_json(folder / "summary.json") for folder in files.evaluations],
+        responses=_responses(files.evaluations, files.judged),
         probes=[
             Probe(
                 *folder.parts[-2:],
                 read_json(folder / "summary.json"),
                 pd.read_parquet(folder / "samples.parquet", columns=PROBE_COLUMNS),
             )
-            for folder in probes
+            for folder in files.probes
         ],
         provenance={
-            "{}/seed{}".format(*run_and_seed(path)): read_json(path) for path in provenance
+            "{}/seed{}".format(*run_and_seed(path)): read_json(path) for path in files.provenance
         },
     )
 

@@ -26,7 +26,7 @@ def render(snakefile: Path, config: Mapping[str, Any], targets: Sequence[str], o
     into it: neither making nor reading it needs a network.
 
     Raises:
-        UserError: Snakemake refused; its words are in the log.
+        UserError: Snakemake refused; the log says why.
     """
     with tempfile.TemporaryDirectory() as folder, replacing(out) as partial:
         settings = Path(folder) / "config.yaml"

@@ -1,9 +1,9 @@
-"""GPUs of a machine without a scheduler: each is one job's at a time.
+"""GPUs of a machine without a scheduler: one job at a time uses each.
 
 A job that takes GPUs holds a lock file for each (``flock``), which its children inherit: the kernel
-frees it when the last of them has ended, however that came. The files lie in one place for all
-studies of a user, and bear the GPUs' own names, so that studies that number them otherwise meet the
-same locks. Under Slurm a job's GPUs are Slurm's to assign.
+frees it when the last of them has ended, for whatever reason. The files lie in one place for all
+studies of a user and are named after the GPUs themselves, so that studies that number them
+differently use the same locks. Under Slurm a job's GPUs are Slurm's to assign.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Device:
     name: str
     """What stands for it in ``CUDA_VISIBLE_DEVICES``: a number or a UUID."""
     identity: str
-    """The same for everyone on the machine: its UUID, or the name where nobody tells that."""
+    """The same for every process of the machine: its UUID, or the name where no UUID is known."""
 
 
 @dataclass(frozen=True)

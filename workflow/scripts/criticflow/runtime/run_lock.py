@@ -4,8 +4,8 @@ Snakemake submits a job again after it was killed itself, while the first one go
 training job holds ``DIRECTORY.lock``, beside the directory, which may be emptied under it:
 
 - the kernel's ``flock``, which the owner's children inherit: it is free when the last of them has
-  ended, however that came. It decides alone where all who may hold it run under this kernel: on a
-  disk of this machine, or where the owner has run since this machine was started, in whatever
+  ended, for whatever reason. It alone decides where every possible owner runs under this kernel: on
+  a disk of this machine, or where the owner has run since this machine was started, in whatever
   container and under whatever host name;
 - in the file the owner's host, process, start of the machine and Slurm job. They are what a waiting
   job tells the user, and on a shared disk, whose nodes may not see each other's ``flock``, they

@@ -15,17 +15,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
-from transformers import AutoTokenizer
 
 from criticflow import config
 from criticflow.errors import UserError
 from criticflow.files import replacing, write_json
 from criticflow.logs import progress
 from criticflow.models.directory import check_model_directory
+from criticflow.models.saved_critic import SavedCritic
 from criticflow.models.token_values import token_values
-from criticflow.models.value_head import load_value_model
 from criticflow.report.plots import plot_critic
 from criticflow.stages.shown_responses import shown_responses
 from criticflow.stats import calibration
@@ -35,16 +33,13 @@ POSITIONS = 10
 
 
 def evaluate_critic(
-    critic_path: Path | str,
-    model: config.Model,
+    critic: SavedCritic,
     samples_parquet: Path | str,
-    gamma: float,
     evaluate: config.Evaluate,
-    resources: config.Resources,
+    device: str,
     out_dir: Path | str,
     name: str,
     seed: int,
-    lam: float = 1.0,
 ) -> dict[str, Any]:
     """Write ``summary.json``, ``responses.parquet`` and ``critic.png`` to ``out_dir``.
 
@@ -52,12 +47,10 @@ def evaluate_critic(
     (:mod:`criticflow.stages.shown_responses`).
 
     Args:
-        critic_path: a converted critic.
-        model: precision, attention, and whether code that comes with the model may run.
+        critic: a converted critic, with gamma and lambda of its run: it is judged by the returns
+            that it was trained on.
         samples_parquet: of the evaluation of the run's actor; its sampled responses count.
-        gamma: discount of the run: a critic is judged by the returns that it was trained on.
         name, seed: the run.
-        lam: lambda of the run's GAE, for the advantages that are shown.
 
     Returns:
         ``tokens``: figures of all states together, and ``positions``: of one state per response,
@@ -71,30 +64,22 @@ def evaluate_critic(
         UserError: the critic or the samples are missing or broken, or do not fit together.
     """
     samples = _sampled(samples_parquet)
-    found = check_model_directory(critic_path)
+    found = check_model_directory(critic.path)
     largest_id = max(max(map(max, samples[column])) for column in ("prompt_tokens", "tokens"))
     if found is not None and largest_id >= found.get("vocab_size", largest_id + 1):
         raise UserError(
-            f"{critic_path} has {found['vocab_size']} tokens in its vocabulary, but "
+            f"{critic.path} has {found['vocab_size']} tokens in its vocabulary, but "
             f"{samples_parquet} uses token {largest_id}: actor and critic must share a tokenizer"
         )
-    critic = load_value_model(
-        critic_path,
-        dtype=getattr(torch, model.dtype),
-        attn_implementation=model.attn_implementation,
-        trust_remote_code=model.trust_remote_code,
-    ).to(resources.device)
-    values = token_values(critic, list(samples["prompt_tokens"]), list(samples["tokens"]))
-    summary = {"name": name, "seed": seed, "critic": str(critic_path), "gamma": gamma}
-    summary |= critic_figures(samples, values, gamma, evaluate)
+    loaded = critic.load(device)
+    values = token_values(loaded, list(samples["prompt_tokens"]), list(samples["tokens"]))
+    summary = {"name": name, "seed": seed, "critic": str(critic.path), "gamma": critic.gamma}
+    summary |= critic_figures(samples, values, critic.gamma, evaluate)
     out = Path(out_dir)
     prompts = _prompts(samples, values)
     plot_critic(summary, prompts, f"{name}, seed {seed}", out / "critic.png")
-    tokenizer = AutoTokenizer.from_pretrained(
-        critic_path, trust_remote_code=model.trust_remote_code
-    )
     with replacing(out / "responses.parquet") as partial:
-        shown = shown_responses(samples, values, tokenizer, gamma, lam)
+        shown = shown_responses(samples, values, critic.tokenizer(), critic.gamma, critic.lam)
         shown.to_parquet(partial, index=False)
     write_json(out / "summary.json", summary)
     progress(

@@ -1,4 +1,4 @@
-"""A critic against the truth: its values at the states of actors, and how near they come.
+"""A critic against the truth: how near its values come to the true values of actors' states.
 
 Needs the critic's HuggingFace directory and transformers, neither verl nor vLLM: any model with a
 value head will do (:func:`criticflow.models.value_head.load_value_model`) whose tokenizer is the
@@ -12,31 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
-from transformers import AutoTokenizer
 
-from criticflow import config
 from criticflow.errors import UserError
 from criticflow.files import replacing, write_json
 from criticflow.logs import progress
 from criticflow.models.directory import check_model_directory
+from criticflow.models.saved_critic import SavedCritic
 from criticflow.models.token_values import token_values
-from criticflow.models.value_head import load_value_model
 from criticflow.stages.shown_responses import COLUMNS, shown_responses
 from criticflow.stages.truth_files import ACTOR, read_responses, read_truth, vocabulary_hash
 from criticflow.stats import truth_table, value_rows, value_truth
 
 
 def judge_critic(
-    critic_path: Path | str,
-    model: config.Model,
+    critic: SavedCritic,
+    identity: Mapping[str, Any],
     truths: Sequence[Path],
-    critic: Mapping[str, Any],
-    gamma: float,
-    resources: config.Resources,
+    device: str,
     out_dir: Path | str,
     masked: float = 0.0,
-    lam: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Write ``values.parquet``, ``responses.parquet`` and ``rows.json`` to ``out_dir``.
 
@@ -45,15 +39,12 @@ def judge_critic(
     that the states come from, token by token (:mod:`criticflow.stages.shown_responses`).
 
     Args:
-        critic_path: the critic's directory or hub name.
-        model: precision, attention, and whether code that comes with the model may run.
+        critic: the truth is taken at its gamma.
+        identity: ``critic``, ``kind``, ``critic_seed`` and ``critic_step``, for the rows.
         truths: folders of :mod:`criticflow.stages.value_truth`.
-        critic: ``critic``, ``kind``, ``critic_seed`` and ``critic_step``.
-        gamma: discount that the critic learned with; the truth is taken at the same.
         masked: share of trajectories whose reward was 0 while the critic learned, unrescaled. Such
             a critic estimates (1 - masked) V^pi, and is compared with that as well
             (``against_masked``).
-        lam: lambda of the advantages that are shown.
 
     Returns:
         The rows: of the critic, and of its own values permuted between prompts, per actor.
@@ -61,32 +52,20 @@ def judge_critic(
     Raises:
         UserError: the critic or a truth is missing or broken, or their tokenizers differ.
     """
-    check_model_directory(critic_path)
-    tokenizer = AutoTokenizer.from_pretrained(
-        critic_path, trust_remote_code=model.trust_remote_code
-    )
-    known = vocabulary_hash(tokenizer)
+    check_model_directory(critic.path)
+    tokenizer = critic.tokenizer()
     found = [read_truth(folder) for folder in truths]
     for folder, (_, _, summary) in zip(truths, found, strict=True):
-        if summary["vocabulary"] != known:
-            raise UserError(
-                f"{critic_path} has another tokenizer than the actor of {folder}: a critic can "
-                "only be judged on an actor whose tokens it knows"
-            )
-    loaded = load_value_model(
-        critic_path,
-        dtype=getattr(torch, model.dtype),
-        attn_implementation=model.attn_implementation,
-        trust_remote_code=model.trust_remote_code,
-    ).to(resources.device)
+        _check_tokenizer(critic, tokenizer, folder, summary)
+    loaded = critic.load(device)
     rows, tables, looked_at = [], [], []
     for folder, (states, continuations, summary) in zip(truths, found, strict=True):
         actor = {key: summary[key] for key in ACTOR}
         values = state_values(loaded, states)
         tables.append(pd.DataFrame({**actor, "state": states["state"], "value": values}))
-        identity = {**actor, "gamma": gamma}
-        truth = truth_table.with_truth(states, continuations, gamma)
-        new = value_rows.critic_rows(critic, identity, truth, values, continuations)
+        truth = truth_table.with_truth(states, continuations, critic.gamma)
+        judged_on = {**actor, "gamma": critic.gamma}
+        new = value_rows.critic_rows(identity, judged_on, truth, values, continuations)
         if masked:
             kept = truth_table.scaled(truth, 1 - masked)
             new[0]["against_masked"] = {"factor": 1 - masked, **value_truth.figures(kept, values)}
@@ -94,18 +73,36 @@ def judge_critic(
         share = new[0]["share_explained"]["value"]
         shown = "undefined" if share is None else f"{share:.3f}"
         if (responses := read_responses(folder)) is not None:
-            some = with_values(loaded, tokenizer, responses, truth, gamma, lam)
+            some = with_values(loaded, tokenizer, responses, truth, critic.gamma, critic.lam)
             looked_at.append(some.assign(**actor))
-        progress(f"{critic['critic']} on {actor['actor']}: share explained {shown}")
-    out = Path(out_dir)
+        progress(f"{identity['critic']} on {actor['actor']}: share explained {shown}")
+    _write(Path(out_dir), rows, tables, looked_at)
+    return rows
+
+
+def _check_tokenizer(
+    critic: SavedCritic, tokenizer: Any, truth: Path, summary: Mapping[str, Any]
+) -> None:
+    if summary["vocabulary"] != vocabulary_hash(tokenizer):
+        raise UserError(
+            f"{critic.path} has another tokenizer than the actor of {truth}: a critic can only be "
+            "judged on an actor whose tokens it knows"
+        )
+
+
+def _write(
+    out: Path,
+    rows: list[dict[str, Any]],
+    values: list[pd.DataFrame],
+    responses: list[pd.DataFrame],
+) -> None:
     with replacing(out / "values.parquet") as aside:
-        pd.concat(tables, ignore_index=True).to_parquet(aside, index=False)
+        pd.concat(values, ignore_index=True).to_parquet(aside, index=False)
     empty = pd.DataFrame(columns=[*ACTOR, *COLUMNS])
     with replacing(out / "responses.parquet") as aside:
-        table = pd.concat(looked_at, ignore_index=True) if looked_at else empty
+        table = pd.concat(responses, ignore_index=True) if responses else empty
         table.to_parquet(aside, index=False)
     write_json(out / "rows.json", rows)
-    return rows
 
 
 def with_values(

@@ -244,7 +244,7 @@ def _criterion(value: float, low: float, high: float | None) -> dict[str, Any]:
 
 
 def _report(summary: dict[str, Any], gate: str, out: Path) -> None:
-    """The verdict on log and terminal; with ``gate: fail`` a bad one is an error."""
+    """Print the verdict; with ``gate: fail`` a bad one is an error."""
     figures, found = summary["figures"], summary["verdict"]
     shown = ", ".join(
         f"{name.replace('_', ' ')} {figures[name]['value']:.3f}"

@@ -7,6 +7,7 @@ validation and test splits are not read at all.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,24 +23,32 @@ from criticflow.stages.samples import add_scores, read_problems
 COLUMNS = ["key", "prompt_tokens", "tokens", "score", "correct"]
 
 
-def sample_returns(
-    model_path: Path | str,
-    model: config.Model,
-    train_parquet: Path | str,
-    task: config.Task,
-    critic: config.PretrainedCritic,
-    seed: int,
-    resources: config.Resources,
-    out: Path,
-    probe_samples: Path | None = None,
-) -> pd.DataFrame:
-    """Sample ``critic.samples`` responses to training problems and write them to ``out``.
+@dataclass(frozen=True)
+class Sampling:
+    """What responses a critic is to be fitted to.
 
-    Args:
-        model_path: the actor whose responses they are: directory or hub name.
+    Attributes:
+        model_path, model: the actor whose responses they are: directory or hub name, and how it is
+            loaded.
+        train_parquet, task: the problems, as prepared, and their task.
+        critic: how many problems, and how many responses to each.
         seed: of the choice of problems and of the samples.
         probe_samples: what the probe sampled from the same actor at the same temperature, at least
             ``critic.samples`` a problem: those are taken as they are.
+    """
+
+    model_path: Path | str
+    model: config.Model
+    train_parquet: Path | str
+    task: config.Task
+    critic: config.PretrainedCritic
+    seed: int
+    resources: config.Resources
+    probe_samples: Path | None = None
+
+
+def sample_returns(job: Sampling, out: Path) -> pd.DataFrame:
+    """Sample ``critic.samples`` responses to training problems and write them to ``out``.
 
     Returns:
         ``key`` of the problem, ``prompt_tokens``, ``tokens``, ``score``, ``correct`` and
@@ -48,17 +57,18 @@ def sample_returns(
     Raises:
         UserError: the model or the data is missing or broken, or too few problems are left.
     """
-    problems = read_problems(train_parquet)
+    task, critic = job.task, job.critic
+    problems = read_problems(job.train_parquet)
     most = task.max_response_length
-    with Engine(model_path, model, task.max_prompt_length + most, resources) as engine:
-        problems, _ = engine.fitting(problems, task.max_prompt_length, train_parquet)
-        chosen = choose(problems, critic, seed)
-        there = probed(probe_samples, critic.samples, set(chosen["key"]))
+    with Engine(job.model_path, job.model, task.max_prompt_length + most, job.resources) as engine:
+        problems, _ = engine.fitting(problems, task.max_prompt_length, job.train_parquet)
+        chosen = choose(problems, critic, job.seed)
+        there = probed(job.probe_samples, critic.samples, set(chosen["key"]))
         missing = chosen[~chosen["key"].isin(there["key"])].reset_index(drop=True)
         parts = [there]
         if len(missing):
             prompts = list(missing["prompt"])
-            sampled = engine.generate(prompts, critic.samples, critic.temperature, most, seed)
+            sampled = engine.generate(prompts, critic.samples, critic.temperature, most, job.seed)
             parts.append(add_scores(sampled, missing)[COLUMNS])
     found = pd.concat([part for part in parts if len(part)], ignore_index=True)
     held_out = set(chosen["key"][chosen["held_out"]])

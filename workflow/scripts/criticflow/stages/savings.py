@@ -18,7 +18,7 @@ from criticflow.stats import savings
 OPTIMIZER_BYTES = 8
 """Of a parameter: AdamW's two moments in float32."""
 SPENT = ("steps", "tokens", "seconds")
-"""Units that a training spends; the others are held while it lasts."""
+"""Units that a training uses up; the others (memory) it only holds while it lasts."""
 
 Files = Mapping[str, Mapping[int, Path]]
 
@@ -28,8 +28,8 @@ def write_savings(
 ) -> list[dict[str, Any]]:
     """Write ``savings.json``: a row per run that reuses another run's critic.
 
-    ``arm``, ``against`` (the run that trains its own critic, with equal settings otherwise),
-    ``charged`` (the run that trained the critic) and ``ledger``, rows of
+    ``arm`` (that run), ``against`` (the run that trains its own critic, with equal settings
+    otherwise), ``charged`` (the run that trained the critic) and ``ledger``, rows of
     :func:`criticflow.stats.savings.ledger`: steps, tokens (prompts and responses), seconds,
     ``memory_bytes`` (peak of a training worker) and ``optimizer_bytes`` of the critic.
 
@@ -38,14 +38,14 @@ def write_savings(
         critics: critics' directories by run and seed.
     """
     rows = []
-    for arm, run in config.runs.items():
+    for name, run in config.runs.items():
         origin = run.critic.from_run
-        against = origin and own_critic(config, arm)
+        against = origin and own_critic(config, name)
         if not origin or not against:
             continue
         own, reused, charged = (
-            _costs(config, name, metrics[name], critics.get(name, {}))
-            for name in (against, arm, origin)
+            _costs(config, each, metrics[each], critics.get(each, {}))
+            for each in (against, name, origin)
         )
         charge = {
             unit: sum(by_seed.values()) / len(by_seed)
@@ -53,26 +53,26 @@ def write_savings(
             if unit in SPENT
         }
         ledger = savings.ledger(own, reused, charge)
-        rows.append({"arm": arm, "against": against, "charged": origin, "ledger": ledger})
+        rows.append({"arm": name, "against": against, "charged": origin, "ledger": ledger})
     write_json(out, rows)
     return rows
 
 
-def own_critic(config: Config, arm: str) -> str | None:
-    """The run that trains its own critic, else as ``arm``; None: there is none.
+def own_critic(config: Config, name: str) -> str | None:
+    """The run that trains its own critic and otherwise equals ``name``; None: there is none.
 
-    If no run differs in its critic alone, the one that the critic is from, if its actor is updated
-    as often: what a step costs does not depend on the mask.
+    Where no run differs in its critic alone, it is the run that the critic comes from, if its actor
+    is updated as often: what a step costs does not depend on the mask.
     """
-    run = config.runs[arm]
-    for name, other in config.runs.items():
+    run = config.runs[name]
+    for other_name, other in config.runs.items():
         critic = other.critic
         fresh = not (critic.from_run or critic.pretrained or critic.path or critic.freeze)
         if other.algorithm != "ppo" or not fresh or other.task != run.task:
             continue
         if set(differs_in(run, other)) <= {"critic source", "freeze"}:
-            return name
-    origin = config.runs[run.critic.from_run or arm]
+            return other_name
+    origin = config.runs[run.critic.from_run or name]
     return run.critic.from_run if actor_updates(origin) == actor_updates(run) else None
 
 

@@ -1,4 +1,4 @@
-"""The files that hold the truth about values: written by ``value_truth``, read by who compares."""
+"""The files that hold the truth about values, which ``value_truth`` writes and ``judge`` reads."""
 
 from __future__ import annotations
 
@@ -80,6 +80,7 @@ def read_responses(folder: Path | str) -> pd.DataFrame | None:
 
 
 def vocabulary_hash(tokenizer: Any) -> str:
-    """SHA-256 of which token has which id: equal where tokens mean the same to two models."""
-    words = json.dumps(sorted(tokenizer.get_vocab().items()))
-    return hashlib.sha256(words.encode()).hexdigest()
+    """SHA-256 of the vocabulary, tokens with their ids: two models with the same one can read each
+    other's tokens."""
+    entries = json.dumps(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(entries.encode()).hexdigest()

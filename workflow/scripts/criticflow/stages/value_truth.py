@@ -1,20 +1,21 @@
-"""The truth about values: what an actor really gets from given states, by Monte Carlo.
+"""The truth about values: the score that an actor gets from given states, by Monte Carlo.
 
 V^pi(s) is the expected task score (partial credit included, before any KL or mask) when the actor
-goes on from state s, a prompt and the first part of a response, at the temperature of its rollouts;
-with a discount, gamma to the number of tokens that are still to come after the next one counts:
+goes on from state s, a prompt and the first part of a response, at the temperature of its rollouts.
+With a discount the score is multiplied by gamma for every token that follows the next one:
 
     v_mc(s) = mean of gamma^(T - 1) x score over n continuations of T tokens each
     v_se(s) = sqrt(unbiased sample variance / n), the standard error of v_mc
 
-States come from one response per problem, drawn apart from all continuations, so that an estimate
-does not contain the draw that chose its state.
+States come from one response per problem, which is sampled separately from all continuations, so
+that an estimate does not contain the sample that its state was chosen from.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,22 +35,11 @@ BLOCK = 16
 the states of a response, share what they have in common."""
 
 
-def measure_truth(
-    model_path: Path | str,
-    model: config.Model,
-    test_parquet: Path | str,
-    max_prompt_length: int,
-    max_response_length: int,
-    truth: config.Truth,
-    temperature: float,
-    gamma: float,
-    resources: config.Resources,
-    out_dir: Path,
-    actor: dict[str, Any],
-) -> pd.DataFrame:
-    """Write states, continuations, responses (parquet) and ``summary.json`` to ``out_dir``.
+@dataclass(frozen=True)
+class Measurement:
+    """How the truth about one actor is measured.
 
-    Args:
+    Attributes:
         model_path: the actor's directory or hub name.
         model: its precision, and whether its own code may run.
         test_parquet: problems, as prepared; the first ``truth.problems`` that fit are used, the
@@ -58,6 +48,23 @@ def measure_truth(
         max_response_length: tokens of prefix and continuation together.
         temperature: of the actor's rollouts.
         gamma: discount per token.
+    """
+
+    model_path: Path | str
+    model: config.Model
+    test_parquet: Path | str
+    max_prompt_length: int
+    max_response_length: int
+    truth: config.Truth
+    temperature: float
+    gamma: float
+    resources: config.Resources
+
+
+def measure_truth(job: Measurement, actor: dict[str, Any], out_dir: Path) -> pd.DataFrame:
+    """Write states, continuations, responses (parquet) and ``summary.json`` to ``out_dir``.
+
+    Args:
         actor: ``actor``, ``actor_seed``, ``actor_step`` and ``task``, for the summary.
 
     Returns:
@@ -67,44 +74,26 @@ def measure_truth(
         UserError: the model or the data is missing or broken.
     """
     started = time.monotonic()
-    problems = read_problems(test_parquet)
-    problems["row"] = np.arange(len(problems))
-    most, longest = max_response_length, max_prompt_length + max_response_length
-    with Engine(model_path, model, longest, resources, block_size=BLOCK) as engine:
+    longest = job.max_prompt_length + job.max_response_length
+    with Engine(job.model_path, job.model, longest, job.resources, block_size=BLOCK) as engine:
         loaded = time.monotonic()
-        problems, _ = engine.fitting(problems, max_prompt_length, test_parquet)
-        problems = problems.head(truth.problems)
-        responses = engine.generate(list(problems["prompt"]), 1, temperature, most, truth.seed)
-        responses = add_scores(responses, problems.reset_index(drop=True))
-        ends = line_ends(engine.tokenizer, responses["tokens"])
-        states = states_of(responses, truth.positions, truth.lines_above, ends)
-        states["prompt_index"] = problems["row"].to_numpy()[states["prompt_index"]]
-        continuations = engine.continue_from(
-            list(states["prefix_tokens"]),
-            truth.continuations,
-            temperature,
-            list(most - states["prefix_length"]),
-            truth.seed,
-        )
-        texts = _texts(engine, states, continuations)
+        responses, states, scores = sample_states(engine, job)
         vocabulary = vocabulary_hash(engine.tokenizer)
-    scores = _scored(states, continuations, texts, problems.set_index("row"))
-    states = truth_table.with_truth(states, scores, gamma)
+    states = truth_table.with_truth(states, scores, job.gamma)
     summary = {
         **actor,
-        "temperature": temperature,
-        "gamma": gamma,
-        "problems": len(problems),
-        "positions": truth.positions,
-        "continuations": truth.continuations,
-        "max_response_length": most,
-        "seed": truth.seed,
-        "model": str(model_path),
+        "temperature": job.temperature,
+        "gamma": job.gamma,
+        "problems": len(responses),
+        "positions": job.truth.positions,
+        "continuations": job.truth.continuations,
+        "max_response_length": job.max_response_length,
+        "seed": job.truth.seed,
+        "model": str(job.model_path),
         "vocabulary": vocabulary,
         "states": len(states),
         "tokens": int(scores["length"].sum()),
     }
-    responses["prompt_index"] = problems["row"].to_numpy()[responses["prompt_index"]]
     write_truth(out_dir, states, scores, summary, responses)
     progress(
         f"truth of {actor['actor']}: {len(states)} states, mean value {states['v_mc'].mean():.3f}, "
@@ -112,6 +101,35 @@ def measure_truth(
         f"{time.monotonic() - started:.0f} s, {loaded - started:.0f} s of them to start the engine"
     )
     return states
+
+
+def sample_states(
+    engine: Engine, job: Measurement
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """One response to each problem, its states, and the scored continuations of each state.
+
+    ``prompt_index`` is the row of the problem in ``test_parquet``.
+    """
+    truth, most = job.truth, job.max_response_length
+    problems = read_problems(job.test_parquet)
+    problems["row"] = np.arange(len(problems))
+    problems, _ = engine.fitting(problems, job.max_prompt_length, job.test_parquet)
+    problems = problems.head(truth.problems).reset_index(drop=True)
+    rows = problems["row"].to_numpy()
+    sampled = engine.generate(list(problems["prompt"]), 1, job.temperature, most, truth.seed)
+    responses = add_scores(sampled, problems)
+    responses["prompt_index"] = rows[responses["prompt_index"]]
+    ends = line_ends(engine.tokenizer, responses["tokens"])
+    states = states_of(responses, truth.positions, truth.lines_above, ends)
+    continuations = engine.continue_from(
+        list(states["prefix_tokens"]),
+        truth.continuations,
+        job.temperature,
+        list(most - states["prefix_length"]),
+        truth.seed,
+    )
+    texts = _texts(engine, states, continuations)
+    return responses, states, _scored(states, continuations, texts, problems.set_index("row"))
 
 
 def states_of(

@@ -1,8 +1,8 @@
 """Advantages from a critic against the truth, on the same trajectories, before whitening.
 
 With the Monte-Carlo truth at every token of a trajectory, the advantage of token t is
-``gamma V^pi(s_{t+1}) - V^pi(s_t)`` (``R - V^pi(s_t)`` at the last), whoever estimates it. Its
-estimate from v_mc has noise of known size, which is taken out of every figure.
+``gamma V^pi(s_{t+1}) - V^pi(s_t)`` (``R - V^pi(s_t)`` at the last). Its estimate from v_mc has
+noise of known size, which is subtracted from every figure.
 """
 
 from __future__ import annotations
@@ -49,16 +49,16 @@ def audit(tokens: pd.DataFrame, values: Floats, lam: float, gamma: float = 1.0) 
     """How well a critic's advantages tell good tokens from bad ones.
 
     - ``mse``: mean squared error against the true advantages, their noise subtracted
-    - ``correlation``: Pearson's, ``Cov(A, A_mc) / sqrt(Var(A) (Var(A_mc) - noise))``; the truth's
-      noise is independent of A, so that it lowers Var(A_mc) alone is corrected
+    - ``correlation``: Pearson's, ``Cov(A, A_mc) / sqrt(Var(A) (Var(A_mc) - noise))``: the truth's
+      noise is independent of A, so only Var(A_mc) contains it
     - ``variance`` of the critic's advantages and ``true_variance`` of the true ones
     - ``sign_observed``: share of tokens where A and A_mc have one sign (0 counts half);
       ``sign_reliability``: the same of A_mc from two disjoint halves of the continuations;
       ``sign_agreement``: with the true sign, by Spearman's (1904) correction for attenuation,
-      ``(1 + (2 a - 1) / sqrt(2 r - 1)) / 2`` with a against one half and r between the halves:
-      exact where noise turns signs equally often at all tokens; where it does not, too near to 1/2
-      for a critic whose errors are unrelated to the noise. Needs the columns ``v_a`` and ``v_b``;
-      undefined where the halves agree by chance alone.
+      ``(1 + (2 a - 1) / sqrt(2 r - 1)) / 2`` with a against one half and r between the halves.
+      It is exact where noise changes signs equally often at all tokens; elsewhere it is too near
+      to 1/2 for a critic whose errors are unrelated to the noise. Needs the columns ``v_a`` and
+      ``v_b``; undefined where the halves agree no more than by chance.
 
     Args:
         tokens: one row a token: ``prompt_index, trajectory, score, v_mc, v_se``, and v_a, v_b.

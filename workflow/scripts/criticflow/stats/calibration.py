@@ -162,7 +162,7 @@ def _bin(states: pd.DataFrame) -> NDArray[np.integer]:
 
 
 def _not_zero(variance: Floats) -> Floats:
-    """nan for what rounding leaves of a zero, among numbers of about 1."""
+    """nan where a variance is 0 but for rounding, among numbers of about 1."""
     return np.where(variance > 1e-12, variance, np.nan)
 
 

@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 ALPHA = power.ALPHA
 FEWEST_SEEDS = 3
-"""Fewer seeds than this claim nothing."""
+"""With fewer seeds nothing is claimed."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,8 @@ def verdict(row: Row, smallest_effect: float | None = None) -> str:
 
 
 def _new_study(row: Row, count: int, smallest_effect: float | None) -> str:
-    """What it would take: never more seeds on this study, which would be stopping at will."""
+    """What a new study would need. It never asks for more seeds in this study: to add seeds until
+    there is a claim would make false claims likely."""
     if smallest_effect is None:
         return f"a new study of {_seeds(count)} would detect {row['detectable']:.3f} at 80 % power"
     parts = crossed.Components(*(row[name] ** 2 for name in ("sd_seed", "sd_problem", "sd_rest")))
@@ -162,7 +163,7 @@ def _compared(contrast: Contrast, scores: Mapping[str, pd.DataFrame]) -> Row:
 def _improvement(
     first: pd.DataFrame, second: pd.DataFrame, seeds: list[int], metric: str
 ) -> Figure:
-    """Over the runs of the common seeds, each with its mean over problems."""
+    """Over the trainings with the common seeds, each with its mean over problems."""
     if len(seeds) < 2:
         return dict(UNDEFINED)
     runs = []

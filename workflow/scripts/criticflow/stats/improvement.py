@@ -1,4 +1,4 @@
-"""Probability of improvement: how often a run of one arm beats a run of another."""
+"""Probability of improvement: how often a training of one arm beats one of another."""
 
 from __future__ import annotations
 
@@ -9,33 +9,34 @@ from scipy import optimize, stats
 from criticflow.stats.intervals import CONFIDENCE, Figure, figure
 
 FEWEST = 3
-"""Runs of each arm below which no interval is given."""
+"""Trainings of each arm below which no interval is given."""
 
 
 def probability_of_improvement(
     first: ArrayLike, second: ArrayLike, confidence: float = CONFIDENCE
 ) -> Figure:
-    """``P(X > Y) + P(X = Y) / 2`` for a run X of the first arm and Y of the second.
+    """``P(X > Y) + P(X = Y) / 2`` for a training X of the first arm and Y of the second.
 
-    The mean over all pairs of runs, as in rliable (Agarwal et al. 2021, section 4.3; the statistic
-    of Mann and Whitney over the number of pairs), for one task. Its bounds are the probabilities q
-    that the estimate does not contradict, ``|estimate - q| <= t sqrt(Var(q))``, with the variance
-    of Hanley and McNeil (1982) in the form of Newcombe (2006, method 5), and t of ``m + n - 2``
-    degrees of freedom instead of the normal's bound, since three runs are completely separated in
-    one null study of ten. Measured coverage: 97 to 100 % with 3 seeds, 97 to 99 % with 5, 97 to
-    98 % with 10; more where equal seeds make the arms alike. It speaks of new runs on the same
-    problems, and of order alone: it does not tell how large a difference is.
+    The mean over all pairs of trainings, for one task, as in rliable (Agarwal et al. 2021, section
+    4.3; the statistic of Mann and Whitney over the number of pairs). Its bounds are the
+    probabilities q that the estimate does not contradict, ``|estimate - q| <= t sqrt(Var(q))``,
+    with the variance of Hanley and McNeil (1982) in the form of Newcombe (2006, method 5). t has
+    ``m + n - 2`` degrees of freedom and takes the place of the normal's bound, since with three
+    trainings each the arms are completely separated in one null study of ten. Measured coverage: 97
+    to 100 % with 3 seeds, 97 to 99 % with 5, 97 to 98 % with 10; more where equal seeds make the
+    arms alike. It speaks of new trainings on the same problems, and of order alone: it does not
+    tell how large a difference is.
 
     Args:
-        first, second: a score of each run (its mean over problems), shapes ``(m,)`` and ``(n,)``.
+        first, second: the score of each training (its mean over problems), ``(m,)`` and ``(n,)``.
 
     Returns:
-        No bounds with fewer than three runs of an arm.
+        No bounds with fewer than three trainings of an arm.
     """
     one = np.round(np.asarray(first, dtype=np.float64), 12)
     other = np.round(np.asarray(second, dtype=np.float64), 12)
     if not one.size or not other.size:
-        raise ValueError("the probability of improvement needs a run of each arm")
+        raise ValueError("the probability of improvement needs a training of each arm")
     pairs = (np.sign(one[:, None] - other[None, :]) + 1) / 2
     value = float(pairs.mean())
     if min(one.size, other.size) < FEWEST:

@@ -24,7 +24,7 @@ CONFIDENCE = 0.95
 UNDEFINED: Figure = {"value": None, "low": None, "high": None}
 
 GROUPS = 300
-"""Most clusters that are left out one by one: costs grow with the square of their number."""
+"""Most clusters that are left out one by one: the cost grows with the square of their number."""
 
 
 def figure(value: float, low: float | None = None, high: float | None = None) -> Figure:
@@ -213,5 +213,5 @@ def _finite(value: float | None) -> float | None:
 
 
 def _dust(values: Floats) -> float:
-    """What rounding leaves of a zero among such numbers."""
+    """The size that rounding errors may give to a zero among such numbers."""
     return 1e-12 * max(1.0, float(np.max(np.abs(values))))

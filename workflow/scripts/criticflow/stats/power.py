@@ -10,7 +10,7 @@ from criticflow.stats.crossed import Components
 ALPHA = 0.05
 POWER = 0.8
 MOST_SEEDS = 1000
-"""No more seeds are looked for: a study of so many is not a design."""
+"""The search for a number of seeds ends here: nobody runs a study of more."""
 
 
 def standard_error(components: Components, seeds: int, problems: int) -> tuple[float, float]:
@@ -74,7 +74,7 @@ def seeds_needed(
     """
     if not power(difference, components, MOST_SEEDS, problems) >= wanted:
         return None
-    low, high = 2, MOST_SEEDS  # low is not enough, or not allowed; high is
+    low, high = 2, MOST_SEEDS  # low is too few, or not allowed; high is enough
     while high - low > 1:
         middle = (low + high) // 2
         if power(difference, components, middle, problems) >= wanted:

@@ -25,7 +25,7 @@ def ledger(
     charge: Mapping[str, float],
     reuses: int = 1,
 ) -> list[dict[str, Any]]:
-    """Per unit: what one reuse saves, the charge for training the critic, and when it pays.
+    """Per unit: what one reuse saves, what the critic cost, and after how many reuses it pays.
 
     - ``saving``: cost of a run with its own critic less that of a run that reuses one, paired by
       seed, to the same end (the same steps, or the same threshold)
@@ -37,7 +37,8 @@ def ledger(
     Args:
         own, reused: by unit (``steps``, ``tokens``, ``seconds``, ``flops``; ``memory_bytes`` and
             ``optimizer_bytes`` have no charge), one figure by seed.
-        charge: by unit; a unit without one is held while training and charged nothing.
+        charge: by unit. A unit without one (memory) is only held while training lasts: its charge
+            is 0.
         reuses: for ``net``.
     """
     rows = []
@@ -71,18 +72,18 @@ def share_of_oracle(
 ) -> Figure | None:
     """Share of the oracle's gain over the constant that a critic captures, with Fieller's bounds.
 
-    ``mean(critic - constant) / mean(oracle - constant)``; bounds are the shares r for which the
-    crossed model (``crossed.py``) does not tell ``mean((critic - constant) - r (oracle -
-    constant))`` from zero (Fieller 1954), so that numerator and denominator vary together as they
-    do. All three arms are run at one lambda, else the share has no meaning.
+    ``mean(critic - constant) / mean(oracle - constant)``. The interval holds the shares r for which
+    the crossed model (``crossed.py``) cannot tell ``mean((critic - constant) - r (oracle -
+    constant))`` from zero (Fieller 1954); so numerator and denominator may vary together. All three
+    arms need the same lambda, else the share has no meaning.
 
     Args:
         reused: critic minus constant, paired, shape ``(seeds, problems)``.
         oracle: oracle minus constant on the same seeds and problems.
 
     Returns:
-        None where the interval of oracle minus constant does not lie above zero: there is no gain
-        to have a share of.
+        None where the interval of oracle minus constant does not lie above zero: there is then no
+        gain that could be shared.
 
     Raises:
         ValueError: the two have other shapes.

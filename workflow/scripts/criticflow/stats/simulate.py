@@ -21,10 +21,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Rates:
-    """Of the studies: shares whose interval holds the true effect, and lies off zero.
+    """Shares of the studies: ``coverage``, whose interval holds the true effect; ``claims``, whose
+    interval excludes zero; ``wrong_side``, whose claim has the wrong sign.
 
-    ``claims`` are false claims where the true effect is 0, and power elsewhere; ``wrong_side`` are
-    claims with the wrong sign.
+    Claims are false where the true effect is 0; elsewhere their share is the power.
     """
 
     coverage: float
@@ -33,8 +33,8 @@ class Rates:
 
 
 REALISTIC = Components(seed=0.02**2, problem=0.3**2, rest=0.4**2)
-"""Differences in greedy pass@1 between two arms of the default study's kind: seeds differ by 0.02
-(standard deviation), problems by 0.3, and one run's answer to one problem by 0.4 more."""
+"""Differences in greedy pass@1 between two arms of a study like the default: the standard deviation
+is 0.02 between seeds, 0.3 between problems, and 0.4 of one training's answer to one problem."""
 
 
 def normal(
@@ -56,7 +56,7 @@ def answers(
     """Differences of right (1) and wrong (0) answers, shape ``(studies, seeds, problems)``.
 
     A problem is solved with a chance that is uniform on 0.3 to 0.7, moved by up to 0.17 either way
-    in each arm, by each run's own deviation (``seed_sd``) and by half of the effect.
+    in each arm, by each training's own deviation (``seed_sd``) and by half of the effect.
     """
     draw = np.random.default_rng(seed)
     chance = draw.uniform(0.3, 0.7, (studies, 1, problems))
@@ -70,7 +70,7 @@ def answers(
 
 
 def rates(differences: Floats, effect: float, confidence: float = CONFIDENCE) -> Rates:
-    """Of the crossed model's intervals on studies ``(studies, seeds, problems)``."""
+    """Rates of the crossed model's intervals on studies ``(studies, seeds, problems)``."""
     return _rates(*crossed.mean(differences).interval(confidence), effect)
 
 
@@ -81,7 +81,7 @@ def bootstrap_rates(
     resamples: int = 1000,
     confidence: float = CONFIDENCE,
 ) -> Rates:
-    """Of percentile bootstrap intervals over the seeds' means, for comparison."""
+    """Rates of percentile bootstrap intervals over the seeds' means, for comparison."""
     draw = np.random.default_rng(seed)
     by_seed = differences.mean(axis=-1)
     count = by_seed.shape[-1]

@@ -22,13 +22,13 @@ def drift_and_shift(
     """One critic's squared error on an old and a new actor, and its change in two parts.
 
     - ``old``: mse on the old actor's states against the old actor's truth
-    - ``drift``: on the same states, mse against the new actor's truth less ``old``: the same
-      prefixes now lead elsewhere
-    - ``shift``: mse on the new actor's states less that against its truth on the old ones: other
-      prefixes are met
+    - ``drift``: mse on the same states against the new actor's truth, less ``old``: the same
+      prefixes have other values now
+    - ``shift``: mse on the new actor's states less mse on the old states, both against the new
+      actor's truth: the new actor comes to other prefixes
     - ``new = old + drift + shift``
 
-    Errors are of the mse, not of shares: the actors' variances differ.
+    Squared errors are compared, not shares explained, because the actors' variances differ.
 
     Args:
         old: the old actor's states with its truth (``truth_table``).

@@ -22,7 +22,7 @@ from criticflow.stats.intervals import CONFIDENCE, UNDEFINED, Figure, figure
 Floats = NDArray[np.float64]
 
 HELD = 2
-"""Evaluations in a row at or above the threshold: one alone may be luck."""
+"""Evaluations in a row that must be at or above the threshold: a single one may be luck."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ def reached(curve: pd.DataFrame, threshold: float, unit: str = "step", held: int
 def median_cost(runs: Sequence[Reached], confidence: float = CONFIDENCE) -> Figure:
     """Median cost over runs by Kaplan and Meier (1958), with bounds where they exist.
 
-    The first cost at which the estimated share of runs that are still below the threshold is at
-    most one half (scipy's ``ecdf`` of censored data). Bounds: where the pointwise log-log interval
-    of that share passes one half (Brookmeyer and Crowley 1982). None where it never does, as with
-    few runs or many censored ones.
+    The value is the first cost at which the estimated share of runs that are still below the
+    threshold is at most one half (scipy's ``ecdf`` of censored data). The bounds are where the
+    pointwise log-log interval of that share passes one half (Brookmeyer and Crowley 1982); None
+    where it never does, as with few runs or many censored ones.
     """
     if not runs or not any(run.reached for run in runs):
         return dict(UNDEFINED)
@@ -83,8 +83,8 @@ def median_cost(runs: Sequence[Reached], confidence: float = CONFIDENCE) -> Figu
 def compare(first: Sequence[Reached], second: Sequence[Reached]) -> float | None:
     """p of "both arms reach the threshold at the same rate" (log-rank test, scipy's ``logrank``).
 
-    None where no run of either reached it. Fewer than about five runs of each that did say little:
-    the test relies on large samples.
+    None where no training of either arm reached it. With fewer than about five of each that did,
+    the p says little: the test relies on large samples.
     """
     if not any(run.reached for run in (*first, *second)):
         return None

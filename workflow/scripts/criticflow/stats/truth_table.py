@@ -76,8 +76,8 @@ def parts(continuations: pd.DataFrame, first: int | None = None) -> tuple[pd.Dat
 def positions(states: pd.DataFrame) -> list[tuple[float, NDArray[np.bool_]]]:
     """Positions with the rows that have them, in ascending order.
 
-    Where there are more than ``POSITIONS`` different ones, as at line ends, tenths of the response,
-    named by their middle.
+    Where there are more than ``POSITIONS`` different ones, as at line ends, they are put into bins
+    of a tenth of the response, each named by its middle.
     """
     place = states["position"].to_numpy(np.float64).round(9)
     if len(np.unique(place)) > POSITIONS:

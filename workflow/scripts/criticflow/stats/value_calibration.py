@@ -26,9 +26,9 @@ def line(states: pd.DataFrame, values: Floats) -> dict[str, Figure]:
     """Slope and intercept of v_mc on the critic's values, by least squares over states.
 
     A calibrated critic has slope 1 and intercept 0: ``E[V^pi | V] = V``. A slope under 1 says that
-    the values differ more than the truths they stand for (too sure), over 1 less (too timid). Noise
-    of v_mc widens the intervals and moves neither, since the values have none. Undefined where all
-    values are equal.
+    the values vary more than the true ones (overconfident), over 1 that they vary less. Noise of
+    v_mc widens the intervals and moves neither figure, since the values have none. Undefined where
+    all values are equal.
     """
     values = value_truth.checked(states, values)
     if np.ptp(values) <= 1e-9 * max(1.0, float(np.abs(values).max())):

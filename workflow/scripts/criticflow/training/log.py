@@ -1,7 +1,7 @@
 """What verl's trainer logged: one table at the end, one line a step while it runs.
 
 verl's file logger truncates its file when it starts, so each attempt at a run (first start, resume
-after a crash) has a file of its own; of a step that two attempts made, the later row counts.
+after a crash) has a file of its own. Where two attempts made the same step, the later row counts.
 """
 
 from __future__ import annotations
@@ -75,7 +75,6 @@ class Progress:
         self.path, self.steps, self.report = path, steps, report
         self.seen = 0
         self.changed: float | None = None
-        self.done = False  # whether the last step has been made
 
     def newest(self) -> float | None:
         """When the last row was written, seconds since the epoch; None: there is none yet."""
@@ -89,7 +88,6 @@ class Progress:
         for row in rows[self.seen :]:
             self.report(self._line(row, rows))
         self.seen = len(rows)
-        self.done = bool(rows) and rows[-1]["step"] >= self.steps
 
     def _line(self, row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
         data = row["data"]

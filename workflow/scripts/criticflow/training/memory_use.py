@@ -1,4 +1,4 @@
-"""What a training's processes take of memory while it runs, and whether it ended for want of it."""
+"""The memory of a training's processes while it runs, and whether it ended as memory ran out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CAUSES = re.compile(
     r"|OutOfMemoryError|\bMemoryError\b|bad_alloc|can't allocate memory|Cannot allocate memory"
     r"|Available memory on node"
 )
-"""What Ray, Python, C++, torch and vLLM say when memory ends."""
+"""What Ray, Python, C++, torch and vLLM say when memory runs out."""
 _KERNEL = Path("/proc/vmstat")
 GIB = 2**30
 
@@ -47,7 +47,7 @@ class MemoryUse:
             self.peak = found
 
     def described(self) -> str:
-        """The peak, and who made it up."""
+        """The peak, and the processes that it consists of."""
         groups: dict[str, list[float]] = {}
         for name, gib in self.peak:
             if gib >= SMALL:
@@ -60,8 +60,8 @@ class MemoryUse:
         return f"{_sum(self.peak):.1f} GiB ({named or 'nothing of size'})"
 
     def ran_out(self, log: Path, start: int = 0) -> bool:
-        """Whether the job failed for want of memory: its log says so after byte ``start``, or the
-        kernel has since ended a process for it."""
+        """Whether the job failed because memory ran out: its log says so after byte ``start``, or
+        the kernel has ended a process for that reason since this object was made."""
         with open(log, "rb") as stream:
             stream.seek(start)
             said = stream.read().decode("utf-8", errors="replace")
@@ -71,7 +71,7 @@ class MemoryUse:
 
 
 def killed_by_kernel(counters: Path = _KERNEL) -> int:
-    """Processes that Linux has ended for want of memory since it started, of any control group."""
+    """Processes of any control group that Linux has ended since it started, as memory ran out."""
     if not counters.is_file():
         return 0
     rows = (row.split() for row in counters.read_text(encoding="utf-8").splitlines())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,23 @@ SMALLEST_BUCKET = 16
 """MiB of new rollout weights that travel at a time on the CPU, or one tensor if that is larger."""
 
 
+@dataclass(frozen=True)
+class Places:
+    """What a training reads, and where it writes.
+
+    Attributes:
+        model_dir: directory or hub name of actor and reference policy.
+        critic_dir: the same for the critic; None: the actor's.
+        data_dir: holds train.parquet and val.parquet.
+        checkpoint_dir: where verl keeps its checkpoints.
+    """
+
+    model_dir: str
+    critic_dir: str | None
+    data_dir: Path
+    checkpoint_dir: Path
+
+
 def verl_overrides(
     run: Run,
     model: Model,
@@ -27,10 +45,7 @@ def verl_overrides(
     *,
     name: str,
     seed: int,
-    model_dir: str,
-    critic_dir: str | None,
-    data_dir: Path,
-    checkpoint_dir: Path,
+    places: Places,
     largest_tensor: int = 0,
 ) -> list[str]:
     """Hydra overrides for ``python -m criticflow.train``.
@@ -41,20 +56,17 @@ def verl_overrides(
         run, model, task, resources: the run and what it refers to.
         name: the run's name (verl's experiment name).
         seed: of the data order, the rollouts, the mask and a fresh value head.
-        model_dir: directory or hub name of actor and reference policy.
-        critic_dir: the same for the critic; None: the actor's.
-        data_dir: holds train.parquet and val.parquet.
-        checkpoint_dir: where verl keeps its checkpoints.
+        places: what it reads, and where it writes.
         largest_tensor: elements of the actor's largest tensor.
     """
     settings = (
-        _data(run, task, data_dir, seed)
-        | _actor(run, model, model_dir)
+        _data(run, task, places.data_dir, seed)
+        | _actor(run, model, places.model_dir)
         | _rollout(run, task, resources, seed)
-        | _trainer(run, name, checkpoint_dir, resources)
+        | _trainer(run, name, places.checkpoint_dir, resources)
     )
     if run.algorithm == "ppo":
-        settings |= _critic(run, model, critic_dir or model_dir, seed)
+        settings |= _critic(run, model, places.critic_dir or places.model_dir, seed)
     if resources.device == "cpu":
         settings |= _cpu(task, resources, largest_tensor, critic=run.algorithm == "ppo")
     settings |= {f"++{key}": value for key, value in run.train.verl.items()}
@@ -62,7 +74,7 @@ def verl_overrides(
 
 
 def _literal(value: Any) -> str:
-    """Hydra's grammar takes JSON, less the quotes around a dictionary's keys."""
+    """A value in Hydra's grammar: JSON without the quotes around a dictionary's keys."""
     if isinstance(value, dict):
         return "{" + ",".join(f"{key}:{_literal(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
@@ -94,8 +106,8 @@ def _engine(prefix: str, run: Run) -> dict[str, Any]:
 
 
 def _packs(model: Model) -> bool:
-    """Whether sequences may be packed without padding: of the kinds of attention flash-attention
-    alone does so without a mask of all tokens against all."""
+    """Whether sequences may be packed without padding: only flash-attention can do that without a
+    mask of all tokens against all."""
     return (model.attn_implementation or "").startswith("flash_attention")
 
 

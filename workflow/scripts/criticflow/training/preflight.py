@@ -101,8 +101,8 @@ def checkpoint_bytes(model_dir: str, critic_dir: str | None) -> int:
 
 
 def check_memory(parts: list[Part]) -> None:
-    """Say what a training will take at most; raise :class:`UserError` where it cannot fit into what
-    is available to this process."""
+    """Report how much memory a training takes at most; raise :class:`UserError` where it cannot fit
+    into what is available to this process."""
     most, available = total(parts), memory.available() / GIB
     needed = f"{most:.1f} GiB of memory at most ({described(parts)}), {available:.1f} are free"
     if available < least(parts):
@@ -133,7 +133,7 @@ def check_shared_memory(buckets: int, store: int, folder: Path = SHARED_MEMORY) 
 
 
 def check_port(host: str = "127.0.0.1") -> None:
-    """Ray and torch take free ports; raise :class:`UserError` if there is no free one."""
+    """Raise :class:`UserError` if there is no free port, as Ray and torch need some."""
     try:
         with socket.socket() as probe:
             probe.bind((host, 0))

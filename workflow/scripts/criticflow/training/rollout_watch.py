@@ -1,7 +1,8 @@
-"""A rollout that yields no token is ended long before a step is overdue.
+"""A rollout that generates no tokens is ended long before a step is overdue.
 
-An engine may be busy for ever without an answer, and then nothing else shows it. While a rollout
-runs, the engine's server renews a file whenever there are new tokens (``verl_plugin.heartbeat``).
+An engine may compute for ever without an answer, and its process shows nothing of that. While a
+rollout runs, the engine's server renews a file whenever there are new tokens
+(``verl_plugin.heartbeat``).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from criticflow.errors import UserError
 
 
 class RolloutWatch:
-    """Raises when an engine that has requests yields no token for too long.
+    """Raises when an engine that has requests generates no token for too long.
 
     Args:
         directory: where each engine's server renews a file while a rollout runs.
@@ -39,7 +40,7 @@ class RolloutWatch:
             self.seen[path] = when, since if when == before else now
             if now - self.seen[path][1] > self.limit:
                 raise UserError(
-                    f"a rollout engine ({path.name}) has yielded no token for "
+                    f"a rollout engine ({path.name}) has generated no token for "
                     f"{self.limit / 60:g} minutes (resources.rollout_stall_minutes): it is stuck, "
                     "or a batch's prompts take it longer than that"
                 )

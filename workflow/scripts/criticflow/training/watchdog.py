@@ -37,9 +37,10 @@ LOOK = 2.0
 LOST_SECONDS = 30.0
 """Seconds that the job has to end by itself after one of them has ended."""
 CONTROLLER = "ray::TaskRunner"
-"""The one for whose answer the job's first process waits; then it ends Ray, and itself."""
+"""The one for whose answer the job's first process waits. When it has ended, after the last step,
+a stop or an error, that process ends Ray and then itself."""
 ENDING_SECONDS = 300.0
-"""Seconds for that; it has taken 30 on a machine where several trainings ended at once."""
+"""Seconds that the job has for that; it has taken 30 where several trainings ended at once."""
 TAIL = 1000
 """Lines of the log that are searched for a traceback."""
 WORKER = re.compile(r"\(\w+ pid=\d+\)")
@@ -52,22 +53,15 @@ class Watchdog:
     Time is that of a clock which stands still while the machine is suspended.
 
     Args:
-        newest: something that is another when the job has made progress.
+        newest: a value that changes when the job has made progress.
         stall: seconds without progress after which it is given up.
-        done: whether all steps are made. The processes then end as they should, which may take
-            long on a busy machine.
 
     Raises:
         UserError: from the call, with what is wrong.
     """
 
-    def __init__(
-        self,
-        newest: Callable[[], object],
-        stall: float,
-        done: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self.newest, self.stall, self.done = newest, stall, done
+    def __init__(self, newest: Callable[[], object], stall: float) -> None:
+        self.newest, self.stall = newest, stall
         self.seen, self.progressed = newest(), time.monotonic()
         self.looked = -LOOK
         self.known: dict[psutil.Process, str] = {}
@@ -92,9 +86,7 @@ class Watchdog:
     def _look(self, now: float) -> None:
         self.known |= essential_processes()
         ended = [title for process, title in self.known.items() if not alive(process)]
-        if self.done():
-            self.lost = None
-        elif ended and self.lost is None:
+        if ended and self.lost is None:
             self.lost = now, ended[0]
         self.controller_ended = any(title.startswith(CONTROLLER) for title in ended)
 
@@ -116,15 +108,6 @@ def essential_processes() -> dict[psutil.Process, str]:
             found[process] = title
     titles = {process.pid: title for process, title in found.items()}
     return {one: title for one, title in found.items() if titles.get(parents[one]) != title}
-
-
-def own_error(log: Path, start: int) -> str | None:
-    """What a training said of its end in a line of its own, after byte ``start`` of the log."""
-    with open(log, "rb") as stream:
-        stream.seek(start)
-        lines = stream.read().decode("utf-8", errors="replace").splitlines()
-    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return said[-1] if said else None
 
 
 def repeat_traceback(log: Path, reason: str) -> None:

@@ -1,8 +1,8 @@
-"""What the critic's values do in PPO, beyond one GAE for all (each off by default).
+"""Other uses of the critic's values in PPO than verl's one GAE (each is off by default).
 
-verl computes, once, advantages for the policy and returns for the critic, both with lambda
-(``algorithm.lam``). Here its own GAE function is called again, with other arguments, and each
-result taken where it belongs:
+verl computes advantages for the policy and returns for the critic in one call of GAE, both with the
+same lambda (``algorithm.lam``). Here verl's own GAE function is called again with other arguments,
+and its result replaces the advantages or the returns:
 
 - ``algorithm.critic_lam``: the critic learns from returns with a lambda of its own (decoupled GAE:
   VC-PPO, arXiv 2503.01491; VAPO, arXiv 2504.05118). With 1 these are Monte-Carlo returns, which
@@ -11,7 +11,7 @@ result taken where it belongs:
   1 - 1 / (alpha l) (VAPO, section 4.2), not below 0.
 - ``algorithm.value_gate``: while the values' explained variance of the batch's Monte-Carlo returns
   is below 0, the policy's baseline is the mean of these returns (after EVPO, arXiv 2604.19485). The
-  critic learns as ever.
+  critic learns as always.
 - ``algorithm.reward_mask_drop``: trajectories that lose their reward leave the step as a whole,
   from the whitening of advantages to both losses, instead of counting as failures.
 """
@@ -80,7 +80,7 @@ def length_adaptive_lambda(lengths: torch.Tensor, alpha: float) -> torch.Tensor:
 def gated_mean(
     rewards: np.ndarray, values: np.ndarray, mask: np.ndarray, gamma: float
 ) -> float | None:
-    """The mean of the batch's Monte-Carlo returns, if the values explain less than nothing of them.
+    """The mean of the batch's Monte-Carlo returns, if it is a better baseline than the values.
 
     Returns:
         None where 1 - Var(G - V) / Var(G) is at least 0, or undefined.
@@ -92,7 +92,7 @@ def gated_mean(
 
 
 def without(batch: Any, dropped: np.ndarray) -> None:
-    """Take trajectories out of a batch: no token of theirs counts any more, in place.
+    """Take trajectories out of a batch, in place: none of their tokens counts any more.
 
     Args:
         batch: with ``response_mask`` (batch, tokens).

@@ -1,4 +1,4 @@
-"""Rollouts sent by the batch, where verl sends them trajectory by trajectory.
+"""Rollouts in batches: a message carries a whole batch, where verl sends one per trajectory.
 
 For every trajectory verl's agent loop makes about ten calls to five other processes: which engine,
 generate, score, put, and others around these. On a laptop, where a small model answers a whole
@@ -161,7 +161,7 @@ class InPlaceReward:
 
 
 class OneAgentLoop(AgentLoopWorkerTQ.__ray_actor_class__):
-    """verl's worker with a queue and a reward worker that spare messages, and one agent loop for
+    """verl's worker with a queue and a reward worker that save messages, and one agent loop for
     all trajectories: that of ``agent_loop`` has no state."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -4,7 +4,7 @@
 
 over responses of T tokens that an actor sampled: value pretraining as in VC-PPO (arXiv 2503.01491).
 Engine, optimizer, gradient clipping and loss (its clipping of values opened wide) are verl's; the
-model, its value head and its loading are those of a run's critic (``engines``). What is here is the
+model, its value head and its loading are those of a run's critic (``engines``). This module has the
 loop around them: order of the data, held-out error, checkpoints, early stop.
 
     python -m criticflow.verl_plugin.critic_fit SETTINGS.json
@@ -22,18 +22,21 @@ import sys
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from criticflow.files import read_json, replacing, write_json
 
+if TYPE_CHECKING:
+    from criticflow.verl_plugin.model_config import CriticConfig
+
 STATE = "state.json"
 HISTORY = "history.jsonl"
 PRECISION = {"float32": "fp32", "bfloat16": "bf16"}
 OPEN = 1e6
-"""Range within which verl's loss lets a value move: wider than any value."""
+"""verl's loss clips how far a value moves in a step; this range is wider than any value."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,8 @@ class Settings:
         samples: parquet with ``prompt_tokens``, ``tokens``, ``score`` and ``held_out``.
         directory: where checkpoints, state and history go.
         passes: passes over the samples that are not held out.
-        checks: looks at the held-out error in each pass; a checkpoint is saved at each.
-        patience: looks without a better one after which the fit ends.
+        checks: how often the held-out error is computed in each pass, and a checkpoint saved.
+        patience: checks without a smaller error after which the fit ends.
         ranks: processes; ``batch_size`` responses a step are shared among them.
     """
 
@@ -73,7 +76,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class State:
-    """How far a fit is: its steps, the best look so far, and whether it has ended."""
+    """How far a fit is: its steps, the best check so far, and whether it has ended."""
 
     step: int = 0
     best_step: int = 0
@@ -94,15 +97,15 @@ def checkpoint(directory: Path, step: int) -> Path:
 
 
 def steps_of(rows: int, settings: Settings) -> tuple[int, list[int]]:
-    """Steps of a whole fit, and after which of them the held-out error is looked at."""
+    """Steps of a whole fit, and after which of them the held-out error is computed."""
     per_pass = max(1, rows // settings.batch_size)
     steps = per_pass * settings.passes
-    looks = settings.checks * settings.passes
-    return steps, sorted({round(steps * (look + 1) / looks) for look in range(looks)} - {0})
+    checks = settings.checks * settings.passes
+    return steps, sorted({round(steps * (n + 1) / checks) for n in range(checks)} - {0})
 
 
-def after_look(state: State, step: int, mse: float, last: bool, patience: int) -> State:
-    """The state after a look at the held-out error."""
+def after_check(state: State, step: int, mse: float, last: bool, patience: int) -> State:
+    """The state after the held-out error was computed."""
     better = state.best_mse is None or mse < state.best_mse
     worse = 0 if better else state.worse + 1
     return State(
@@ -120,7 +123,7 @@ def rows_of_step(rows: int, step: int, settings: Settings) -> np.ndarray:
     number, place = divmod(step, max(1, rows // settings.batch_size))
     order = np.random.default_rng([settings.seed, number]).permutation(rows)
     found = order[place * size : (place + 1) * size]
-    # Fewer samples than a batch: some twice, so that every rank has its share.
+    # If there are fewer samples than a batch has, some come twice, so that every rank has a share.
     return np.resize(found, settings.batch_size)
 
 
@@ -171,11 +174,10 @@ def _packs(settings: Settings) -> bool:
     return (settings.attn_implementation or "").startswith("flash_attention")
 
 
-def build_engine(settings: Settings, steps: int) -> Any:
-    """The engine of a run's critic, with an optimizer for ``steps`` steps."""
+def critic_config(settings: Settings, steps: int) -> CriticConfig:
+    """verl's configuration of a critic, with an optimizer for ``steps`` steps."""
     from verl.trainer.config import CheckpointConfig
     from verl.workers.config import FSDPEngineConfig, FSDPOptimizerConfig
-    from verl.workers.engine import EngineRegistry
 
     from criticflow.verl_plugin.model_config import CriticConfig, ValueModelConfig
 
@@ -184,7 +186,7 @@ def build_engine(settings: Settings, steps: int) -> Any:
         override["attn_implementation"] = settings.attn_implementation
     precision = PRECISION[settings.dtype]
     on_gpu = settings.device != "cpu"
-    config = CriticConfig(
+    return CriticConfig(
         strategy=settings.strategy,
         model=ValueModelConfig(
             path=settings.model,
@@ -216,6 +218,12 @@ def build_engine(settings: Settings, steps: int) -> Any:
         ppo_mini_batch_size=settings.batch_size,
         value_head=settings.value_head,
     )
+
+
+def build_engine(config: CriticConfig) -> Any:
+    """The engine that PPO trains a critic of this configuration with, ready for use."""
+    from verl.workers.engine import EngineRegistry
+
     config.model.model_type = "value_model"
     engine = EngineRegistry.new(
         model_type="value_model",
@@ -226,7 +234,6 @@ def build_engine(settings: Settings, steps: int) -> Any:
         checkpoint_config=config.checkpoint,
     )
     engine.initialize()
-    engine.critic_config = config
     return engine
 
 
@@ -238,7 +245,8 @@ def held_out_error(engine: Any, frame: pd.DataFrame, settings: Settings) -> dict
 
     rank, size = torch.distributed.get_rank(), settings.micro_batch_size
     mine = np.arange(rank, len(frame), settings.ranks)
-    # As many rows on every rank, in whole micro-batches; the last row fills up and does not count.
+    # Every rank has as many rows, in whole micro-batches; they are filled up with the last row,
+    # which does not count there.
     rounds = -(-len(frame) // (settings.ranks * size))
     sums = torch.zeros(5, dtype=torch.float64)
     for number in range(rounds):
@@ -273,7 +281,7 @@ def held_out_error(engine: Any, frame: pd.DataFrame, settings: Settings) -> dict
 
 
 def fit(settings: Settings) -> None:
-    """What each rank does, from the last checkpoint on."""
+    """What each rank does: fit from the last checkpoint to the end."""
     import torch
     import verl  # noqa: F401  (loads the plugin)
     from verl.utils.distributed import initialize_global_process_group_ray
@@ -284,12 +292,13 @@ def fit(settings: Settings) -> None:
     frame = pd.read_parquet(settings.samples)
     train = frame[~frame["held_out"]].reset_index(drop=True)
     held_out = frame[frame["held_out"]].reset_index(drop=True)
-    steps, looks = steps_of(len(train), settings)
-    engine = build_engine(settings, steps)
+    steps, checks = steps_of(len(train), settings)
+    config = critic_config(settings, steps)
+    engine = build_engine(config)
     state = read_state(directory)
     if state.step:
         engine.load_checkpoint(str(checkpoint(directory, state.step)), None, False)
-    loss = partial(value_loss, config=engine.critic_config)
+    loss = partial(value_loss, config=config)
     total, since = 0.0, 0
     for step in range(state.step, steps):
         rows = rows_of_step(len(train), step, settings)[rank :: settings.ranks]
@@ -298,10 +307,10 @@ def fit(settings: Settings) -> None:
         engine.lr_scheduler_step()
         # One number per micro-batch, each its part of the mean over the whole batch.
         total, since = total + float(np.sum(output["loss"])), since + 1
-        if step + 1 not in looks:
+        if step + 1 not in checks:
             continue
         found = held_out_error(engine, held_out, settings)
-        state = after_look(state, step + 1, found["mse"], step + 1 == steps, settings.patience)
+        state = after_check(state, step + 1, found["mse"], step + 1 == steps, settings.patience)
         engine.save_checkpoint(str(checkpoint(directory, step + 1)), None, step + 1, None)
         torch.distributed.barrier()
         if rank == 0:
@@ -314,7 +323,7 @@ def fit(settings: Settings) -> None:
             with (directory / HISTORY).open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(row) + "\n")
             write_json(directory / STATE, asdict(state))
-            _keep(directory, {state.step, state.best_step})
+            _delete_other_checkpoints(directory, {state.step, state.best_step})
         total, since = 0.0, 0
         torch.distributed.barrier()
         if state.done:
@@ -322,7 +331,7 @@ def fit(settings: Settings) -> None:
     torch.distributed.destroy_process_group()
 
 
-def _keep(directory: Path, steps: set[int]) -> None:
+def _delete_other_checkpoints(directory: Path, steps: set[int]) -> None:
     for folder in directory.glob("global_step_*"):
         if folder.name not in {f"global_step_{step}" for step in steps}:
             shutil.rmtree(folder)

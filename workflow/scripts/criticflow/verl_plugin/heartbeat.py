@@ -1,4 +1,4 @@
-"""While an engine has requests, a file tells whoever watches that it yields tokens."""
+"""A file that is renewed while a rollout engine generates tokens (``training.rollout_watch``)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ async def heartbeat(name: str, progress: Callable[[], Hashable]) -> AsyncIterato
 
     Args:
         name: of the engine.
-        progress: anything that is another whenever there are new tokens.
+        progress: a value that changes whenever there are new tokens.
     """
     directory = os.environ.get(DIRECTORY)
     if not directory:

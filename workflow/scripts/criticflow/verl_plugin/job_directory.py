@@ -1,9 +1,9 @@
-"""What a training job has on a machine that other jobs of the same machine must not find.
+"""A private directory of each training job on a machine, for its sockets and its token.
 
-verl names the sockets for rollout weights after Ray's job id, in the system's temporary folder; the
-first job of every Ray has the same id, so two jobs with a Ray of their own would take each other's
-weights. And all Rays of a user write one file for the token that their processes show each other.
-Here each job has a directory that nobody else may enter, with a name that nobody else has:
+verl names the sockets for rollout weights after Ray's job id, in the system's temporary folder. The
+first job of every Ray has the same id, so two jobs, each with a Ray of its own, would get each
+other's weights. And all Rays of a user keep the token by which their processes know each other in
+one file. So each job has a directory with a name of its own, which no other user may enter:
 
     /tmp/criticflow-xxxxxxxx/            made once, where the job starts: the token
     /tmp/criticflow-xxxxxxxx.R-L/socket  on each node, while replica R's rank L gets new weights
@@ -34,7 +34,7 @@ _NAMED = re.compile(r"ipc:///.*-replica-(\d+)-rank-(\d+)\.sock")
 
 
 def check_temporary_folder() -> None:
-    """Raise :class:`UserError` if sockets in the system's temporary folder had too long a path."""
+    """Raise :class:`UserError` if the system's temporary folder has too long a path for sockets."""
     _check_length(Path(tempfile.gettempdir()) / "criticflow-xxxxxxxx.9999-9999" / "socket")
 
 
@@ -42,7 +42,7 @@ def check_temporary_folder() -> None:
 def job_directory() -> Iterator[Path]:
     """Make the directory of a job that starts here, and remove all of it when the block ends.
 
-    Where a process that was forked within the block leaves it, nothing is removed.
+    Only the process that made it removes it, not one that was forked within the block.
     """
     made, owner = Path(tempfile.mkdtemp(prefix="criticflow-")), os.getpid()  # mode 0700
     try:
@@ -69,7 +69,7 @@ def private_handle(handle: str) -> str:
     """
     named = _NAMED.fullmatch(handle)
     if named is None:
-        raise ValueError(f"{handle}: verl 0.9.1 names the sockets for rollout weights otherwise")
+        raise ValueError(f"{handle}: not a name of verl 0.9.1 for a socket for rollout weights")
     replica, rank = named.groups()
     path = Path(f"{os.environ[JOB]}.{replica}-{rank}") / "socket"
     _check_length(path)

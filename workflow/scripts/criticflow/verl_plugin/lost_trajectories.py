@@ -1,4 +1,4 @@
-"""Trajectories that errors in rollouts cost: counted, explained, and an error where they are many.
+"""Trajectories that were lost to errors in rollouts: counted, and an error where they are too many.
 
 verl 0.9.1 gives the session of a rollout that raised the status ``failure``, trains on what the
 step has left, and fills the batch up with copies without weight. So a reward worker that died would

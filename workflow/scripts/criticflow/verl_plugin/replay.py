@@ -1,4 +1,4 @@
-"""The batch of a step: in the order of its trajectories, not of who answered first, and complete.
+"""The batch of a step: complete, and in the order of its trajectories instead of their arrival.
 
 verl trains on trajectories in the order in which they arrive, so that mini-batches, and with them
 the weights, differ from run to run although every trajectory is the same. What it does about

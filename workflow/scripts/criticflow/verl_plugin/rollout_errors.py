@@ -1,4 +1,4 @@
-"""What rollouts raise, told to the trainer, which counts the trajectories that they cost.
+"""Passes errors of rollouts on to the trainer, which counts the trajectories that were lost.
 
 verl 0.9.1 writes such an error into the log of the agent loop's worker alone. Here it goes with the
 prompt's status into the queue between verl's processes.
@@ -20,8 +20,7 @@ LONGEST = 1000
 
 
 def rollout_errors(partition: str, prompts: Iterable[str]) -> list[str]:
-    """What the rollouts of prompts raised, as verl's queue has it; to be asked before it forgets
-    the prompts."""
+    """What the rollouts of prompts raised, from verl's queue, as long as that knows the prompts."""
     tags = (tq.kv_list() or {}).get(partition, {})
     return [tags[prompt][ERROR] for prompt in prompts if ERROR in tags.get(prompt, {})]
 
@@ -35,11 +34,11 @@ class TellsErrors:
         try:
             await super()._run_agent_loop(sampling_params, trajectory=trajectory, **kwargs)
         except Exception as error:
-            words = " ".join(f"{type(error).__name__}: {error}".split())
+            text = " ".join(f"{type(error).__name__}: {error}".split())
             await tq.async_kv_put(
                 key=kwargs["uid"],
                 partition_id="val" if trajectory["validate"] else "train",
-                tag={ERROR: words[:LONGEST]},
+                tag={ERROR: text[:LONGEST]},
             )
             raise
 

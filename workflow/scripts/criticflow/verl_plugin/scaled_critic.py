@@ -2,9 +2,10 @@
 
     V'(s_t) = f V(s_t)                       f = ``critic.scale``
 
-A critic that learned from full rewards is off by m V^pi where a share m of the rewards is masked;
-with f = 1 - m it is not. The last layer of the value head is multiplied when the critic is loaded,
-so that a saved critic has the factor in it.
+Where a share m of the rewards is masked, returns are (1 - m) V^pi on average, and a critic that
+learned from full rewards is too high by m V^pi; f = 1 - m corrects that. The last layer of the
+value head is multiplied when the critic is loaded, so a critic that is saved later contains the
+factor.
 """
 
 from __future__ import annotations

@@ -181,7 +181,7 @@ def lost_trajectories(config: DictConfig) -> Tolerance:
 
 
 def check_cpus(config: DictConfig, cpus: float) -> None:
-    """Whether Ray can place verl's actors; it would wait for a CPU without end, without a word.
+    """Whether Ray can place verl's actors; if it cannot, Ray waits for ever and says nothing.
 
     Args:
         config: verl's whole configuration.

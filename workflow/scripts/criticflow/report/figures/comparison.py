@@ -39,6 +39,17 @@ def forest(contrasts: Sequence[Mapping[str, Any]], smallest_effect: float | None
         ]
     )
     drawn = _without_unclaimed_bounds(table)
+    layers = _forest_layers(drawn, smallest_effect)
+    return Figure(
+        "contrasts",
+        "Contrasts",
+        _forest_caption(bool(drawn["low"].notna().any()), smallest_effect),
+        finished(alt.layer(*layers), height=ROW * len(table)),
+        table.drop(columns="label"),
+    )
+
+
+def _forest_layers(drawn: pd.DataFrame, smallest_effect: float | None) -> list[alt.Chart]:
     bounds = [drawn[name].dropna() for name in ("value", "low", "high")]
     ends = pd.concat([*bounds, pd.Series([0.0, smallest_effect or 0.0, -(smallest_effect or 0.0)])])
     spread = max(ends.max() - ends.min(), 0.02)
@@ -75,8 +86,11 @@ def forest(contrasts: Sequence[Mapping[str, Any]], smallest_effect: float | None
         limits = frame(pd.DataFrame({"low": [-smallest_effect], "high": [smallest_effect]}))
         band = alt.Chart(limits).mark_rect(color="#f1ede0").encode(x="low:Q", x2="high:Q")
         layers.insert(0, band)
-    claims = drawn["low"].notna().any()
-    caption = (
+    return layers
+
+
+def _forest_caption(claims: bool, smallest_effect: float | None) -> str:
+    return (
         "Each dot is the mean difference of two arms over the seeds and problems that they share; "
         + (
             "bars are 95 % intervals of the crossed seeds x problems model, from three seeds on. "
@@ -91,13 +105,6 @@ def forest(contrasts: Sequence[Mapping[str, Any]], smallest_effect: float | None
         )
         + "The primary contrast is tested alone; secondary ones share Holm's correction; a bundle "
         "differs in several settings and answers no question about one of them."
-    )
-    return Figure(
-        "contrasts",
-        "Contrasts",
-        caption,
-        finished(alt.layer(*layers), height=ROW * len(table)),
-        table.drop(columns="label"),
     )
 
 
@@ -124,11 +131,25 @@ def arms(rows: Sequence[Mapping[str, Any]], metric: str, styles: Mapping[str, St
             for seed, value in zip(row["seeds"], row["by_seed"], strict=True)
         ]
     )
+    layers = _arm_layers(table, of_seeds, metric, styles)
+    return Figure(
+        "arms",
+        f"Arms by {metric}",
+        "Dots are means over seeds and test problems, bars their 95 % intervals (from three "
+        "seeds on), ticks the single seeds.",
+        finished(switchable(alt.layer(*layers)), height=36 * len(table)),
+        table,
+    )
+
+
+def _arm_layers(
+    table: pd.DataFrame, of_seeds: pd.DataFrame, metric: str, styles: Mapping[str, Style]
+) -> list[alt.Chart]:
     look = arm_encodings(styles, shape=True)
     y = alt.Y("arm:N", sort=None, axis=None)
     scale = alt.Scale(zero=False)
     base = alt.Chart(frame(_without_unclaimed_bounds(table))).transform_filter(SHOWN)
-    layers = [
+    return [
         base.mark_rule(strokeWidth=2, yOffset=7).encode(
             y=y, x=alt.X("low:Q", scale=scale), x2="high:Q", color=look["color"]
         ),
@@ -155,14 +176,6 @@ def arms(rows: Sequence[Mapping[str, Any]], metric: str, styles: Mapping[str, St
             y=y, text="arm:N", x=alt.value(0)
         ),
     ]
-    return Figure(
-        "arms",
-        f"Arms by {metric}",
-        "Dots are means over seeds and test problems, bars their 95 % intervals (from three "
-        "seeds on), ticks the single seeds.",
-        finished(switchable(alt.layer(*layers)), height=36 * len(table)),
-        table,
-    )
 
 
 def _without_unclaimed_bounds(table: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from criticflow.report.charts import SHOWN, Figure, arm_encodings, finished, fra
 from criticflow.report.palette import Style
 
 POINTS = 300
-"""Most points of a line: more cannot be told apart."""
+"""Most points of a line: a reader cannot distinguish more."""
 
 Metrics = Mapping[str, Mapping[int, pd.DataFrame]]
 """``metrics.parquet`` by arm and seed, indexed by step."""

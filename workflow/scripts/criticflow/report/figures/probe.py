@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 def panels(
     pass_rates: Floats, variances: Floats, lengths: Floats, n: int, prefix: str = "probe"
 ) -> list[Figure]:
-    """Three figures, whose charts have no size and no look of their own yet.
+    """Three figures, whose charts still lack size and theme.
 
     Args:
         pass_rates: share of correct samples per prompt, shape ``(prompts,)``.

@@ -1,12 +1,12 @@
-"""Pretrain a critic: the fit in processes of its own, its best checkpoint converted."""
+"""Pretrain a critic: the fit (``verl_plugin.critic_fit``) in processes of its own, then the critic
+of its best step as a HuggingFace directory."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -20,7 +20,7 @@ from criticflow.models.directory import check_model_directory
 from criticflow.models.weights import model_weights
 from criticflow.runtime.processes import run_owned
 from criticflow.runtime.run_lock import run_lock
-from criticflow.training import preflight
+from criticflow.training import identity, preflight
 from criticflow.training.critic_card import pretrained_card, write_card
 from criticflow.training.footprint import GIB, STATES, Part
 from criticflow.verl_plugin import PLUGIN
@@ -40,38 +40,65 @@ IDENTITY = "made_from.json"
 """In the directory of checkpoints: settings and samples that they belong to."""
 
 
-def pretrain(
-    critic: PretrainedCritic,
-    model: Model,
-    model_path: str,
-    samples: Path,
-    seed: int,
-    resources: Resources,
-    directory: Path,
-    out: Path,
-    name: str,
-) -> None:
-    """Fit, or go on where an earlier attempt stopped, and write the critic to ``out``.
+@dataclass(frozen=True)
+class Pretraining:
+    """One critic with one seed, and where everything lies that its fit needs and makes.
 
-    Args:
+    Attributes:
         critic: what is fitted, and how.
+        name: the critic's.
+        seed: of the order of the samples and of the value head.
         model, model_path: what the critic starts from.
         samples: responses with their returns (:mod:`criticflow.stages.returns`).
-        seed: of the order of the samples and of the value head.
         directory: checkpoints; those of the same settings and samples are gone on from, others
-            removed.
-        out: the critic's HuggingFace directory, that of the best look at the held-out responses.
-        name: the critic's.
+            moved aside.
+        out: the HuggingFace directory of the critic with the smallest held-out error.
+    """
+
+    critic: PretrainedCritic
+    name: str
+    seed: int
+    model: Model
+    model_path: str
+    samples: Path
+    resources: Resources
+    directory: Path
+    out: Path
+
+
+def pretrain(job: Pretraining) -> None:
+    """Fit, or go on where an earlier attempt stopped, and write the critic with its card.
 
     Raises:
         UserError: the fit cannot start here, or it failed.
     """
-    settings = Settings(
-        model=model_path,
-        samples=str(samples),
-        directory=str(directory),
-        device=resources.device,
-        ranks=resources.ranks,
+    settings, directory = fit_settings(job), job.directory
+    check_model_directory(job.model_path)
+    with run_lock(directory) as lock:
+        _claim(directory, settings, job.samples, Path(job.model_path))
+        if not read_state(directory).done:
+            _check(job.resources, job.model_path, directory)
+            write_settings(settings, directory / "settings.json")
+            _fit(settings, directory, lock)
+        state = read_state(directory)
+        progress(
+            f"best held-out error {state.best_mse:.4f} at step {state.best_step} of {state.step}"
+        )
+        convert(checkpoint(directory, state.best_step), job.out, "critic")
+        _write_card(job, state.best_step)
+        for file in directory.glob("global_step_*/critic/optim_*.pt"):
+            file.unlink()  # nobody goes on with a fit that has ended
+
+
+def fit_settings(job: Pretraining) -> Settings:
+    """What the processes of the fit are told."""
+    critic, model = job.critic, job.model
+    return Settings(
+        model=job.model_path,
+        samples=str(job.samples),
+        directory=str(job.directory),
+        device=job.resources.device,
+        ranks=job.resources.ranks,
         batch_size=critic.batch_size,
         micro_batch_size=critic.micro_batch_size,
         passes=critic.passes,
@@ -81,36 +108,26 @@ def pretrain(
         warmup=critic.warmup,
         weight_decay=critic.weight_decay,
         gamma=critic.gamma,
-        seed=seed,
+        seed=job.seed,
         value_head=critic.value_head,
         dtype=critic.dtype,
         strategy=critic.strategy,
         attn_implementation=model.attn_implementation,
         trust_remote_code=model.trust_remote_code,
     )
-    check_model_directory(model_path)
-    with run_lock(directory) as lock:
-        _claim(directory, settings, samples, Path(model_path))
-        if not read_state(directory).done:
-            _check(resources, model_path, directory)
-            write_settings(settings, directory / "settings.json")
-            _fit(settings, directory, lock)
-        state = read_state(directory)
-        progress(
-            f"best held-out error {state.best_mse:.4f} at step {state.best_step} of {state.step}"
-        )
-        convert(checkpoint(directory, state.best_step), out, "critic")
-        history = [json.loads(line) for line in (directory / HISTORY).read_text().splitlines()]
-        best = next(row for row in history if row["step"] == state.best_step)
-        frame = pd.read_parquet(samples, columns=["tokens", "held_out"])
-        card = pretrained_card(critic, name, seed, state.best_step, model_path, frame)
-        write_card(out, {**card, "best": best})
-        for file in directory.glob("global_step_*/critic/optim_*.pt"):
-            file.unlink()  # nobody goes on with a fit that has ended
+
+
+def _write_card(job: Pretraining, step: int) -> None:
+    """Write the critic's card, with the figures of the step that was converted."""
+    history = [json.loads(line) for line in (job.directory / HISTORY).read_text().splitlines()]
+    best = next(row for row in history if row["step"] == step)
+    frame = pd.read_parquet(job.samples, columns=["tokens", "held_out"])
+    card = pretrained_card(job.critic, job.name, job.seed, step, job.model_path, frame)
+    write_card(job.out, {**card, "best": best})
 
 
 def _claim(directory: Path, settings: Settings, samples: Path, model: Path) -> None:
-    """Make the directory belong to this fit; what belongs to another is removed."""
+    """Make the directory belong to this fit; what belongs to another is moved aside."""
     weights = sorted(model.glob("*.safetensors")) if model.is_dir() else []
     expected = {
         "settings": asdict(settings),
@@ -118,12 +135,10 @@ def _claim(directory: Path, settings: Settings, samples: Path, model: Path) -> N
         "model": {file.name: sha256(file) for file in weights},
     }
     stamp = directory / IDENTITY
-    if stamp.is_file() and read_json(stamp) == expected:
+    found = read_json(stamp) if stamp.is_file() else None
+    if found == expected:
         return
-    if directory.exists():
-        progress(f"{directory} belongs to another fit: starting afresh")
-        shutil.rmtree(directory)
-    directory.mkdir(parents=True)
+    identity.start_afresh(directory, "fit", found, expected)
     write_json(stamp, expected)
 
 

@@ -1,9 +1,9 @@
-"""Takes the place of ``python``: a program runs as a fork of a template (see ``template``).
+"""Takes the place of ``python``: the program runs as a fork of the fork server (``fork_server``).
 
-    python -I -S template_client.py SOCKET [OPTIONS] PROGRAM|-c CODE ARGUMENTS...
+    python -I -S fork_client.py SOCKET [OPTIONS] PROGRAM|-c CODE ARGUMENTS...
 
-It is started for each program, so it imports little. Where the template does not answer, it becomes
-the interpreter that it stands for.
+It is started for each program, so it imports little. Where the server does not answer, it becomes
+the interpreter whose place it takes.
 """
 
 import json
@@ -19,19 +19,19 @@ def main() -> int:
     program = list(argv)
     while program and program[0].startswith("-") and program[0] != "-c":
         program.pop(0)  # options of the interpreter, such as -u
-    template = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        template.connect(address)
+        server.connect(address)
     except OSError:
         os.execv(sys.executable, [sys.executable, *argv])
-    files = open_files(but=template.fileno())
+    files = open_files(but=server.fileno())
     request = {"argv": program, "env": dict(os.environ), "cwd": os.getcwd(), "files": files}
     body = json.dumps(request).encode()
-    socket.send_fds(template, [len(body).to_bytes(8, "big")], files)
-    template.sendall(body)
+    socket.send_fds(server, [len(body).to_bytes(8, "big")], files)
+    server.sendall(body)
     for file in files:
-        os.close(file)  # who waits for the other end of a pipe waits for the program alone
-    answer = template.recv(16)
+        os.close(file)  # else a pipe to the program would stay open here
+    answer = server.recv(16)
     code = int(answer) if answer else -signal.SIGKILL
     if code < 0:
         os.kill(os.getpid(), -code)

@@ -1,4 +1,4 @@
-"""A template process: its forks behave as programs that an interpreter started."""
+"""A fork server: its forks behave as programs that an interpreter started."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ import pytest
 HOLDER = """
 import json, sys
 from pathlib import Path
-from criticflow.runtime.template import start_template
-print(start_template(Path(sys.argv[1])), flush=True)
+from criticflow.runtime.fork_server import start_fork_server
+print(start_fork_server(Path(sys.argv[1])), flush=True)
 sys.stdin.read()
 """
-"""A process that has a template, until its standard input is closed."""
+"""A process that has a fork server, until its standard input is closed."""
 
 
 @pytest.fixture
 def holder(tmp_path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The process that the template belongs to, and the interpreter that it offers."""
+    """The process that the fork server belongs to, and the interpreter that it offers."""
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path)],
@@ -119,11 +119,11 @@ def test_multiprocessing_starts_its_processes_by_it(holder, tmp_path):
     )
     done = run(sys.executable, str(script), holder[1])
     assert done.returncode == 0, done.stderr
-    template = psutil.Process(holder[0].pid).children()
-    assert [int(done.stdout)] == [process.pid for process in template]
+    servers = psutil.Process(holder[0].pid).children()
+    assert [int(done.stdout)] == [process.pid for process in servers]
 
 
-def test_a_fork_goes_with_its_client_and_with_the_process_that_holds_the_template(holder):
+def test_a_fork_goes_with_its_client_and_with_the_process_that_holds_the_server(holder):
     code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
     clients = [
         subprocess.Popen([holder[1], "-c", code], text=True, stdout=subprocess.PIPE)
@@ -138,7 +138,7 @@ def test_a_fork_goes_with_its_client_and_with_the_process_that_holds_the_templat
     assert clients[1].wait(timeout=10) == -signal.SIGKILL
 
 
-def test_without_a_template_the_client_is_an_interpreter(holder, tmp_path):
+def test_without_a_server_the_client_is_an_interpreter(holder, tmp_path):
     interpreter = Path(holder[1]).read_text()
     holder[0].kill()
     holder[0].wait()
@@ -153,10 +153,10 @@ def test_a_process_with_threads_is_not_forked(tmp_path):
     code = (
         "import sys, threading, time\n"
         "from pathlib import Path\n"
-        "from criticflow.runtime import template\n"
+        "from criticflow.runtime import fork_server\n"
         "threading.Thread(target=time.sleep, args=(1,), daemon=True).start()\n"
-        "assert not template.single_threaded()\n"
-        "template.start_template(Path(sys.argv[1]))\n"
+        "assert not fork_server.single_threaded()\n"
+        "fork_server.start_fork_server(Path(sys.argv[1]))\n"
     )
     done = run(sys.executable, "-c", code, str(tmp_path))
     assert "several threads" in done.stderr

@@ -1,19 +1,20 @@
-"""Processes that start with their libraries imported: forks of one that does nothing but fork.
+"""A fork server: Python programs start as forks of a process that has imported their libraries.
 
 A training on one machine is about ten Python processes, and each would spend several seconds of a
 core on importing torch, transformers and vLLM. Here the training imports them once and forks a
-*template*. Others then start Python programs through ``template_client.py``, which takes the place
-of the interpreter: it hands its arguments, environment and open files to the template and waits for
-the fork that becomes the program.
+server, which does nothing but fork. Others then start Python programs through ``fork_client.py``,
+which takes the place of the interpreter: it hands its arguments, environment and open files to the
+server and waits for the fork that becomes the program. (The fork server of ``multiprocessing``
+runs functions, not programs.)
 
-    training -+- template -+- worker
-              |            +- worker, ...
+    training -+- server -+- worker
+              |          +- worker, ...
               +- Ray's daemons -+- client
                                 +- client, ...
 
-A fork is safe only where no other thread may hold a lock, so the template has one thread
-(:func:`single_threaded`). It is killed when the training ends, and its forks when it ends
-(``PR_SET_PDEATHSIG``): all of them stay descendants of the training.
+A fork is safe only where no other thread may hold a lock, so the server has one thread
+(:func:`single_threaded`). The server is killed when the training ends, and its forks are killed
+when the server ends (``PR_SET_PDEATHSIG``): all of them stay descendants of the training.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ import setproctitle
 
 from criticflow.runtime.processes import die_with_parent
 
-CLIENT = Path(__file__).with_name("template_client.py")
+CLIENT = Path(__file__).with_name("fork_client.py")
 HEADER = 8
 """Bytes of the length in front of a request."""
 MOST_FILES = 250
@@ -72,16 +73,16 @@ def single_threaded() -> bool:
     return len(os.listdir("/proc/self/task")) == 1
 
 
-def start_template(folder: Path) -> Path:
-    """Fork a template from this process, which has imported what its forks need.
+def start_fork_server(folder: Path) -> Path:
+    """Fork a server from this process, which has imported what the server's forks need.
 
     Args:
         folder: where its socket and its interpreter are; nobody else may enter it.
 
     Returns:
         An executable that takes the place of ``python``. In a fork the function does not return: it
-        leaves by ``SystemExit`` when the program has ended, so that the interpreter ends as usual;
-        nothing on the stack may take that for the end of the training.
+        raises ``SystemExit`` when the program has ended, so that the interpreter ends as usual.
+        Callers must let it pass, and must not take it for the end of the training.
 
     Raises:
         RuntimeError: this process has more than one thread.
@@ -89,15 +90,15 @@ def start_template(folder: Path) -> Path:
     if not single_threaded():
         raise RuntimeError("a process with several threads cannot be forked safely")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(folder / "template"))
+    listener.bind(str(folder / "fork_server"))
     listener.listen(64)
     interpreter = folder / "python"
     interpreter.write_text(
-        f'#!/bin/sh\nexec "{sys.executable}" -I -S "{CLIENT}" "{folder / "template"}" "$@"\n',
+        f'#!/bin/sh\nexec "{sys.executable}" -I -S "{CLIENT}" "{folder / "fork_server"}" "$@"\n',
         encoding="utf-8",
     )
     interpreter.chmod(0o700)
-    # It finds its place in memory by the environment, which in a fork is another.
+    # setproctitle finds its place in memory by the environment, which is another one in a fork.
     setproctitle.getproctitle()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -105,7 +106,7 @@ def start_template(folder: Path) -> Path:
     training = os.getpid()
     if os.fork() == 0:
         die_with_parent(training)
-        run(*_Template(listener).serve())
+        run(*_ForkServer(listener).serve())
     listener.close()
     gc.unfreeze()
     return interpreter
@@ -118,8 +119,8 @@ class _Fork:
     client: socket.socket
 
 
-class _Template:
-    """The loop of a template."""
+class _ForkServer:
+    """The loop of the server."""
 
     def __init__(self, listener: socket.socket) -> None:
         self.listener = listener
@@ -147,10 +148,10 @@ class _Template:
         except ConnectionError:
             client.close()
             return None
-        template = os.getpid()
+        server = os.getpid()
         pid = os.fork()
         if pid == 0:
-            die_with_parent(template)
+            die_with_parent(server)
             self._close()
             client.close()
             return program
@@ -172,7 +173,7 @@ class _Template:
     def _ended(self, fork: _Fork, lost_client: bool) -> None:
         """Tell the client how its program ended; a program whose client has gone is killed."""
         if fork.client.fileno() < 0:
-            return  # both came at once
+            return  # the end of the program and of its client were seen together
         if lost_client:
             signal.pidfd_send_signal(fork.pidfd, signal.SIGKILL)
         _, status = os.waitpid(fork.pid, 0)

@@ -1,0 +1,78 @@
+"""One attempt at a training: verl in processes of its own, watched until they have ended."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from criticflow.config import Resources
+from criticflow.errors import UserError
+from criticflow.logs import progress, terminal_fds
+from criticflow.runtime.processes import run_owned
+from criticflow.training.endings import stopped_early
+from criticflow.training.environment import environment, heartbeat_directory
+from criticflow.training.log import Progress, next_attempt
+from criticflow.training.memory_use import MemoryUse
+from criticflow.training.rollout_watch import RolloutWatch
+from criticflow.training.watchdog import Watchdog, repeat_traceback
+from criticflow.verl_plugin.stopping import STOP
+
+
+def run_verl(
+    overrides: list[str],
+    resources: Resources,
+    log: Path,
+    steps: int,
+    lock: int,
+    memory: MemoryUse,
+) -> int:
+    """Run verl until it ends; its exit code.
+
+    Args:
+        overrides: for ``python -m criticflow.train``.
+        log: where its output is appended; in the directory of its checkpoints.
+        steps: how many it is to make, over all attempts.
+        lock: file descriptor of the lock on the directory, which verl's processes hold as well.
+        memory: watches what they use.
+
+    Raises:
+        UserError: it could no longer go on, and was ended.
+    """
+    checkpoint_dir = log.parent
+    metrics = next_attempt(checkpoint_dir / "metrics")
+    report = Progress(metrics, steps, progress)
+    watchdog = Watchdog(report.newest, 60 * resources.stall_minutes)
+    heartbeats = heartbeat_directory(metrics)
+    rollouts = RolloutWatch(heartbeats, 60 * resources.rollout_stall_minutes)
+    stop = checkpoint_dir / STOP
+    stop.unlink(missing_ok=True)
+
+    def watch() -> None:
+        report()
+        memory()
+        watchdog()
+        rollouts()
+
+    def ask_to_stop() -> None:
+        stop.touch()
+        progress("asked to stop: saving after this step; a second signal stops at once")
+
+    try:
+        code = run_owned(
+            [sys.executable, "-m", "criticflow.train", *overrides],
+            environment(resources, metrics),
+            log,
+            watch=watch,
+            ask_to_stop=ask_to_stop,
+            grace=60 * resources.save_minutes,
+            pass_fds=[*terminal_fds(), lock],
+        )
+    except UserError as error:
+        repeat_traceback(log, str(error))
+        raise UserError(f"{error}: see the end of {log}") from None
+    shutil.rmtree(heartbeats, ignore_errors=True)
+    progress(f"memory of the training at its peak: {memory.described()}")
+    if 0 < code < 128 and stopped_early(checkpoint_dir, steps, code) is None:
+        repeat_traceback(log, f"exit code {code}")
+    return code
