@@ -323,7 +323,7 @@ def copied(tmp_path_factory) -> tuple[Path, Path]:
         ("stats/calibration.py", {"evaluate_critic", "report_page", "snakemake_report"}),
         ("models/sampling.py", EVALUATIONS | TRUTHS | {"probe_signal"}),
         ("stages/evaluate.py", EVALUATIONS),
-        ("stages/base_model.py", set(EVERYTHING) - {"prepare_data"}),
+        ("stages/base_model.py", set(EVERYTHING_OF_TWO) - {"prepare_data"}),
         ("verl_plugin/trainer.py", set(WARM) | {"train_run"}),
         ("planning/sources.py", set()),  # used by the Snakefile, by no rule
     ],
