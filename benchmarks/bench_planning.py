@@ -30,8 +30,14 @@ def study(runs: int, seeds: int) -> dict[str, Any]:
     frozen = {"critic": {"from": "cold", "freeze": True}}
     return {
         "seeds": list(range(seeds)),
+        "runs": {
+            "cold": {"model": "tiny", "task": "countdown-mini"},
+            "constant": None,
+            "warm-frozen": None,
+            "constant-m50": None,
+            "warm-frozen-m50": None,
+        },
         "contrasts": [],
-        "runs": {"cold": {"model": "tiny", "task": "countdown-mini"}, "warm-frozen-m50": None},
         "grid": {
             "runs": {
                 "like": "cold",

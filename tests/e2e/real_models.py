@@ -136,8 +136,12 @@ def study(model: Path, shape: Shape) -> dict[str, Any]:
             },
         },
         "probe": {"n": 2, "prompts": 4},
+        "contrasts": [],
         "runs": {
             "cold": {"model": "real", "task": "countdown"},
+            "constant": None,
+            "warm-frozen": None,
+            "constant-m50": None,
             "warm-frozen-m50": {"train": {"steps": 1}},
         },
         "train": {

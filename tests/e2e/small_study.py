@@ -1,4 +1,4 @@
-"""The default study with a small budget, in a directory of its own."""
+"""Two runs of the default study with a small budget, in a directory of its own."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ TIMEOUT = 900
 """Seconds, against a hang; it takes some minutes."""
 
 SMALL = {
+    "runs": {"constant": None, "warm-frozen": None, "constant-m50": None},
+    "contrasts": [],
     "models": {"tiny": {"build": {"sft": {"steps": 120}}}},
     "tasks": {"countdown-mini": {"split": {"val": 16, "test": 48}}},
     "probe": {"n": 4, "prompts": 32},

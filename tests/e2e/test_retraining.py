@@ -23,7 +23,14 @@ SMALL = {
     "models": {"tiny": {"build": {"sft": {"steps": 60}}}},
     "tasks": {"countdown-mini": {"split": {"val": 16, "test": 16}}},
     "probe": {"n": 2, "prompts": 16},
-    "runs": {"cold": {"reward_mask": {"ratio": 0.5}}, "warm-frozen-m50": None},
+    "runs": {
+        "cold": {"reward_mask": {"ratio": 0.5}},
+        "constant": None,
+        "warm-frozen": None,
+        "constant-m50": None,
+        "warm-frozen-m50": None,
+    },
+    "contrasts": [],
     "train": {
         "steps": STEPS,
         "batch_size": 16,

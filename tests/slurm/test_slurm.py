@@ -31,6 +31,8 @@ TIMEOUT = 1800  # of the whole study, seconds: against a hang; it takes some min
 STEPS = 2
 
 SMALL = {
+    "runs": {"constant": None, "warm-frozen": None, "constant-m50": None},
+    "contrasts": [],
     "models": {"tiny": {"build": {"sft": {"steps": 100}}}},
     "tasks": {"countdown-mini": {"split": {"val": 16, "test": 16}}},
     "probe": {"n": 2, "prompts": 16},

@@ -27,22 +27,28 @@ DEFAULT = CONFIGS / "config.yaml"
 
 
 def raw(**over: Any) -> dict[str, Any]:
-    """The default configuration as YAML gives it, with sections merged over it."""
-    return merge(yaml.safe_load(DEFAULT.read_text(encoding="utf-8")), over)
+    """The default configuration as YAML gives it, with sections merged over it.
+
+    Without its contrasts: most of these changes would make them compare two things at once.
+    """
+    return merge(yaml.safe_load(DEFAULT.read_text(encoding="utf-8")), {"contrasts": []} | over)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.name)
 def test_every_shipped_configuration_is_valid(path):
     over = {} if path == DEFAULT else yaml.safe_load(path.read_text(encoding="utf-8"))
-    config = load_config(raw(**over))
+    config = load_config(merge(yaml.safe_load(DEFAULT.read_text(encoding="utf-8")), over))
     assert config.runs
 
 
 def test_an_overlay_takes_away_what_it_sets_to_null():
     config = load_config(raw(runs={"warm-frozen-m50": None}))
-    assert list(config.runs) == ["cold"]
+    assert list(config.runs) == ["cold", "constant", "warm-frozen", "constant-m50"]
     with pytest.raises(UserError, match="cold"):
-        load_config(raw(runs={"cold": None}))  # the warm run inherits from it
+        load_config(raw(runs={"cold": None}))  # the others inherit from it
+    with pytest.raises(UserError, match=r"no run named 'warm-frozen-m50'.* contrasts: \[\]"):
+        default = yaml.safe_load(DEFAULT.read_text(encoding="utf-8"))
+        load_config(merge(default, {"runs": {"warm-frozen-m50": None}}))
 
 
 def fields(model: type[BaseModel]) -> Iterator[str]:
@@ -173,7 +179,7 @@ def test_what_only_looks_like_one_of_these_mistakes_loads():
             probe={"filter": [0.2, 0.2]},
         )
     )
-    assert len(config.runs) == 5
+    assert len(config.runs) == 7
     assert load_config(raw(train={"strategy": "fsdp"}, resources={"gpu": 2})).resources.gpu == 2
 
 

@@ -220,7 +220,7 @@ def test_on_the_cpu_there_are_always_enough(study, ranks):
 
 def with_train(study: Config, run: str, **train) -> Config:
     raw = study.model_dump(mode="json", by_alias=True)
-    return load_config(merge(raw, {"runs": {run: {"train": train}}}))
+    return load_config(merge(raw, {"runs": {run: {"train": train}}, "contrasts": []}))
 
 
 def test_warm_up_steps_are_as_many_as_asked_for(study):

@@ -18,7 +18,7 @@ DEFAULT = Path(__file__).parents[2] / "config" / "config.yaml"
 
 def check(**verl: object) -> None:
     default = yaml.safe_load(DEFAULT.read_text(encoding="utf-8"))
-    over = {"runs": {"warm-frozen-m50": {"train": {"verl": verl}}}}
+    over = {"runs": {"warm-frozen-m50": {"train": {"verl": verl}}}, "contrasts": []}
     check_verl_keys(load_config(merge(default, over)))
 
 

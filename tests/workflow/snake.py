@@ -15,7 +15,13 @@ import yaml
 PROJECT = Path(__file__).parents[2]
 SNAKEFILE = PROJECT / "workflow" / "Snakefile"
 
-RUNS = ["cold", "warm-frozen-m50"]
+RUNS = ["cold", "constant", "warm-frozen", "constant-m50", "warm-frozen-m50"]
+TWO_RUNS: dict[str, Any] = {
+    "runs": {"constant": None, "warm-frozen": None, "constant-m50": None},
+    "contrasts": [],
+    "truth": {"actors": "all"},
+}
+"""An overlay that leaves a run whose critic learns and one that starts with it."""
 
 
 def grid_of_critics(masks: dict[str, Any]) -> dict[str, Any]:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from snake import PROJECT, finish, grid_of_critics, planned, snakemake
+from snake import PROJECT, TWO_RUNS, grid_of_critics, snakemake
+from snake import finish as finish_study
+from snake import planned as planned_study
 
 from criticflow.config.merging import merge
 from criticflow.planning.sources import source_files
 
-EVERYTHING = Counter(
+EVERYTHING_OF_TWO = Counter(
     prepare_data=1,
     build_base_model=1,
     probe_signal=1,
@@ -38,15 +41,32 @@ JUDGED = Counter(truth_of_run=1, judge_critic=1, critics_table=1)
 REPORTS = Counter(report_page=1, snakemake_report=1)
 TABLES = Counter(summarise=1, compare_arms=1) + REPORTS
 EVALUATIONS = {"evaluate_base", "evaluate_run", "evaluate_critic", *TABLES}
-WOF_A_TRAINING = (
+WARM = (
     Counter(train_run_warm=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1)
     + JUDGED
     + TABLES
 )
 
 
+def planned(workdir: Path, *arguments: str, overlay: Any = None, **options: Any) -> Counter[str]:
+    """The jobs of a study of two runs, with ``overlay`` over that."""
+    overlay = merge(TWO_RUNS, overlay or {})
+    return planned_study(workdir, *arguments, overlay=overlay, **options)
+
+
+def finish(workdir: Path, overlay: Any = None, **options: Any) -> None:
+    finish_study(workdir, overlay=merge(TWO_RUNS, overlay or {}), **options)
+
+
+def test_the_default_trains_five_runs_and_measures_the_truth_of_the_base_and_of_cold(tmp_path):
+    jobs = planned_study(tmp_path)
+    assert (jobs["train_run"], jobs["train_run_warm"]) == (3, 2)
+    assert (jobs["truth_of_base"], jobs["truth_of_run"]) == (1, 1)
+    assert jobs["evaluate_run"] == 5
+
+
 def test_everything_is_planned_once(tmp_path):
-    assert planned(tmp_path) == EVERYTHING
+    assert planned(tmp_path) == EVERYTHING_OF_TWO
 
 
 @pytest.mark.parametrize(
@@ -158,13 +178,13 @@ def test_a_named_model_is_not_built(tmp_path):
 
 def test_the_probe_may_choose_the_training_problems(tmp_path):
     jobs = planned(tmp_path, overlay={"probe": {"filter": "mixed"}})
-    assert jobs == EVERYTHING + Counter(filter_training_set=1)
+    assert jobs == EVERYTHING_OF_TWO + Counter(filter_training_set=1)
 
 
 def test_with_the_gpu_profile_everything_is_planned_too(tmp_path):
     profile = ["--profile", str(PROJECT / "workflow/profiles/gpu")]
     overlay = {"resources": {"gpu": 1}}
-    assert planned(tmp_path, *profile, overlay=overlay) == EVERYTHING
+    assert planned(tmp_path, *profile, overlay=overlay) == EVERYTHING_OF_TWO
 
 
 def test_a_pretrained_critic_is_made_once_and_judged_on_those_who_start_with_it(tmp_path):
@@ -211,7 +231,7 @@ def finished(tmp_path_factory) -> Path:
 
 def test_what_is_finished_is_not_run_again(finished):
     assert planned(finished) == Counter()
-    done = snakemake(finished, "--cores", "1")
+    done = snakemake(finished, "--cores", "1", overlay=TWO_RUNS)
     assert done.returncode == 0
     assert "Nothing to be done" in done.stdout + done.stderr
 
@@ -219,10 +239,10 @@ def test_what_is_finished_is_not_run_again(finished):
 @pytest.mark.parametrize(
     ("overlay", "jobs"),
     [
-        ({"runs": {"warm-frozen-m50": {"reward_mask": {"ratio": 0.3}}}}, WOF_A_TRAINING),
+        ({"runs": {"warm-frozen-m50": {"reward_mask": {"ratio": 0.3}}}}, WARM),
         (
             {"runs": {"cold": {"train": {"steps": 41}}}},
-            WOF_A_TRAINING
+            WARM
             + Counter(train_run=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1)
             + Counter(truth_of_run=1, judge_critic=1),
         ),
@@ -235,7 +255,7 @@ def test_what_is_finished_is_not_run_again(finished):
         ({"probe": {"n": 4}}, Counter(probe_signal=1) + REPORTS),
         (
             {"probe": {"n": 4}, "runs": {"warm-frozen-m50": {"reward_mask": {"ratio": 0.3}}}},
-            WOF_A_TRAINING + Counter(probe_signal=1),
+            WARM + Counter(probe_signal=1),
         ),
         (
             {"evaluate": {"n": 8}},
@@ -249,7 +269,7 @@ def test_what_is_finished_is_not_run_again(finished):
         ({"train": {"verl": {"critic.fsdp.optimizer_offload": True}}}, Counter()),
         (
             {"train": {"verl": {"actor_rollout_ref.actor.clip_ratio": 0.1}}},
-            WOF_A_TRAINING + Counter(train_run=1) + OF_A_TRAINING,
+            WARM + Counter(train_run=1) + OF_A_TRAINING,
         ),
     ],
     ids=[
@@ -292,8 +312,8 @@ def copied(tmp_path_factory) -> tuple[Path, Path]:
         ("stats/calibration.py", {"evaluate_critic", "report_page", "snakemake_report"}),
         ("models/sampling.py", EVALUATIONS | TRUTHS | {"probe_signal"}),
         ("stages/evaluate.py", EVALUATIONS),
-        ("stages/base_model.py", set(EVERYTHING) - {"prepare_data"}),
-        ("verl_plugin/trainer.py", set(WOF_A_TRAINING) | {"train_run"}),
+        ("stages/base_model.py", set(EVERYTHING_OF_TWO) - {"prepare_data"}),
+        ("verl_plugin/trainer.py", set(WARM) | {"train_run"}),
         ("planning/sources.py", set()),  # used by the Snakefile, by no rule
     ],
 )

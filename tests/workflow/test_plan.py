@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from snake import finish, grid_of_critics
+from snake import TWO_RUNS, finish, grid_of_critics
 
 from criticflow.commands import plan
 from criticflow.errors import UserError
@@ -17,7 +17,7 @@ from criticflow.planning.costs import Took
 from criticflow.planning.study import read_study
 
 STUDY = {
-    "runs": {"cold": {"train": {"critic_warmup": 0}}, "warm-frozen-m50": None},
+    "runs": TWO_RUNS["runs"] | {"warm-frozen-m50": None},
     "seeds": [0, 1],
     "grid": {"study": grid_of_critics({"m0.5": {"reward_mask": {"ratio": 0.5}}})},
     "contrasts": [

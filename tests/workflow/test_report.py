@@ -19,9 +19,7 @@ from criticflow.config.merging import merge
 from criticflow.report import provenance as provenance_facts
 from criticflow.training import provenance
 
-STUDY_FILE = "studies/default-runs.yaml"
 OVERLAY = {
-    **yaml.safe_load((PROJECT / "config" / STUDY_FILE).read_text(encoding="utf-8")),
     "seeds": [0, 1, 2],
     "train": {"test_every": 10},
     "evaluate": {"resamples": 50},
@@ -42,7 +40,7 @@ def reported(tmp_path_factory) -> Path:
     """A finished study of three seeds whose reports Snakemake has made."""
     workdir = tmp_path_factory.mktemp("reported")
     finish(workdir, overlay=OVERLAY)
-    write_study(workdir, configuration(STUDY_FILE, **OVERLAY))
+    write_study(workdir, configuration(**OVERLAY))
     touched = snakemake(workdir, "--touch", "--forceall", "--cores", "1", overlay=OVERLAY)
     assert touched.returncode == 0, touched.stderr
     report(workdir, "--forcerun", "report_page", overlay=OVERLAY)
@@ -78,9 +76,9 @@ def test_every_figure_lies_beside_the_page_in_three_forms(reported, page):
     assert {path.name for path in folder.glob("[!.]*")} == {
         f"{name}.{kind}" for name in names for kind in ("svg", "png", "csv")
     }
-    assert "warm-frozen/m0.5" in (folder / "score.svg").read_text()  # its own legend
+    assert "warm-frozen-m50" in (folder / "score.svg").read_text()  # its own legend
     rows = pd.read_csv(folder / "score.csv")
-    assert set(rows["arm"]) == set(configuration(STUDY_FILE, **OVERLAY).runs)
+    assert set(rows["arm"]) == set(configuration(**OVERLAY).runs)
     assert (rows["low"] <= rows["mean"]).all() and (rows["seeds"] == 3).all()
 
 
@@ -99,15 +97,13 @@ def test_an_arm_is_drawn_alike_everywhere(page):
             look(item)
 
     look(json.loads(specs))
-    assert set(OVERLAY["grid"]["default"]["factors"]["critic"]) == {
-        name.partition("/")[0] for name in seen if "/" in name
-    }
+    assert set(configuration(**OVERLAY).runs) <= set(seen)
     assert all(len(colors) == 1 for colors in seen.values()), seen
 
 
 def test_warnings_lead_to_what_shows_them(page):
     links = re.findall(r'<li><a href="#([^"]+)">([^<]+)</a>', page)
-    said = "cold/m0, seed 0: training ended with entropy 0.0050, under 0.01 nats a token"
+    said = "cold, seed 0: training ended with entropy 0.0050, under 0.01 nats a token"
     assert ("figure-entropy", said) in links
     for anchor in re.findall(r'href="#([^"]+)"', page):
         assert f'id="{anchor}"' in page
@@ -119,7 +115,7 @@ def test_snakemakes_report_is_linked_and_made(reported, page):
     frame = (reported / "results/report/snakemake.html").read_text(encoding="utf-8")
     for rule in ("prepare_data", "train_run", "train_run_warm", "convert_checkpoint"):
         assert rule in frame  # the graph of the workflow
-    assert "<strong>warm-frozen/m0.5</strong>: PPO on countdown-mini" in frame
+    assert "<strong>warm-frozen-m50</strong>: PPO on countdown-mini" in frame
 
 
 def test_making_the_report_leaves_nothing_to_do(reported):
@@ -144,7 +140,7 @@ def test_a_reader_goes_through_the_page_without_network(reported, width):
         # An arm that is switched off is gone from the curves.
         lines = "document.querySelectorAll('[data-figure=score] .mark-line path').length"
         before = tab.run(lines)
-        tab.run("document.querySelector('[data-arm=\"cold/m0\"]').click()")
+        tab.run("document.querySelector('[data-arm=\"cold\"]').click()")
         tab.wait(f"{lines} === {before} - 1")
         # Every critic's responses, coloured both ways.
         shown = tab.run(
@@ -169,7 +165,7 @@ def test_a_reader_goes_through_the_page_without_network(reported, width):
             })()"""
         )
         assert {critic.partition(",")[0] for critic, *_ in shown} == set(
-            configuration(STUDY_FILE, **OVERLAY).runs
+            configuration(**OVERLAY).runs
         )
         assert all(count > 0 and known > 0 for _, count, known, _ in shown)
         assert max(colors for *_, colors in shown) > 3
@@ -182,12 +178,11 @@ def test_one_seed_is_measured_and_claims_nothing(tmp_path):
     """Also with a run without critic, random rewards, a single arm of each, and no validation."""
     overlay = {
         "runs": {
+            "warm-frozen": None,
+            "constant-m50": None,
             "warm-frozen-m50": None,
-            "constant": {
-                "like": "cold",
-                "critic": {"freeze": True, "constant": 0.4},
-                "train": {"critic_warmup": 0, "steps": 37},
-            },
+            "cold": {"train": {"critic_warmup": 3, "steps": 43}},
+            "constant": {"train": {"critic_warmup": 0, "steps": 40}},
             "random": {"like": "cold", "random_reward": 0.4},
             "group": {"like": "cold", "algorithm": "grpo", "train": {"rollout_n": 2}},
         },

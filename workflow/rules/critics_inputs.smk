@@ -25,11 +25,6 @@ def truth_cost():
     )
 
 
-def with_truth(name):
-    """Whether the truth of a model or run is to be measured."""
-    return CONFIG.truth.actors == "all" or name in CONFIG.truth.actors
-
-
 def actor_dir(run, seed, step):
     """Where the actor of one step is."""
     return step_dir(run, seed, step, "actor")
@@ -63,11 +58,11 @@ def compared_steps(run):
 @functools.cache
 def actors():
     """Every actor whose truth is measured: name, seed, step, task, base model."""
-    bases = [(model, None, None, task, model) for model, task in base_pairs() if with_truth(model)]
+    bases = [(model, None, None, task, model) for model, task in base_pairs() if CONFIG.measures_truth(model)]
     runs = [
         (name, seed, step, CONFIG.runs[name].task, CONFIG.runs[name].model)
         for name, seed in CONFIG.run_seeds()
-        if with_truth(name)
+        if CONFIG.measures_truth(name)
         for step in compared_steps(name)
     ]
     return [*bases, *runs]

@@ -111,8 +111,7 @@ def differs_in(a: Run, b: Run) -> list[str]:
 def actor_updates(run: Run) -> int:
     """Optimizer steps of the actor in one training."""
     train = run.train
-    learns = run.algorithm == "ppo" and not run.critic.freeze
-    steps = train.steps - (train.critic_warmup if learns else 0)
+    steps = train.steps - (train.critic_warmup if run.critic_learns else 0)
     epochs = train.verl.get("actor_rollout_ref.actor.ppo_epochs", 1)
     return steps * epochs * train.batch_size // train.mini_batch_size
 
@@ -150,7 +149,8 @@ def check_contrasts(contrasts: Sequence[Contrast], config: Config) -> None:
         for side, run in (("a", contrast.a), ("b", contrast.b)):
             if run not in config.runs:
                 raise ValueError(
-                    f"{where}.{side}: no run named {run!r}; there is {', '.join(config.runs)}"
+                    f"{where}.{side}: no run named {run!r}; there is {', '.join(config.runs)}. "
+                    "List the contrasts of these runs, or contrasts: [] to compare none"
                 )
         _comparable(contrast, config, where)
 

@@ -192,8 +192,10 @@ class Evaluate(Strict):
 class Truth(Strict):
     """The truth about values: Monte-Carlo estimates from states of held-out responses."""
 
-    actors: Literal["all"] | list[Name] = Field(
-        "all", description="base models and runs to measure, by name; all; or [] for none"
+    actors: Literal["all", "learning"] | list[Name] = Field(
+        "all",
+        description="whose truth: base models and runs by name; all; learning: base models and the "
+        "runs whose critic learns; or [] for nobody's",
     )
     across: bool = Field(
         False, description="compare every critic with every actor, not with its own alone"
@@ -418,6 +420,11 @@ class Run(Strict):
         {}, exclude=True, description="levels of the grid's factors that made this run"
     )
 
+    @property
+    def critic_learns(self) -> bool:
+        """Whether a critic is trained along with the actor: GRPO has none, a frozen one stays."""
+        return self.algorithm == "ppo" and not self.critic.freeze
+
 
 class Resources(Strict):
     """What a training job may use."""
@@ -476,6 +483,12 @@ class Config(Strict):
         """Seeds that ``run`` is trained with."""
         return self.runs[run].seeds or self.seeds
 
+    def measures_truth(self, name: str) -> bool:
+        """Whether the truth about values is measured for this base model or run."""
+        if self.truth.actors == "learning":
+            return name not in self.runs or self.runs[name].critic_learns
+        return self.truth.actors == "all" or name in self.truth.actors
+
     def run_seeds(self) -> list[tuple[str, int]]:
         """Every training of the study: each run with each of its seeds."""
         return [(run, seed) for run in self.runs for seed in self.seeds_of(run)]
@@ -516,7 +529,7 @@ class Config(Strict):
             if run.critic.pretrained:
                 where = f"runs.{name}.critic.pretrained"
                 _known(run.critic.pretrained, self.critics, where, "pretrained critic")
-        if self.truth.actors != "all":
+        if isinstance(self.truth.actors, list):
             for name in self.truth.actors:
                 _known(name, {**self.models, **self.runs}, "truth.actors", "model or run")
         for name in self.truth.steps:
@@ -619,8 +632,7 @@ class Config(Strict):
             train, where = run.train, f"runs.{name}.train"
             if train.strategy == "fsdp" and self.resources.device == "cpu":
                 raise ValueError(f"{where}.strategy: fsdp needs a GPU, write fsdp2")
-            learns = run.algorithm == "ppo" and not run.critic.freeze
-            if learns and train.critic_warmup >= train.steps:
+            if run.critic_learns and train.critic_warmup >= train.steps:
                 raise ValueError(
                     f"{where}.critic_warmup: with {train.critic_warmup} of {train.steps} steps the "
                     "actor would never learn: lower it, or raise steps"

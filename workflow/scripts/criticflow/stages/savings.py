@@ -80,7 +80,7 @@ def _costs(
     config: Config, run: str, metrics: Mapping[int, Path], critics: Mapping[int, Path]
 ) -> dict[str, dict[int, float]]:
     """By unit and seed, what one run's trainings cost."""
-    learns = config.runs[run].algorithm == "ppo" and not config.runs[run].critic.freeze
+    learns = config.runs[run].critic_learns
     found: dict[str, dict[int, float]] = {}
     for seed, path in metrics.items():
         table = pd.read_parquet(path)

@@ -213,8 +213,7 @@ def _trainer(run: Run, name: str, checkpoint_dir: Path, resources: Resources) ->
 
 def _first_actor_step(run: Run) -> int:
     """verl's ``trainer.critic_warmup``: the step, counted from 1, with which the actor starts."""
-    learns = run.algorithm == "ppo" and not run.critic.freeze
-    return run.train.critic_warmup + 1 if learns and run.train.critic_warmup else 0
+    return run.train.critic_warmup + 1 if run.critic_learns and run.train.critic_warmup else 0
 
 
 def bucket_megabytes(largest_tensor: int) -> int:
