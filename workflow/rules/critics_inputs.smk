@@ -58,7 +58,11 @@ def compared_steps(run):
 @functools.cache
 def actors():
     """Every actor whose truth is measured: name, seed, step, task, base model."""
-    bases = [(model, None, None, task, model) for model, task in base_pairs() if CONFIG.measures_truth(model)]
+    bases = [
+        (model, None, None, task, model)
+        for model, task in base_pairs()
+        if CONFIG.measures_truth(model)
+    ]
     runs = [
         (name, seed, step, CONFIG.runs[name].task, CONFIG.runs[name].model)
         for name, seed in CONFIG.run_seeds()
