@@ -114,7 +114,7 @@ def test_an_edited_comment_trains_nothing_and_edited_code_trains_afresh(study):
     study.edit('"""', '"""Edited. ')
     assert "Nothing to be done" in study.make()
     terminal = study.make("--forcerun", "train_run")
-    assert "rule train_run" in terminal and "starting verl" not in terminal
+    assert "Train cold, seed 0" in terminal and "starting verl" not in terminal
     assert study.record() == first
     assert study.asides() == []
 
