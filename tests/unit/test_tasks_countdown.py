@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from fractions import Fraction
 from itertools import permutations, product
 
@@ -13,7 +14,7 @@ from criticflow.errors import UserError
 from criticflow.tasks import Dropped, get_task
 from criticflow.tasks._arithmetic import MAX_LENGTH, numbers, parse, value
 from criticflow.tasks._countdown_problems import generate, solve
-from criticflow.tasks.countdown import _from_row
+from criticflow.tasks.countdown import _from_row, without_last_number
 from real_data import needs_real_data, read
 
 TASK = get_task("countdown")
@@ -207,3 +208,28 @@ def test_every_reference_solution_scores_one():
     right = [TASK.score(p.solution, p.ground_truth).score == 1.0 for p in problems]
     assert (sum(right), len(right)) == (11264, 11264)
     assert all(p.solution.startswith("<think>") for p in problems)  # the source's, not the solver's
+
+
+@pytest.mark.parametrize(
+    ("expression", "shorter"),
+    [
+        ("12+7-4", "12+7"),
+        ("(2+3)*4", "(2+3)"),
+        ("9-(2+3)", "9"),
+        ("1 + 2 - 3 - 4", "1 + 2 - 3"),
+        ("12+7", None),
+        ("nothing", None),
+    ],
+)
+def test_a_careless_solution_is_well_formed_and_leaves_numbers_out(expression, shorter):
+    solution = f"<think>so</think><answer>{expression}</answer>"
+    careless = without_last_number(solution)
+    if shorter is None:
+        assert careless is None
+        return
+    assert careless == f"<think>so</think><answer>{shorter}</answer>"
+    numbers = [int(number) for number in re.findall(r"\d+", expression)]
+    score = TASK.score(careless, {"numbers": numbers, "target": 1})
+    assert score.format_ok and not score.correct
+    assert score.parts["numbers"] == 0
+    assert without_last_number(expression) is None  # no answer that it could shorten

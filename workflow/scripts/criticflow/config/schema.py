@@ -35,6 +35,11 @@ class Sft(Strict):
     label_smoothing: Fraction = Field(
         0.025, description="probability spread over all tokens: keeps entropy for PPO to explore"
     )
+    careless: Fraction = Field(
+        0.0,
+        description="share of the solutions with three or more numbers it learns without their "
+        "last number: a habit that PPO can break",
+    )
 
 
 class Build(Strict):

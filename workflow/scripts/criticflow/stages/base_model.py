@@ -2,7 +2,8 @@
 
 It is trained for a short time only, on a part of the training problems, on purpose: a model that
 solves a third to a half of the held-out problems, and whose entropy is not yet low, can gain from
-PPO.
+PPO. It may also learn a bad habit, from solutions that leave out a number: PPO has something to
+unlearn then that colder sampling would not cure.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from criticflow.config import Build, Sft
 from criticflow.errors import UserError
 from criticflow.files import replacing
 from criticflow.models.char_tokenizer import char_tokenizer
+from criticflow.tasks.countdown import without_last_number
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ def build(build: Build, train_parquet: Path, out: Path) -> None:
         )
     tokenizer = char_tokenizer(build.max_positions)
     problems = solved_problems(train_parquet, build.sft.problems, build.seed)
+    problems = with_habit(problems, build.sft.careless, build.seed)
     examples = [encode(prompt, solution, tokenizer) for prompt, solution in problems]
     longest = max(len(tokens) for tokens, _ in examples)
     if longest > build.max_positions:
@@ -90,6 +93,22 @@ def solved_problems(train_parquet: Path, limit: int, seed: int) -> list[tuple[li
         )
     order = np.random.default_rng(seed).permutation(len(rows))
     return [rows[index] for index in order[:limit]]
+
+
+def with_habit(
+    problems: list[tuple[list[dict], str]], share: float, seed: int
+) -> list[tuple[list[dict], str]]:
+    """The problems, some of whose solutions leave out the last number.
+
+    Args:
+        problems: prompts and worked solutions.
+        share: of the solutions with three or more numbers; drawn from ``seed``, each apart.
+    """
+    draws = np.random.default_rng([seed, 2]).random(len(problems))
+    return [
+        (prompt, (draw < share and without_last_number(solution)) or solution)
+        for (prompt, solution), draw in zip(problems, draws, strict=True)
+    ]
 
 
 def encode(

@@ -68,6 +68,25 @@ class Countdown:
 TASK = Countdown()
 
 
+def without_last_number(solution: str) -> str | None:
+    """A worked solution whose expression ends before its last operation: a well-formed mistake.
+
+    None where there is nothing to leave out, with fewer than three numbers or without ``<answer>``.
+    """
+    if (answer := last_tagged(solution, "answer")) is None:
+        return None
+    tree = arithmetic.parse(answer)
+    if tree is None or len(arithmetic.numbers(tree)) < 3:
+        return None
+    depth = 0
+    for place in range(len(answer) - 1, 0, -1):
+        depth += (answer[place] == ")") - (answer[place] == "(")
+        if depth == 0 and answer[place] in "+-*/":
+            shorter = answer[:place].rstrip()
+            return solution.replace(f"<answer>{answer}</answer>", f"<answer>{shorter}</answer>")
+    return None
+
+
 def _parts(well_formed: bool, uses_given: bool, correct: bool) -> dict[str, float]:
     return {
         "format": FORMAT * well_formed,
