@@ -74,7 +74,12 @@ def _forest_layers(drawn: pd.DataFrame, smallest_effect: float | None) -> list[a
         ),
         base.mark_point(filled=True, size=90, opacity=1, yOffset=7).encode(
             y=y,
-            x=alt.X("value:Q", title="difference, a − b", axis=alt.Axis(format="+.2f"), **x),
+            x=alt.X(
+                "value:Q",
+                title="difference, a − b",
+                axis=alt.Axis(format="+.2f", tickMinStep=0.01),
+                **x,
+            ),
             color=color,
             tooltip=tooltip,
         ),
