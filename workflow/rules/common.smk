@@ -4,7 +4,9 @@ import os
 import re
 
 from criticflow.config.contrasts import declared, gae_lambda
+from criticflow.errors import UserError
 from criticflow.planning.code import code, training_code
+from criticflow.planning.imports import INDEX, read_imports
 from criticflow.planning.sources import VLLM_PLUGIN
 from criticflow.report.description import describe
 from criticflow.training.deciding import deciding
@@ -13,6 +15,12 @@ from criticflow.training.deciding import deciding
 # with GPUs the resource `gpu` keeps jobs apart.
 ENGINE_THREADS = 8 if CONFIG.resources.gpu else os.cpu_count()
 
+
+# Runs that were trained elsewhere: their rows lie in imported/, and no rule makes them.
+try:
+    IMPORTS = read_imports(CONFIG, lambda run: deciding(CONFIG, run))
+except UserError as error:
+    raise WorkflowError(str(error)) from None
 
 # With probe.filter the probe also writes which training problems are left.
 FILTERED = ["results/probe/{model}/{task}/train.parquet"] if CONFIG.probe.filter else []
@@ -129,7 +137,8 @@ def data_manifests():
 
 
 def probe_summaries():
-    return [f"results/probe/{model}/{task}/summary.json" for model, task in base_pairs()]
+    paths = [f"results/probe/{model}/{task}/summary.json" for model, task in base_pairs()]
+    return [IMPORTS.place(path) for path in paths]
 
 
 def probe_plots():
@@ -138,7 +147,9 @@ def probe_plots():
 
 def per_training(folder, file):
     """One file of every training of the study: each run with each of its seeds."""
-    return [f"{folder}/{run}/seed{seed}/{file}" for run, seed in CONFIG.run_seeds()]
+    return [
+        IMPORTS.place(f"{folder}/{run}/seed{seed}/{file}") for run, seed in CONFIG.run_seeds()
+    ]
 
 
 def trained_runs():
@@ -153,20 +164,28 @@ def converted_models():
     return [
         f"results/runs/{run}/seed{seed}/{kind}"
         for run, seed in CONFIG.run_seeds()
+        if not IMPORTS.has(run, seed)
         for kind in kinds(run)
     ]
 
 
 def converted_critics():
-    return [
-        f"results/runs/{run}/seed{seed}/critic"
+    """Of an imported run the file that says how large its critic is."""
+    folders = [
+        (run, seed, f"results/runs/{run}/seed{seed}/critic")
         for run, seed in CONFIG.run_seeds()
         if has_critic(run)
+    ]
+    return [
+        IMPORTS.place(f"{folder}.json") if IMPORTS.has(run, seed) else folder
+        for run, seed, folder in folders
+        if not IMPORTS.lacks(run, seed, f"{folder}.json")
     ]
 
 
 def base_evaluations():
-    return [f"results/eval/base/{model}/{task}/summary.json" for model, task in base_pairs()]
+    paths = [f"results/eval/base/{model}/{task}/summary.json" for model, task in base_pairs()]
+    return [IMPORTS.place(path) for path in paths]
 
 
 def run_evaluations():
@@ -175,11 +194,12 @@ def run_evaluations():
 
 def critic_evaluations(file):
     """One file of every critic's evaluation; a run without a critic has none."""
-    return [
-        f"results/eval/critics/{run}/seed{seed}/{file}"
+    files = [
+        (run, seed, f"results/eval/critics/{run}/seed{seed}/{file}")
         for run, seed in CONFIG.run_seeds()
         if has_critic(run)
     ]
+    return [IMPORTS.place(path) for run, seed, path in files if not IMPORTS.lacks(run, seed, path)]
 
 
 def study_words():

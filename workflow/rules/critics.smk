@@ -100,7 +100,7 @@ rule judge_critic:
 
 rule critics_table:
     input:
-        rows=expand("results/judged/{critic}/rows.json", critic=judged_critics()),
+        rows=judged_files("rows.json"),
         truths=truth_files(truth_dirs()),
     output:
         table="results/critics.json",

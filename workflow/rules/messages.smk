@@ -22,6 +22,10 @@ onstart:
         "the same command goes on from there.",
         file=sys.stderr,
     )
+    if IMPORTS.files:
+        print(f"criticflow: {len(IMPORTS.files)} of them were imported.", file=sys.stderr)
+    for note in IMPORTS.notes:
+        print(f"criticflow: {note}.", file=sys.stderr)
     for run, seed in CONFIG.run_seeds():
         if other := living_owner(Path(f"results/checkpoints/{run}/seed{seed}")):
             print(

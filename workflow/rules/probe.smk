@@ -5,6 +5,7 @@ rule probe_signal:
     input:
         model=lambda wildcards: built_model(wildcards.model),
         train="results/data/{task}/train.parquet",
+        same=compared_with_imports,
     output:
         FILTERED,
         summary="results/probe/{model}/{task}/summary.json",

@@ -11,10 +11,11 @@ rule report_page:
         metrics=trained_runs(),
         evaluations=critic_evaluations("summary.json"),
         responses=critic_evaluations("responses.parquet"),
-        judged=expand("results/judged/{critic}/responses.parquet", critic=judged_critics()),
+        judged=judged_files("responses.parquet"),
         probes=probe_summaries(),
         samples=[path.replace("summary.json", "samples.parquet") for path in probe_summaries()],
         provenance=provenance_files(),
+        imported=INDEX if IMPORTS.files else [],
     output:
         page=report(
             "results/report.html",

@@ -19,6 +19,7 @@ def main(snakemake) -> None:
         judged=[Path(path).parent for path in inputs.judged],
         probes=[Path(path).parent for path in inputs.probes],
         provenance=[Path(path) for path in inputs.provenance],
+        imported=Path(inputs.imported) if inputs.imported else None,
     )
     page.write(found, versions(), Path(output.page), Path(output.figures))
 

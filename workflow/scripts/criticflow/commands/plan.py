@@ -22,6 +22,7 @@ from rich.table import Table
 from criticflow.config import Config
 from criticflow.config.contrasts import Contrast, actor_updates, differs_in, settings_difference
 from criticflow.errors import run_program
+from criticflow.planning import imports
 from criticflow.planning.costs import Stage, Took, planned, stages
 from criticflow.planning.detect import assumed, common_seeds, problems, smallest_difference
 from criticflow.planning.study import SNAKEFILE, read_study
@@ -90,12 +91,12 @@ def arms_table(config: Config, directory: Path, took: Took) -> Table:
     for name in ("seeds", "trained", "updates", "a training"):
         table.add_column(name, justify="right")
     for name in config.runs:
-        folders = [directory / f"results/runs/{name}/seed{n}" for n in config.seeds_of(name)]
+        folders = [f"results/runs/{name}/seed{n}/metrics.parquet" for n in config.seeds_of(name)]
         table.add_row(
             name,
             critic(config, name),
             str(len(folders)),
-            str(sum((folder / "metrics.parquet").exists() for folder in folders)),
+            str(len([1 for path in folders if imports.found(directory, path)])),
             str(actor_updates(config.runs[name])),
             duration(took.training(name)),
         )
@@ -153,9 +154,9 @@ def measured(config: Config, contrast: Contrast, directory: Path) -> NDArray[np.
         {
             seed: path
             for seed in common_seeds(config, contrast)
-            if (path := directory / f"results/eval/runs/{arm}/seed{seed}/samples.parquet").exists()
+            if (path := imports.found(directory, f"{folder}/seed{seed}/samples.parquet"))
         }
-        for arm in (contrast.a, contrast.b)
+        for folder in (f"results/eval/runs/{arm}" for arm in (contrast.a, contrast.b))
     ]
     if not files[0].keys() & files[1].keys():
         return None

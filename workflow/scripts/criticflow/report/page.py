@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from criticflow.files import replacing
-from criticflow.report import charts, health, provenance, tables
+from criticflow.report import charts, health, imported, provenance, tables
 from criticflow.report.answer import answer
 from criticflow.report.charts import Figure
 from criticflow.report.description import describe_runs
@@ -78,6 +78,7 @@ def _words(
         "answer": answer(config, results.contrasts, results.arms),
         "warnings": health.warnings(results),
         "notes": provenance.notes(results.provenance, installed),
+        "imported": imported.told(results),
         "facts": provenance.facts(results.provenance),
         "descriptions": describe_runs(config),
         "styles": results.styles,

@@ -48,6 +48,7 @@ class Results:
     responses: Sequence[tuple[str, int, pd.DataFrame]]
     probes: Sequence[Probe]
     provenance: Mapping[str, Row]
+    imported: Row | None = None
 
     @property
     def styles(self) -> dict[str, Style]:
@@ -72,6 +73,7 @@ def read(
     judged: Sequence[Path],
     probes: Sequence[Path],
     provenance: Sequence[Path],
+    imported: Path | None = None,
 ) -> Results:
     """Read the files of a finished study.
 
@@ -82,6 +84,7 @@ def read(
         judged: folders ``results/judged/{critic}/seed{seed}``.
         probes: folders ``results/probe/{model}/{task}``.
         provenance: ``results/runs/{run}/seed{seed}/provenance.json``.
+        imported: ``imported/index.json``, if runs of the study were trained elsewhere.
 
     Raises:
         UserError: a file is broken.
@@ -111,6 +114,7 @@ def read(
         provenance={
             "{}/seed{}".format(*run_and_seed(path)): read_json(path) for path in provenance
         },
+        imported=None if imported is None else read_json(imported),
     )
 
 
@@ -132,7 +136,8 @@ def _responses(
             found[name] = (name, seed, shown)
     for folder in evaluations:
         name, seed = run_and_seed(folder / "summary.json")
-        if name not in found:
+        # An imported run may have come without.
+        if name not in found and (folder / "responses.parquet").is_file():
             found[name] = (name, seed, pd.read_parquet(folder / "responses.parquet"))
     return list(found.values())
 

@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from criticflow.config import Config
 from criticflow.config.contrasts import actor_updates, differs_in
-from criticflow.files import write_json
+from criticflow.files import read_json, write_json
 from criticflow.stats import savings
 
 OPTIMIZER_BYTES = 8
@@ -35,7 +35,7 @@ def write_savings(
 
     Args:
         metrics: ``metrics.parquet`` by run and seed.
-        critics: critics' directories by run and seed.
+        critics: critics' directories by run and seed, or the JSON files of imported ones.
     """
     rows = []
     for arm, run in config.runs.items():
@@ -104,7 +104,9 @@ def _costs(
 
 
 def parameters(model: Path) -> int:
-    """Parameters of a model's safetensors."""
+    """Parameters of a model's safetensors, or those that an imported critic's JSON file says."""
+    if model.suffix == ".json":
+        return read_json(model)["parameters"]
     return sum(map(_parameters, sorted(model.glob("*.safetensors"))))
 
 

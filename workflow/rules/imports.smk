@@ -1,0 +1,42 @@
+"""Runs that were trained elsewhere: is what is trained here made from the same?"""
+
+
+def imported_records(wildcards):
+    """Provenance of the imported runs of a base model on a task."""
+    return [
+        f"imported/results/runs/{run}/seed{seed}/provenance.json"
+        for run, seed in IMPORTS.files
+        if (CONFIG.runs[run].model, CONFIG.runs[run].task) == (wildcards.model, wildcards.task)
+    ]
+
+
+def compared_with_imports(wildcards):
+    """What the probe waits for where neither model nor data were here when runs were imported."""
+    pair = (wildcards.model, wildcards.task)
+    return f"results/imported/{pair[0]}/{pair[1]}.json" if pair in IMPORTS.unverified else []
+
+
+rule compare_with_imports:
+    input:
+        model=lambda wildcards: built_model(wildcards.model),
+        data=expand("results/data/{{task}}/{split}.parquet", split=["train", "val"]),
+        records=imported_records,
+    output:
+        same="results/imported/{model}/{task}.json",
+    log:
+        "logs/compare_with_imports/{model}/{task}.log",
+    benchmark:
+        "results/benchmarks/compare_with_imports/{model}/{task}.tsv"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        code=code("compare_with_imports.py"),
+        model_path=lambda wildcards: model_path(wildcards.model),
+        revision=lambda wildcards: CONFIG.models[wildcards.model].revision,
+        filtered=CONFIG.probe.filter is not None,
+    message:
+        "Compare {wildcards.model} and {wildcards.task} with what the imported runs were made from"
+    script:
+        "../scripts/compare_with_imports.py"
