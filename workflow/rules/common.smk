@@ -169,12 +169,12 @@ def converted_models():
     ]
 
 
-def converted_critics():
-    """Of an imported run the file that says how large its critic is."""
+def converted(kind):
+    """Actors or critics; of an imported run the file that says how large it is."""
     folders = [
-        (run, seed, f"results/runs/{run}/seed{seed}/critic")
+        (run, seed, f"results/runs/{run}/seed{seed}/{kind}")
         for run, seed in CONFIG.run_seeds()
-        if has_critic(run)
+        if kind in kinds(run)
     ]
     return [
         IMPORTS.place(f"{folder}.json") if IMPORTS.has(run, seed) else folder

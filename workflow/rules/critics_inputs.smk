@@ -265,7 +265,7 @@ def origin_dir(run, seed):
     if critic.pretrained is not None:
         return f"results/critics/{critic.pretrained}/seed{seed}"
     if critic.from_run is not None:
-        if IMPORTS.has(critic.from_run, seed):
+        if IMPORTS.has(critic.from_run, int(seed)):
             return f"imported/{critic_folder(critic.from_run, seed)}"
         steps = CONFIG.runs[critic.from_run].train.steps
         return step_dir(critic.from_run, seed, critic.from_step or steps, "critic")

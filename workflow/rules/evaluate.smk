@@ -114,11 +114,13 @@ rule compare_arms:
     input:
         samples=per_training("results/eval/runs", "samples.parquet"),
         metrics=trained_runs(),
-        critics=converted_critics(),
+        actors=converted("actor"),
+        critics=converted("critic"),
     output:
         contrasts="results/contrasts.json",
         arms="results/arms.json",
         savings="results/savings.json",
+        speed="results/speed.json",
     log:
         "logs/compare_arms.log",
     benchmark:
@@ -131,6 +133,7 @@ rule compare_arms:
         code=code("compare_arms.py"),
         compared=declared(CONFIG),
         smallest_effect=CONFIG.smallest_effect,
+        threshold=CONFIG.validation_threshold,
     message:
         "Compare the arms over seeds and problems"
     script:

@@ -7,6 +7,7 @@ rule report_page:
         contrasts="results/contrasts.json",
         arms="results/arms.json",
         savings="results/savings.json",
+        speed="results/speed.json",
         critics="results/critics.json",
         metrics=trained_runs(),
         evaluations=critic_evaluations("summary.json"),

@@ -13,7 +13,7 @@ def main(snakemake) -> None:
     inputs, output = snakemake.input, snakemake.output
     found = results.read(
         load_config(snakemake.config),
-        *(Path(inputs[name]) for name in ("summary", "contrasts", "arms", "critics", "savings")),
+        *(Path(inputs[name]) for name in results.TABLES),
         metrics=[Path(path) for path in inputs.metrics],
         evaluations=[Path(path).parent for path in inputs.evaluations],
         judged=[Path(path).parent for path in inputs.judged],

@@ -467,6 +467,11 @@ class Config(Strict):
         description="smallest difference of interest, in units of the contrasts' metric; fixed "
         "before the study is run",
     )
+    validation_threshold: Fraction | None = Field(
+        None,
+        description="mean score on validation whose cost is compared between arms: steps, tokens, "
+        "seconds, FLOPs; fixed before the study is run",
+    )
     probe: Probe = Field(Probe(), description="the signal probe, before training")
     evaluate: Evaluate = Field(Evaluate(), description="evaluation on the test split")
     truth: Truth = Field(Truth(), description="true values of states, and who is compared")
@@ -577,6 +582,16 @@ class Config(Strict):
         ]:
             if len(set(seeds)) < len(seeds):
                 raise ValueError(f"{where}: a seed stands there twice")
+        return self
+
+    @model_validator(mode="after")
+    def _threshold_is_looked_at(self) -> Config:
+        tested = any(run.train.test_every > 0 for run in self.runs.values())
+        if self.validation_threshold is not None and not tested:
+            raise ValueError(
+                "validation_threshold: no run is validated while it is trained: set "
+                "train.test_every"
+            )
         return self
 
     @model_validator(mode="after")

@@ -15,13 +15,13 @@ import pyarrow.parquet as pq
 
 from criticflow.config import Config
 from criticflow.files import read_json, write_json
+from criticflow.models.size import model_size
 from criticflow.planning.imports import critic_folder
 from criticflow.report.figures.costs import PARTS
 from criticflow.report.figures.curves import HEALTH, LEARNING
 from criticflow.report.health import LOST
 from criticflow.report.results import PROBE_COLUMNS
 from criticflow.stages.critics_table import references
-from criticflow.stages.savings import parameters
 
 SAMPLES = (
     "key",
@@ -40,6 +40,7 @@ METRICS = {
     LOST,
     "perf/total_num_tokens",
     "prompt_length/mean",
+    "actor/perf/max_memory_allocated_gb",
     "timing_s/step",
     *PARTS,
     *(panel.column for panel in (*LEARNING, *HEALTH)),
@@ -74,11 +75,12 @@ def of_run(
     _copy(directory, f"{judged}/summary.json", out)
     if responses:
         _copy(directory, f"{judged}/responses.parquet", out)
-    own = critic_folder(run, seed)
-    if (directory / own).is_dir():
-        write_json(out / f"{own}.json", {"parameters": parameters(directory / own)})
-        if critic:
-            shutil.copytree(directory / own, out / own)
+    for kind in ("actor", "critic"):
+        if (model := directory / folder / kind).is_dir():
+            write_json(out / folder / f"{kind}.json", model_size(model))
+    if critic and (directory / critic_folder(run, seed)).is_dir():
+        own = critic_folder(run, seed)
+        shutil.copytree(directory / own, out / own)
     last = config.runs[run].train.steps
     for step in sorted({last, *config.truth.steps.get(run, [])}):
         where = f"{run}/seed{seed}" if step == last else f"{run}/seed{seed}/step{step}"

@@ -16,6 +16,8 @@ from criticflow.report.figures.curves import Metrics
 from criticflow.report.palette import Style, styles
 
 Row = dict[str, Any]
+TABLES = ("summary", "contrasts", "arms", "critics", "savings", "speed")
+"""Files ``results/*.json`` that the report reads."""
 PROBE_COLUMNS = ["prompt_index", "score", "correct", "n_tokens"]
 
 
@@ -43,6 +45,7 @@ class Results:
     arms: Sequence[Row]
     critics: Sequence[Row]
     savings: Sequence[Row]
+    speed: Row
     metrics: Metrics
     evaluations: Sequence[Row]
     responses: Sequence[tuple[str, int, pd.DataFrame]]
@@ -68,6 +71,7 @@ def read(
     arms: Path,
     critics: Path,
     savings: Path,
+    speed: Path,
     metrics: Sequence[Path],
     evaluations: Sequence[Path],
     judged: Sequence[Path],
@@ -78,7 +82,7 @@ def read(
     """Read the files of a finished study.
 
     Args:
-        summary, contrasts, arms, critics, savings: ``results/*.json`` of these names.
+        summary, contrasts, arms, critics, savings, speed: ``results/*.json`` of these names.
         metrics: ``results/runs/{run}/seed{seed}/metrics.parquet``.
         evaluations: folders ``results/eval/critics/{run}/seed{seed}``.
         judged: folders ``results/judged/{critic}/seed{seed}``.
@@ -100,6 +104,7 @@ def read(
         arms=read_json(arms),
         critics=read_json(critics),
         savings=read_json(savings),
+        speed=read_json(speed),
         metrics=tables,
         evaluations=[read_json(folder / "summary.json") for folder in evaluations],
         responses=_responses(evaluations, judged),
