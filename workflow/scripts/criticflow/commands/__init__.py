@@ -13,6 +13,7 @@ COMMANDS = {
     "score": "JSON lines of responses, with their scores",
     "evaluate": "a model on prepared problems: pass@1, pass@k, entropy",
     "plan": "a study's arms, contrasts and cost, without running it",
+    "watch": "how far a study is, training by training, while it runs",
     "study": "raw rows of a study's runs, exported and taken in on another machine",
     "accept": "keep a training although code or libraries have changed since",
 }
