@@ -103,9 +103,9 @@ def table(found: Sequence[State], took: Took, most: int | None = None) -> Group:
         most: rows that there is room for; those at work come first. None: all, in their order.
     """
     result = Table(box=SIMPLE_HEAD)
-    result.add_column("run", no_wrap=True)
+    result.add_column("run", overflow="fold")
     result.add_column("seed", justify="right")
-    result.add_column("stage")
+    result.add_column("stage", no_wrap=True)
     for name in ("step", "score", "validation", "time left"):
         result.add_column(name, justify="right")
     shown = list(found) if most is None else sorted(found, key=_rank)[:most]

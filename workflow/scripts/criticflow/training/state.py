@@ -113,7 +113,7 @@ def stages(config: Config, run: str, seed: int) -> Iterator[Stage]:
     for kind in ("actor", "critic") if has_critic else ("actor",):
         yield Stage(
             "convert_checkpoint",
-            f"converting {kind}",
+            "converting",
             "converted",
             f"logs/convert_checkpoint/{where}/{kind}.log",
             f"{made}/{kind}",
@@ -128,8 +128,8 @@ def stages(config: Config, run: str, seed: int) -> Iterator[Stage]:
     if has_critic:
         yield Stage(
             "evaluate_critic",
-            "evaluating critic",
-            "critic evaluated",
+            "testing critic",
+            "critic tested",
             f"logs/evaluate_critic/{where}.log",
             f"results/eval/critics/{where}/summary.json",
         )
