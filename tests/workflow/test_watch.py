@@ -110,7 +110,7 @@ def test_every_stage_shows(workdir, capsys):
         "2 of 6 trainings are done, 1 of them imported; 0 at work; 0:03:38 left" in rows["", ""][0]
     )
     made(workdir, ".snakemake/locks/0.input.lock")
-    assert once(workdir, capsys)["warm-frozen-m50", "1"][0] == "converting actor"
+    assert once(workdir, capsys)["warm-frozen-m50", "1"][0] == "converting"
     assert (workdir / ".snakemake/locks/0.input.lock").read_text() == ""
 
 
