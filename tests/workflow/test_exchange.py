@@ -100,6 +100,16 @@ def test_a_training_takes_a_few_kilobytes(whole, tmp_path):
             assert all(archive.read(name) == again.read(name) for name in rows)
 
 
+def test_what_was_imported_is_exported_again_as_it_came(whole, tmp_path):
+    export(whole, CONFIG, tmp_path / "rows")
+    take_in(tmp_path / "rows", tmp_path / "new", CONFIG)
+    export(tmp_path / "new", CONFIG, tmp_path / "again")
+    one, two = (
+        json.loads((tmp_path / f"{name}/export.json").read_text()) for name in ("rows", "again")
+    )
+    assert one["sha256"] == two["sha256"] and one["runs"] == two["runs"]
+
+
 @pytest.fixture
 def rows(whole, tmp_path) -> Path:
     """All rows of the study, as a folder."""
@@ -253,6 +263,11 @@ def test_a_damaged_or_foreign_file_is_refused(whole, rows, tmp_path):
     with zipfile.ZipFile(tmp_path / "out.zip", "w") as archive:
         archive.writestr("../outside", "x")
     assert "outside of its own folder" in refusal(tmp_path / "out.zip", tmp_path / "new")
+    shutil.copytree(rows, tmp_path / "foreign")
+    manifest = json.loads((rows / "export.json").read_text())
+    manifest["runs"][COLD]["0"]["files"].append("results/../../outside")
+    write_json(tmp_path / "foreign/export.json", manifest)
+    assert "names a file results/../../outside" in refusal(tmp_path / "foreign", tmp_path / "new")
     (tmp_path / "empty").mkdir()
     assert "export.json is missing" in refusal(tmp_path / "empty", tmp_path / "new")
     with pytest.raises(UserError, match="is there, and is no export"):

@@ -116,6 +116,7 @@ def judged_files(file):
     ]
 
 
+@functools.cache
 def judged_here(critic):
     """Whether a critic is compared with the truth here, and not where it was imported from."""
     name, seed, _ = split_critic(critic)

@@ -14,7 +14,15 @@ from criticflow.errors import UserError
 from criticflow.exchange import archive, rows
 from criticflow.exchange.origin import recorded_settings
 from criticflow.files import read_json, sha256, write_json
-from criticflow.planning.imports import FOLDER, critic_seeds, digest, measured, read_imports
+from criticflow.planning.imports import (
+    FOLDER,
+    Imports,
+    critic_seeds,
+    digest,
+    measured,
+    read_imports,
+    read_index,
+)
 from criticflow.training import provenance
 from criticflow.training.deciding import deciding
 from criticflow.training.identity import content, differences
@@ -49,10 +57,7 @@ def export(directory: Path, config: Config, out: Path, critics: bool = False) ->
         runs: dict[str, dict[str, Any]] = {}
         for run, seed in config.run_seeds():
             if imported.has(run, seed):
-                files = sorted(imported.files[run, seed])
-                for path in files:
-                    (tree / path).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(directory / FOLDER / path, tree / path)
+                files = _carry(directory, imported.files[run, seed], tree)
             elif why := unfinished(directory, config, run, seed):
                 missing.append(f"{run}, seed {seed}: left out, {why}")
                 continue
@@ -60,6 +65,9 @@ def export(directory: Path, config: Config, out: Path, critics: bool = False) ->
                 before = set(archive.files_of(tree))
                 rows.of_run(directory, config, run, seed, tree, critics, run in started)
                 files = sorted(set(archive.files_of(tree)) - before)
+                if not set(required(run, seed)) <= set(files):
+                    missing.append(f"{run}, seed {seed}: left out, it is just being made again")
+                    continue
             entry = {"settings": digest(deciding(config, run)), "files": files}
             runs.setdefault(run, {})[str(seed)] = entry
         if not runs:
@@ -67,15 +75,16 @@ def export(directory: Path, config: Config, out: Path, critics: bool = False) ->
                 f"{directory}: no run of this study is trained and evaluated"
                 + (f" ({missing[0]})" if missing else "")
             )
-        pretrained = _critics(directory, config, tree)
-        bases = _bases(directory, config, runs, tree)
+        pretrained = _critics(directory, config, imported, tree)
+        bases = _bases(directory, config, imported, runs, tree)
         manifest = {
             "format": FORMAT,
             "made": provenance.now(),
             "host": socket.gethostname(),
             "git": provenance.git_state(),
             "measured": measured(config),
-            "tests": _tests(directory, {config.runs[run].task for run in runs}),
+            "tests": read_index(directory).get("tests", {})
+            | _tests(directory, {config.runs[run].task for run in runs}),
             "runs": runs,
             "bases": bases,
             "critics": pretrained,
@@ -93,17 +102,26 @@ def counted(trainings: int) -> str:
     return f"{trainings} training{'' if trainings == 1 else 's'}"
 
 
+def required(run: str, seed: int) -> list[str]:
+    """Files without which a run has no rows: record and metrics, then those of its evaluation."""
+    trained, evaluated = f"results/runs/{run}/seed{seed}", f"results/eval/runs/{run}/seed{seed}"
+    return [
+        f"{trained}/{provenance.NAME}",
+        f"{trained}/metrics.parquet",
+        f"{evaluated}/summary.json",
+        f"{evaluated}/samples.parquet",
+    ]
+
+
 def unfinished(directory: Path, config: Config, run: str, seed: int) -> str | None:
     """Why a run has no rows to give; None: it has."""
-    trained = directory / f"results/runs/{run}/seed{seed}"
-    evaluated = directory / f"results/eval/runs/{run}/seed{seed}"
-    record, metrics = trained / provenance.NAME, trained / "metrics.parquet"
+    record, metrics = (directory / path for path in required(run, seed)[:2])
     if not record.is_file() or not metrics.is_file():
         return "it is not trained"
     now = deciding(config, run)
     if other := differences(recorded_settings(read_json(record)), now):
         return f"it was trained with other settings ({other[0]})"
-    files = [evaluated / "summary.json", evaluated / "samples.parquet"]
+    files = [directory / path for path in required(run, seed)[2:]]
     if not all(path.is_file() for path in files):
         return "it is not evaluated"
     if min(path.stat().st_mtime for path in files) < metrics.stat().st_mtime:
@@ -111,27 +129,45 @@ def unfinished(directory: Path, config: Config, run: str, seed: int) -> str | No
     return None
 
 
-def _critics(directory: Path, config: Config, tree: Path) -> dict[str, dict[str, Any]]:
+def _carry(directory: Path, files: Iterable[str], tree: Path) -> list[str]:
+    """Copy what was imported, as it came."""
+    for path in files:
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(directory / FOLDER / path, tree / path)
+    return sorted(files)
+
+
+def _critics(
+    directory: Path, config: Config, imported: Imports, tree: Path
+) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for name, critic in config.critics.items():
         for seed in critic_seeds(config, name):
-            before = set(archive.files_of(tree))
-            rows.of_critic(directory, name, seed, tree)
-            if files := sorted(set(archive.files_of(tree)) - before):
+            if (name, seed) in imported.critics:
+                files = _carry(directory, imported.critics[name, seed], tree)
+            else:
+                before = set(archive.files_of(tree))
+                rows.of_critic(directory, name, seed, tree)
+                files = sorted(set(archive.files_of(tree)) - before)
+            if files:
                 entry = {"settings": digest(critic.model_dump(mode="json")), "files": files}
                 found.setdefault(name, {})[str(seed)] = entry
     return found
 
 
 def _bases(
-    directory: Path, config: Config, runs: Iterable[str], tree: Path
+    directory: Path, config: Config, imported: Imports, runs: Iterable[str], tree: Path
 ) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     judged = [path for path in archive.files_of(tree) if path.startswith("results/judged/")]
     for model, task in sorted({(config.runs[run].model, config.runs[run].task) for run in runs}):
-        before = set(archive.files_of(tree))
-        rows.of_base(directory, model, task, judged, tree)
-        if files := sorted(set(archive.files_of(tree)) - before):
+        if (model, task) in imported.bases:
+            files = _carry(directory, imported.bases[model, task], tree)
+        else:
+            before = set(archive.files_of(tree))
+            rows.of_base(directory, model, task, judged, tree)
+            files = sorted(set(archive.files_of(tree)) - before)
+        if files:
             found.setdefault(model, {})[task] = {"files": files}
     return found
 

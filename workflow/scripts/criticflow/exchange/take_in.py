@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from criticflow.config import Config
@@ -92,6 +92,17 @@ def read_manifest(source: Path, tree: Path) -> dict[str, Any]:
             f"{source} is an export of format {manifest.get('format')}, and this version of "
             f"criticflow reads format {FORMAT}: use the version that wrote it"
         )
+    entries = [
+        entry
+        for kind in ("runs", "bases", "critics")
+        for parts in manifest[kind].values()
+        for entry in parts.values()
+    ]
+    named = {path for entry in entries for path in entry["files"]} | set(manifest["sha256"])
+    for path in sorted(named):
+        parts = PurePosixPath(path).parts
+        if parts[:1] != ("results",) or ".." in parts or path not in manifest["sha256"]:
+            raise UserError(f"{source} is no export of a study: it names a file {path}")
     for path, known in manifest["sha256"].items():
         if not (tree / path).is_file() or sha256(tree / path) != known:
             raise UserError(f"{source} is damaged: {path} is not what was exported; copy it again")
