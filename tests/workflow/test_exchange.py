@@ -104,9 +104,8 @@ def test_what_was_imported_is_exported_again_as_it_came(whole, tmp_path):
     export(whole, CONFIG, tmp_path / "rows")
     take_in(tmp_path / "rows", tmp_path / "new", CONFIG)
     export(tmp_path / "new", CONFIG, tmp_path / "again")
-    one, two = (
-        json.loads((tmp_path / f"{name}/export.json").read_text()) for name in ("rows", "again")
-    )
+    exports = (tmp_path / name / "export.json" for name in ("rows", "again"))
+    one, two = (json.loads(path.read_text()) for path in exports)
     assert one["sha256"] == two["sha256"] and one["runs"] == two["runs"]
 
 
