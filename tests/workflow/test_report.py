@@ -87,7 +87,7 @@ def test_every_figure_lies_beside_the_page_in_three_forms(reported, page):
 
 def test_arms_are_compared_by_what_the_threshold_cost(page):
     part = page[page.index("How fast the arms learn") : page.index('id="figure-step-times"')]
-    for words in ("area under the curve", "reached it", "generated tokens", "PFLOP", "log-rank p"):
+    for words in ("area under the curve", "reached it", "generated tokens", "TFLOP", "log-rank p"):
         assert words in part
     assert "the threshold, 0.55 on validation" in part
 

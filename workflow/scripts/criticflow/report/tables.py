@@ -177,7 +177,7 @@ UNITS = {
     "steps": ("steps", 1, "{:,.0f}"),
     "tokens": ("tokens", 1, "{:,.0f}"),
     "seconds": ("seconds", 1, "{:,.1f}"),
-    "flops": ("PFLOP (estimated)", 1e15, "{:,.3g}"),
+    "flops": ("TFLOP (estimated)", 1e12, "{:,.3g}"),
     "memory_bytes": ("peak memory of a worker (MiB)", 2**20, "{:,.0f}"),
     "optimizer_bytes": ("critic's optimizer state (MiB)", 2**20, "{:,.2f}"),
 }
@@ -203,7 +203,7 @@ SPEED_UNITS = {
     "steps": ("steps", 1, "{:,.0f}"),
     "generated_tokens": ("generated tokens", 1, "{:,.0f}"),
     "seconds": ("seconds", 1, "{:,.1f}"),
-    "flops": ("PFLOP (estimated)", 1e15, "{:,.3g}"),
+    "flops": ("TFLOP (estimated)", 1e12, "{:,.3g}"),
 }
 """Words, divisor and form of what a threshold costs."""
 
@@ -283,7 +283,7 @@ def _saved(entry: Row | None) -> Cell:
         return saving
     after = entry["pays_after"]["value"]
     pays = "never pays" if after is None else f"pays after {after} reuses"
-    cost = f"critic: {form.format(entry['charge'])}\n{pays}"
+    cost = f"critic: {form.format(entry['charge'] / divisor)}\n{pays}"
     return Cell(saving.text, f"{saving.small}\n{cost}".strip(), number=True)
 
 
