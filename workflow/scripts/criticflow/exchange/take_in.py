@@ -171,7 +171,9 @@ def _expected(
         pair = (settings.model, settings.task)
         if pair not in known:
             model = config.models[settings.model]
-            path = model.path or str(directory / f"results/models/{settings.model}")
+            path = model.path or f"results/models/{settings.model}"
+            if (directory / path).is_dir():
+                path = str(directory / path)
             # Problems that a probe chose lie elsewhere.
             data = directory / (
                 f"results/filtered/{settings.model}/{settings.task}"
@@ -191,8 +193,7 @@ def _expected(
                 if record.is_file() and not differences(
                     recorded_settings(read_json(record)), deciding(config, run)
                 ):
-                    name = f"{run}, seed {seed}"
-                    known[pair].append((name, recorded_origin(read_json(record))))
+                    _add(known[pair], f"{run}, seed {seed}", recorded_origin(read_json(record)))
     return known, verified
 
 
@@ -213,8 +214,14 @@ def _other_origins(
                     f"({brief(found)})"
                 )
                 break
-        known[pair].append((f"{run}, seed {seed}", origin))
+        _add(known[pair], f"{run}, seed {seed}", origin)
     return wrong
+
+
+def _add(known: list[tuple[str, Origin]], name: str, origin: Origin) -> None:
+    """Remember an origin, each once."""
+    if all(origin != other for _, other in known):
+        known.append((name, origin))
 
 
 def _other_tests(
