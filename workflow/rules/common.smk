@@ -147,9 +147,22 @@ def probe_plots():
 
 def per_training(folder, file):
     """One file of every training of the study: each run with each of its seeds."""
+    return [IMPORTS.place(f"{folder}/{run}/seed{seed}/{file}") for run, seed in CONFIG.run_seeds()]
+
+
+def imported_records(wildcards):
+    """Provenance of the imported runs of a base model on a task."""
     return [
-        IMPORTS.place(f"{folder}/{run}/seed{seed}/{file}") for run, seed in CONFIG.run_seeds()
+        f"imported/results/runs/{run}/seed{seed}/provenance.json"
+        for run, seed in IMPORTS.files
+        if (CONFIG.runs[run].model, CONFIG.runs[run].task) == (wildcards.model, wildcards.task)
     ]
+
+
+def compared_with_imports(wildcards):
+    """What the probe waits for where neither model nor data were here when runs were imported."""
+    pair = (wildcards.model, wildcards.task)
+    return f"results/imported/{pair[0]}/{pair[1]}.json" if pair in IMPORTS.unverified else []
 
 
 def trained_runs():

@@ -222,7 +222,9 @@ def judged_critics():
         if has_critic(run)
         for step in compared_steps(run)
     ]
-    named += [f"{name}/seed{seed}" for name in CONFIG.critics for seed in critic_seeds(CONFIG, name)]
+    named += [
+        f"{name}/seed{seed}" for name in CONFIG.critics for seed in critic_seeds(CONFIG, name)
+    ]
     rows = {critic: f"results/judged/{critic}/rows.json" for critic in named}
     return [
         critic

@@ -1,21 +1,6 @@
 """Runs that were trained elsewhere: is what is trained here made from the same?"""
 
 
-def imported_records(wildcards):
-    """Provenance of the imported runs of a base model on a task."""
-    return [
-        f"imported/results/runs/{run}/seed{seed}/provenance.json"
-        for run, seed in IMPORTS.files
-        if (CONFIG.runs[run].model, CONFIG.runs[run].task) == (wildcards.model, wildcards.task)
-    ]
-
-
-def compared_with_imports(wildcards):
-    """What the probe waits for where neither model nor data were here when runs were imported."""
-    pair = (wildcards.model, wildcards.task)
-    return f"results/imported/{pair[0]}/{pair[1]}.json" if pair in IMPORTS.unverified else []
-
-
 rule compare_with_imports:
     input:
         model=lambda wildcards: built_model(wildcards.model),
