@@ -12,9 +12,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
 from report_study import configuration, write_study
-from snake import PROJECT, planned, snakemake
+from snake import planned, snakemake
 
 from criticflow.errors import UserError
 from criticflow.exchange.compare import compare_with_imports
@@ -25,19 +24,31 @@ from criticflow.files import write_json
 from criticflow.planning.imports import read_imports, read_index
 from criticflow.training.deciding import deciding
 
-ARMS = "studies/default-arms.yaml"
+FROZEN = {"from": "cold", "freeze": True}
+RUNS = {
+    "cold": {"model": "tiny", "task": "countdown-mini"},
+    "constant": {"like": "cold", "critic": {"constant": 0.0, "freeze": True}},
+    "constant-m50": {"like": "constant", "reward_mask": {"ratio": 0.5}},
+    "warm-frozen": {"like": "cold", "critic": FROZEN},
+    "warm-frozen-m50": {"like": "cold", "critic": FROZEN, "reward_mask": {"ratio": 0.5}},
+}
 OVERLAY: dict[str, Any] = {
-    **yaml.safe_load((PROJECT / "config" / ARMS).read_text(encoding="utf-8")),
+    "runs": RUNS,
+    "contrasts": [
+        {"name": "under-mask", "a": "warm-frozen-m50", "b": "constant-m50", "kind": "primary"},
+        {"name": "critic", "a": "warm-frozen", "b": "constant"},
+        {"name": "learning", "a": "cold", "b": "constant"},
+    ],
     "seeds": [0, 1, 2],
-    "train": {"test_every": 10},
+    "train": {"test_every": 10, "critic_warmup": 0},
     "evaluate": {"resamples": 50},
     "validation_threshold": 0.5,
     "truth": {"actors": []},
 }
-CONFIG = configuration(ARMS, **OVERLAY)
+CONFIG = configuration(**OVERLAY)
 TABLES = ("summary", "contrasts", "arms", "savings", "speed")
 MADE = {"summarise", "compare_arms", "critics_table", "report_page", "snakemake_report"}
-COLD = "cold/m0"
+COLD = "cold"
 
 
 @pytest.fixture(scope="module")
@@ -153,25 +164,20 @@ def test_a_run_whose_critic_is_needed_is_trained_here_unless_it_came_along(whole
 
 def test_an_arm_whose_settings_change_is_trained_here(rows, tmp_path):
     take_in(rows, tmp_path / "new", CONFIG)
-    override = {
-        "where": {"critic": "constant", "mask": "m0.5"},
-        "settings": {"train": {"lam": 0.9}},
-    }
-    grid = {**OVERLAY["grid"]["default"]}
-    grid["override"] = [*grid.get("override", []), override]
-    changed = configuration(ARMS, **OVERLAY | {"grid": {"default": grid}, "contrasts": []})
+    runs = RUNS | {"constant-m50": {**RUNS["constant-m50"], "train": {"lam": 0.9}}}
+    changed = configuration(**OVERLAY | {"runs": runs, "contrasts": []})
     imports = read_imports(changed, lambda run: deciding(changed, run), tmp_path / "new")
     lost = set(CONFIG.run_seeds()) - imports.files.keys()
-    assert lost == {("constant/m0.5", seed) for seed in range(3)}
+    assert lost == {("constant-m50", seed) for seed in range(3)}
     assert "other settings than it has now" in imports.notes[0]
     with pytest.raises(UserError, match=r"evaluate\.n is 4 there and 5 here"):
-        other = configuration(ARMS, **OVERLAY | {"evaluate": {"n": 5}})
+        other = configuration(**OVERLAY | {"evaluate": {"n": 5}})
         read_imports(other, lambda run: deciding(other, run), tmp_path / "new")
 
 
 def refusal(rows: Path, workdir: Path, **over: Any) -> str:
     """What an import is refused with; nothing is taken in."""
-    config = configuration(ARMS, **OVERLAY | over)
+    config = configuration(**OVERLAY | over)
     before = read_index(workdir)
     with pytest.raises(UserError) as error:
         take_in(rows, workdir, config)
@@ -180,7 +186,7 @@ def refusal(rows: Path, workdir: Path, **over: Any) -> str:
 
 
 def test_another_configuration_is_refused_by_name(rows, tmp_path):
-    train = {"train": {"test_every": 10, "actor_lr": 0.001}}
+    train = {"train": OVERLAY["train"] | {"actor_lr": 0.001}}
     assert "train.actor_lr: 0.0003 -> 0.001" in refusal(rows, tmp_path / "new", **train)
     evaluate = {"evaluate": {"n": 8}}
     assert "evaluate.n is 4 there and 8 here" in refusal(rows, tmp_path / "new", **evaluate)
@@ -189,7 +195,7 @@ def test_another_configuration_is_refused_by_name(rows, tmp_path):
 
 
 def test_other_runs_and_seeds_are_no_part_of_the_study(rows, tmp_path):
-    config = configuration(ARMS, **OVERLAY | {"seeds": [0, 5]})
+    config = configuration(**OVERLAY | {"seeds": [0, 5]})
     said = take_in(rows, tmp_path / "new", config)
     assert "5 trainings taken in" in said[0] and "10 are no part of this study" in said[1]
 
