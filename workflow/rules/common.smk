@@ -8,11 +8,17 @@ from criticflow.planning.code import code, training_code
 from criticflow.planning.sources import VLLM_PLUGIN
 from criticflow.report.description import describe
 from criticflow.training.deciding import deciding
+from criticflow.training.gpu_footprint import asked_megabytes, card_gib, check_runs
+from criticflow.training.overrides import ray_cpus
 
 # An engine (vLLM, Ray) on the CPU claims every core, so that no two share a machine's memory;
 # with GPUs the resource `gpu` keeps jobs apart.
 ENGINE_THREADS = 8 if CONFIG.resources.gpu else os.cpu_count()
 
+
+# MB of a training of whose model nothing is known yet: with room for a billion parameters, or for a
+# small model that the workflow makes.
+MEMORY = 64000 if CONFIG.resources.gpu else 12000
 
 # With probe.filter the probe also writes which training problems are left.
 FILTERED = ["results/probe/{model}/{task}/train.parquet"] if CONFIG.probe.filter else []
@@ -78,6 +84,23 @@ def run_settings(run):
     model = CONFIG.models[CONFIG.runs[run].model]
     origins = {"critic": [critic.path, critic.revision], "model": [model.path, model.revision]}
     return deciding(CONFIG, run) | {"origins": origins}
+
+
+def training_memory(run):
+    """Main memory of a training, MB: what a cluster keeps for it, as far as the model is known."""
+    return asked_megabytes(CONFIG, run, MEMORY)
+
+
+def fit_memory(model):
+    """The same for the fit of a critic: that of a run without reference policy."""
+    runs = [name for name, run in CONFIG.runs.items() if run.model == model]
+    return training_memory(runs[0]) if runs else MEMORY
+
+
+def training_cpus():
+    """CPUs for each GPU of a training, so that none of verl's processes waits for one."""
+    gpus = CONFIG.resources.gpu
+    return max(8, -(-ray_cpus(gpus) // gpus)) if gpus else 8
 
 
 def train_inputs(wildcards):

@@ -9,9 +9,16 @@ from criticflow.runtime.run_lock import living_owner
 from criticflow.planning.workdir import failed_logs
 
 
+def starting_runs():
+    """Runs that will be trained now."""
+    jobs = workflow.dag.needrun_jobs()
+    return {job.wildcards.run for job in jobs if job.rule.name in ("train_run", "train_run_warm")}
+
+
 onstart:
     try:
         require_gpus(workflow)
+        check_runs(CONFIG, starting_runs(), card_gib(CONFIG.resources))
     except UserError as error:
         raise WorkflowError(str(error))
     stop_jobs_on_signals()

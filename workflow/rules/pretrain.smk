@@ -48,7 +48,8 @@ rule pretrain_critic:
     threads: ENGINE_THREADS
     resources:
         gpu=CONFIG.resources.gpu,
-        mem_mb=12000,
+        mem_mb=lambda wildcards: fit_memory(CONFIG.critics[wildcards.critic].model),
+        cpus_per_gpu=training_cpus(),
         runtime=1440,
     params:
         code=code("pretrain_critic.py", "criticflow.verl_plugin.plugin"),

@@ -17,7 +17,8 @@ rule train_run:
     threads: ENGINE_THREADS
     resources:
         gpu=CONFIG.resources.gpu,
-        mem_mb=12000,
+        mem_mb=lambda wildcards: training_memory(wildcards.run),
+        cpus_per_gpu=training_cpus(),
         runtime=1440,
     params:
         code=lambda wildcards: training_code(CONFIG.tasks[CONFIG.runs[wildcards.run].task].kind),

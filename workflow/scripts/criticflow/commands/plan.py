@@ -27,6 +27,8 @@ from criticflow.planning.detect import assumed, common_seeds, problems, smallest
 from criticflow.planning.study import SNAKEFILE, read_study
 from criticflow.stages.seed_scores import seed_scores
 from criticflow.stats.crossed import components, paired
+from criticflow.training.gpu_footprint import card_gib, check_runs
+from criticflow.training.gpu_table import gpu_tables, missing
 
 FEWEST_SEEDS = 3
 """Fewer seeds than this do not say how much seeds vary."""
@@ -36,7 +38,8 @@ _DESCRIPTION = """\
 Print what a study holds, what of it is done, and what the rest costs. Nothing is run.
 
 input:   config/config.yaml and the files that are given, results/ of a study that has begun
-output:  standard output: runs, contrasts, jobs that are left, time
+output:  standard output: runs, contrasts, jobs that are left, time, memory of trainings on GPUs;
+         exit code 2 if one cannot fit
 """
 _EXAMPLE = """\
 example:
@@ -71,6 +74,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
     config = read_study(arguments.configfile)
+    card = card_gib(config.resources) if config.resources.gpu else None
     took = Took(arguments.costs_from or arguments.directory)
     arguments.directory.mkdir(parents=True, exist_ok=True)
     found = stages(*planned(SNAKEFILE, arguments.directory, arguments.configfile), took)
@@ -80,6 +84,31 @@ def main(argv: list[str] | None = None) -> None:
         console.print(contrasts_text(config, arguments.directory), highlight=False, soft_wrap=True)
     console.print(stages_table(found))
     console.print(total(found), highlight=False)
+    if config.resources.gpu:
+        print_gpu_memory(console, config, card)
+        check_runs(config, config.runs, card)
+
+
+def print_gpu_memory(console: Console, config: Config, card: float | None) -> None:
+    """What trainings are expected to take of each GPU and of a machine's memory.
+
+    Args:
+        card: GiB of one GPU; None: not known.
+    """
+    if unknown := missing(config):
+        console.print(
+            f"Memory of {', '.join(unknown)} is not known: criticflow fetch brings the model, or "
+            "models.NAME.shape states its sizes.",
+            highlight=False,
+        )
+    if card is None:
+        console.print(
+            "No GPU here: resources.gpu_memory_gb says what the GPUs of the site have.",
+            highlight=False,
+        )
+        return
+    for table in gpu_tables(config, card):
+        console.print(table)
 
 
 def arms_table(config: Config, directory: Path, took: Took) -> Table:

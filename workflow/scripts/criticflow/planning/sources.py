@@ -44,9 +44,9 @@ def source_files(*roots: str) -> list[Path]:
 
 
 def training_files(task_kind: str) -> list[Path]:
-    """The same for a training, Hydra's YAML included, less the statistics.
+    """The same for a training, Hydra's YAML included, less the statistics and the doctor.
 
-    The trainer logs those, and no weight follows from what is logged.
+    The trainer logs the ones, the other looks at the machine: no weight follows from them.
 
     Args:
         task_kind: the module of ``criticflow.tasks`` that scores its responses.
@@ -54,7 +54,8 @@ def training_files(task_kind: str) -> list[Path]:
     folder = ROOT / PACKAGE
     data = (folder / "verl_plugin" / "config").glob("*.yaml")
     code = source_files("train_run.py", f"{PACKAGE}.tasks.{task_kind}", *TRAINING)
-    return sorted([*(path for path in code if folder / "stats" not in path.parents), *data])
+    without = folder / "stats", folder / "doctor"
+    return sorted([*(path for path in code if not {*path.parents} & {*without}), *data])
 
 
 @cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,12 @@ def verl_overrides(
         settings |= _critic(run, model, critic_dir or model_dir, seed)
     if resources.device == "cpu":
         settings |= _cpu(task, resources, largest_tensor, critic=run.algorithm == "ppo")
+    else:
+        settings |= {
+            # Logical CPUs: with fewer than its actors ask for Ray waits for ever.
+            "ray_kwargs.ray_init.num_cpus": max(os.cpu_count() or 1, ray_cpus(resources.gpu)),
+            "+ray_kwargs.ray_init.include_dashboard": False,
+        }
     settings |= {f"++{key}": value for key, value in run.train.verl.items()}
     return [f"{key}={_literal(value)}" for key, value in settings.items()]
 
@@ -203,6 +210,12 @@ def _first_actor_step(run: Run) -> int:
     """verl's ``trainer.critic_warmup``: the step, counted from 1, with which the actor starts."""
     learns = run.algorithm == "ppo" and not run.critic.freeze
     return run.train.critic_warmup + 1 if learns and run.train.critic_warmup else 0
+
+
+def ray_cpus(gpus: int) -> int:
+    """CPUs that verl's actors ask Ray for: one for the queue's controller, eight for its storage,
+    three for each GPU."""
+    return 9 + 3 * gpus
 
 
 def bucket_megabytes(largest_tensor: int) -> int:
