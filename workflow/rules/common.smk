@@ -8,7 +8,7 @@ from criticflow.planning.code import code, training_code
 from criticflow.planning.sources import VLLM_PLUGIN
 from criticflow.report.description import describe
 from criticflow.training.deciding import deciding
-from criticflow.training.gpu_footprint import asked_megabytes, card_gib, check_runs
+from criticflow.training.gpu_footprint import asked_megabytes
 from criticflow.training.overrides import ray_cpus
 
 # An engine (vLLM, Ray) on the CPU claims every core, so that no two share a machine's memory;

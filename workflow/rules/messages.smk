@@ -7,6 +7,7 @@ from criticflow.planning.gpus import require_gpus
 from criticflow.runtime.processes import stop_jobs_on_signals
 from criticflow.runtime.run_lock import living_owner
 from criticflow.planning.workdir import failed_logs
+from criticflow.training.gpu_footprint import card_gib, check_runs
 
 
 def starting_runs():

@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": "a model on prepared problems: pass@1, pass@k, entropy",
     "plan": "a study's arms, contrasts and cost, without running it",
     "doctor": "whether this machine can run a study, and what mends it",
+    "fetch": "models and data of a study into the local cache, for nodes without internet",
     "accept": "keep a training although code or libraries have changed since",
 }
 """Name of each command (its module here) and what it does, in one line."""

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from criticflow.config import Config
-from criticflow.doctor.finding import Finding, checked, warning
+from criticflow.doctor.finding import Finding, checked, warning, wrong
 from criticflow.errors import UserError, run_program
 
 _DESCRIPTION = """\
@@ -129,7 +129,7 @@ def _gpus(config: Config) -> Iterable[Finding]:
     try:
         gpus = visible_gpus()
     except UserError as error:
-        yield checked("driver", lambda: _raise(error))
+        yield wrong("driver", str(error), "nvidia-smi by hand shows whether it is mended")
         return
     if config.resources.gpu and not gpus and slurm.elsewhere():
         yield judge_torch(torch, 0, needed=True)
@@ -141,10 +141,6 @@ def _gpus(config: Config) -> Iterable[Finding]:
     dtypes |= {f"runs.{name}.train.dtype": run.train.dtype for name, run in config.runs.items()}
     users = [key for key, dtype in dtypes.items() if dtype == "bfloat16"]
     yield from judge_gpus(gpus, torch, config.resources, users)
-
-
-def _raise(error: UserError) -> None:
-    raise error
 
 
 def _memory(config: Config) -> float | None:

@@ -13,7 +13,8 @@ from criticflow.doctor.finding import Finding, ok, warning, wrong
 from criticflow.runtime.slurm import job_id
 
 FIRST_LOOK = 40
-"""``slurm-init-seconds-before-status-checks`` of the profile; a job must be known thrice as long."""
+"""``slurm-init-seconds-before-status-checks`` of the profile; a job must be
+known three times as long."""
 
 
 class Partition(NamedTuple):

@@ -88,7 +88,7 @@ def judge_compiler(compiler: str, headers: Path, needed: bool) -> Finding:
                 "apt-get install gcc, or module load gcc, or CC=/path/to/one in the environment",
             )
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["without a word"]
+        lines = [line for line in done.stderr.splitlines() if "error" in line] or ["no word why"]
         return bad("compiler", f"{compiler} fails: {lines[0]}", "try it by hand on a C file")
     return ok("compiler", f"{compiler}, with Python.h of {version}")
 

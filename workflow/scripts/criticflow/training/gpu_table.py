@@ -42,7 +42,9 @@ def _table(config: Config, runs: list[str], found: GpuMemory, host: list[Part]) 
         table.add_column(name, justify="right")
     columns = [{part.name: part.gib for part in parts} for parts in (*found[:2], host)]
     for name in dict.fromkeys(name for column in columns for name in column):
-        table.add_row(name, *(f"{column[name]:.1f}" if name in column else "" for column in columns))
+        table.add_row(
+            name, *(f"{column[name]:.1f}" if name in column else "" for column in columns)
+        )
     sums = (total(found.training), total(found.rollout), total(host))
     table.add_section()
     table.add_row("in all", *(f"{gib:.0f}" for gib in sums))

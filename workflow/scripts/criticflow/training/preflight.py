@@ -55,7 +55,7 @@ def check_training(
 
     Raises:
         UserError: a directory is no model, no port can be opened, a tracker is not installed,
-            memory, shared memory or disk is short; GPUs, their driver, torch or a compiler do not do.
+            memory, shared memory or disk is short, or something that GPUs need is not here.
     """
     check_model_directory(model_dir)
     if critic_dir:
