@@ -45,9 +45,14 @@ def data_dir(run):
     return f"results/filtered/{run.model}/{run.task}" if FILTERED else f"results/data/{run.task}"
 
 
+# Where Snakemake puts files of this workflow: elsewhere if another one uses it as a module with a
+# prefix. Of inputs and outputs it changes the names itself, of params it does not.
+placed = workflow.modifier.path_modifier.replace_prefix
+
+
 def model_path(model):
     """Where a base model is: the directory that the workflow builds, or what the user named."""
-    return CONFIG.models[model].path or f"results/models/{model}"
+    return CONFIG.models[model].path or placed(f"results/models/{model}")
 
 
 def built_model(model):
@@ -213,5 +218,9 @@ def study_words():
 
 def captions():
     """Texts of the report, which Snakemake does not watch by itself."""
-    folder = os.path.join(workflow.basedir, "report")
-    return sorted(os.path.relpath(os.path.join(folder, name)) for name in os.listdir(folder))
+    return [workflow.source_path(f"../report/{name}.rst") for name in ("page", "workflow")]
+
+
+def reports():
+    """The study's page; beside it Snakemake's own report, where the whole workflow is this one."""
+    return ["results/report.html", *(["results/report/snakemake.html"] if ALONE else [])]

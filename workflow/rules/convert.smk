@@ -19,7 +19,7 @@ rule convert_checkpoint:
         runtime=60,
     params:
         code=code("convert_checkpoint.py"),
-        checkpoints="results/checkpoints/{run}/seed{seed}",
+        checkpoints=placed("results/checkpoints/{run}/seed{seed}"),
         # Functions of the output as well: so Snakemake converts nothing again when they change.
         # The first two are for the critic's card.
         run=lambda wildcards, output: settings(CONFIG.runs[wildcards.run]),

@@ -97,6 +97,7 @@ rule summarise:
         "logs/summarise.log",
     benchmark:
         "results/benchmarks/summarise.tsv"
+    localrule: True
     threads: 1
     resources:
         mem_mb=2000,
@@ -123,6 +124,7 @@ rule compare_arms:
         "logs/compare_arms.log",
     benchmark:
         "results/benchmarks/compare_arms.tsv"
+    localrule: True
     threads: 1
     resources:
         mem_mb=2000,

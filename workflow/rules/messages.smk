@@ -12,8 +12,9 @@ from criticflow.training.gpu_footprint import card_gib, check_runs
 
 def starting_runs():
     """Runs that will be trained now."""
+    trainings = ("train_run", "train_run_warm")  # a module's rules may have a prefix
     jobs = workflow.dag.needrun_jobs()
-    return {job.wildcards.run for job in jobs if job.rule.name in ("train_run", "train_run_warm")}
+    return {job.wildcards.run for job in jobs if job.rule.name.endswith(trainings)}
 
 
 onstart:
@@ -31,7 +32,7 @@ onstart:
         file=sys.stderr,
     )
     for run, seed in CONFIG.run_seeds():
-        if other := living_owner(Path(f"results/checkpoints/{run}/seed{seed}")):
+        if other := living_owner(Path(placed(f"results/checkpoints/{run}/seed{seed}"))):
             print(
                 f"criticflow: {other} still trains {run}, seed {seed}. A new job for it waits until "
                 f"then, with all it asked for; {other.how_to_stop} ends the old one, and the new one "

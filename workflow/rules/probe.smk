@@ -44,6 +44,7 @@ rule filter_training_set:
         "logs/filter_training_set/{model}/{task}.log",
     benchmark:
         "results/benchmarks/filter_training_set/{model}/{task}.tsv"
+    localrule: True
     threads: 1
     resources:
         mem_mb=500,

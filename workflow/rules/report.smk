@@ -27,6 +27,7 @@ rule report_page:
         "logs/report_page.log",
     benchmark:
         "results/benchmarks/report_page.tsv"
+    localrule: True
     threads: 1
     resources:
         mem_mb=2000,
@@ -50,6 +51,7 @@ rule snakemake_report:
         "logs/snakemake_report.log",
     benchmark:
         "results/benchmarks/snakemake_report.tsv"
+    localrule: True
     threads: 1
     resources:
         mem_mb=2000,

@@ -8,6 +8,7 @@ what the person can mend. Modules that take long to import are imported inside `
 from __future__ import annotations
 
 COMMANDS = {
+    "init": "a folder in which the installed workflow runs",
     "train": "PPO or GRPO with verl's configuration and criticflow's keys",
     "convert": "verl's FSDP checkpoint to a HuggingFace directory, or to another number of ranks",
     "score": "JSON lines of responses, with their scores",

@@ -24,7 +24,7 @@ from criticflow.config.contrasts import Contrast, actor_updates, differs_in, set
 from criticflow.errors import run_program
 from criticflow.planning.costs import Stage, Took, planned, stages
 from criticflow.planning.detect import assumed, common_seeds, problems, smallest_difference
-from criticflow.planning.study import SNAKEFILE, read_study
+from criticflow.planning.study import here, read_study
 from criticflow.stages.seed_scores import seed_scores
 from criticflow.stats.crossed import components, paired
 from criticflow.training.gpu_footprint import card_gib, check_runs
@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
     card = card_gib(config.resources) if config.resources.gpu else None
     took = Took(arguments.costs_from or arguments.directory)
     arguments.directory.mkdir(parents=True, exist_ok=True)
-    found = stages(*planned(SNAKEFILE, arguments.directory, arguments.configfile), took)
+    found = stages(*planned(here()[0], arguments.directory, arguments.configfile), took)
     console = Console()
     console.print(arms_table(config, arguments.directory, took))
     if config.contrasts:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from criticflow.planning.project import SCRIPTS
+
 PACKAGE = "criticflow"
 VLLM_PLUGIN = ("criticflow.verl_plugin.vllm_cpu",)
 """Modules that vLLM loads by their entry point, so that no import names them."""
@@ -20,20 +22,21 @@ TRAINING = (
 """The same for a training: what verl runs, and loads by name."""
 PLANNING = Path(__file__).parent
 ROOT = PLANNING.parents[1]
+"""The folder that the package lies in."""
 
 
 def source_files(*roots: str) -> list[Path]:
     """Files of the package that ``roots`` import, directly or not, themselves included.
 
     Args:
-        roots: module names (``criticflow.stages.probe``), or names of scripts beside the package
+        roots: module names (``criticflow.stages.probe``), or names of the rules' scripts
             (``probe_signal.py``), which are read but not listed: Snakemake watches a rule's script
             itself.
 
     How files are found decides nothing that a rule makes: this folder is left out.
     """
     found: set[Path] = set()
-    scripts = {ROOT / root for root in roots if root.endswith(".py")}
+    scripts = {SCRIPTS / root for root in roots if root.endswith(".py")}
     waiting = [*scripts, *(_file_of(root) for root in roots if not root.endswith(".py"))]
     while waiting:
         path = waiting.pop()
