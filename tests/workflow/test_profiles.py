@@ -66,3 +66,13 @@ def test_a_sites_file_replaces_what_the_profile_says(tmp_path):
     wish = {"resources": {"gpu": 16}, "train": train}
     done = snakemake(tmp_path, *SLURM, "--profile", str(tmp_path / "site.yaml"), overlay=wish)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_cannot_fit_the_sites_gpus_is_refused_before_anything_is_submitted(tmp_path):
+    experiment = PROJECT / "config/experiments/qwen3-4b-countdown-grpo.yaml"
+    raw = yaml.safe_load(experiment.read_text(encoding="utf-8"))
+    raw["resources"]["gpu_memory_gb"] = 24
+    done = snakemake(tmp_path, "--profile", str(PROFILE.parent), overlay=raw)
+    assert done.returncode == 1
+    assert "of a GPU with 24 GiB" in done.stdout + done.stderr
+    assert not (tmp_path / "results").exists()

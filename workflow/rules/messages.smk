@@ -7,7 +7,7 @@ from criticflow.planning.gpus import require_gpus
 from criticflow.runtime.processes import stop_jobs_on_signals
 from criticflow.runtime.run_lock import living_owner
 from criticflow.planning.workdir import failed_logs
-from criticflow.training.gpu_footprint import card_gib, check_runs
+from criticflow.training.gpu_footprint import check_runs
 
 
 def starting_runs():
@@ -20,7 +20,7 @@ def starting_runs():
 onstart:
     try:
         require_gpus(workflow)
-        check_runs(CONFIG, starting_runs(), card_gib(CONFIG.resources))
+        check_runs(CONFIG, starting_runs())
     except UserError as error:
         raise WorkflowError(str(error))
     stop_jobs_on_signals()

@@ -74,7 +74,6 @@ def main(argv: list[str] | None = None) -> None:
     )
     arguments = parser.parse_args(argv)
     config = read_study(arguments.configfile)
-    card = card_gib(config.resources) if config.resources.gpu else None
     took = Took(arguments.costs_from or arguments.directory)
     arguments.directory.mkdir(parents=True, exist_ok=True)
     found = stages(*planned(here()[0], arguments.directory, arguments.configfile), took)
@@ -85,23 +84,19 @@ def main(argv: list[str] | None = None) -> None:
     console.print(stages_table(found))
     console.print(total(found), highlight=False)
     if config.resources.gpu:
-        print_gpu_memory(console, config, card)
-        check_runs(config, config.runs, card)
+        print_gpu_memory(console, config)
+        check_runs(config, config.runs)
 
 
-def print_gpu_memory(console: Console, config: Config, card: float | None) -> None:
-    """What trainings are expected to take of each GPU and of a machine's memory.
-
-    Args:
-        card: GiB of one GPU; None: not known.
-    """
+def print_gpu_memory(console: Console, config: Config) -> None:
+    """What trainings are expected to take of each GPU and of a machine's memory."""
     if unknown := missing(config):
         console.print(
             f"Memory of {', '.join(unknown)} is not known: criticflow fetch brings the model, or "
             "models.NAME.shape states its sizes.",
             highlight=False,
         )
-    if card is None:
+    if (card := card_gib(config.resources)) is None:
         console.print(
             "No GPU here: resources.gpu_memory_gb says what the GPUs of the site have.",
             highlight=False,

@@ -9,7 +9,7 @@ Adam's moments; gradients go when an update ends.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import NamedTuple
 
 from criticflow.config import Config, Resources, Run, Shape, Task
@@ -160,13 +160,11 @@ def changes_memory(run: Run) -> bool:
     )
 
 
-def check_runs(config: Config, runs: Iterable[str], card: float | None) -> None:
-    """Raise :class:`UserError` if one of these runs cannot fit on the GPUs it is for.
-
-    Args:
-        card: GiB of one GPU; None: not known, and nothing is checked.
-    """
-    for run in runs if config.resources.gpu and card else ():
+def check_runs(config: Config, runs: Collection[str]) -> None:
+    """Raise :class:`UserError` if one of these runs cannot fit on the GPUs it is for; nothing is
+    known of GPUs that neither the configuration nor this machine tells of."""
+    card = card_gib(config.resources) if config.resources.gpu and runs else None
+    for run in runs if card else ():
         found = expected(config, run, card)
         if found and not changes_memory(config.runs[run]):
             check_gpu_memory(f"runs.{run}", found)
@@ -176,7 +174,10 @@ def card_gib(resources: Resources) -> float | None:
     """GiB of one GPU: as configured, or of this machine's smallest; None: neither says."""
     if resources.gpu_memory_gb is not None:
         return resources.gpu_memory_gb
-    found = [gpu.total_gib for gpu in visible_gpus()]
+    try:
+        found = [gpu.total_gib for gpu in visible_gpus()]
+    except UserError:  # a driver that does not answer: the doctor, and each job, say so
+        return None
     return min((gib for gib in found if not math.isnan(gib)), default=None)
 
 

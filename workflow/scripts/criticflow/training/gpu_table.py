@@ -54,6 +54,6 @@ def _table(config: Config, runs: list[str], found: GpuMemory, host: list[Part]) 
 
 
 def missing(config: Config) -> list[str]:
-    """Models that runs start from and whose shape nothing here tells."""
-    trained = dict.fromkeys(run.model for run in config.runs.values())
-    return [name for name in trained if known_shape(config.models[name]) is None]
+    """Models that runs start from, not made here, whose shape nothing tells."""
+    trained = {run.model: config.models[run.model] for run in config.runs.values()}
+    return [name for name, model in trained.items() if model.path and not known_shape(model)]

@@ -69,6 +69,8 @@ def check_training(
         if shape := directory_shape(model_dir):
             parts = footprint(run, task, resources, shape, actor, critic)
             check_memory(parts)
+        else:
+            progress(f"{model_dir}/config.json lacks the usual sizes: memory is not estimated")
         buckets = resources.ranks * bucket_megabytes(actor.largest) * 2**20
         check_shared_memory(buckets, OBJECT_STORE)
     else:
