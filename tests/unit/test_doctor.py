@@ -153,6 +153,12 @@ def test_the_compiler_is_tried(tmp_path):
     assert "no nothing" in tools.judge_compiler("nothing", tmp_path, needed=True).said
 
 
+def test_a_library_of_the_system_is_loaded():
+    assert tools.judge_library("libc.so.6", "libc6").state == "ok"
+    found = tools.judge_library("libnobody.so.1", "libnobody1")
+    assert (found.state, "apt-get install libnobody1" in found.mend) == ("wrong", True)
+
+
 def test_cpus_and_memory_of_this_machine():
     seen, allowed = machine.own_cpus()
     assert 1 <= allowed <= seen

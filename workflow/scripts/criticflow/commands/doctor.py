@@ -102,6 +102,8 @@ def examine(config: Config, directory: Path) -> Iterable[Finding]:
         {f"models.{name}.attn_implementation": m.attn_implementation for name, m in models.items()}
     )
     yield tools.judge_compiler(*tools.own_compiler(), needed=resources.gpu > 0)
+    if not resources.gpu:
+        yield tools.judge_library("libnuma.so.1", "libnuma1")
     needed = _memory(config)
     yield machine.judge_cpus(*machine.own_cpus(), ray_cpus(resources.gpu) if resources.gpu else 0)
     if resources.gpu and slurm.elsewhere():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sysconfig
@@ -91,6 +92,20 @@ def judge_compiler(compiler: str, headers: Path, needed: bool) -> Finding:
         lines = [line for line in done.stderr.splitlines() if "error" in line] or ["no word why"]
         return bad("compiler", f"{compiler} fails: {lines[0]}", "try it by hand on a C file")
     return ok("compiler", f"{compiler}, with Python.h of {version}")
+
+
+def judge_library(library: str, package: str) -> Finding:
+    """Whether a library of the system is there, which vLLM for the CPU is linked with.
+
+    Args:
+        package: Debian's, that has it.
+    """
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        said = f"{library} is missing, which vLLM for the CPU is linked with"
+        return wrong("libraries", said, f"apt-get install {package}, or the like elsewhere")
+    return ok("libraries", library)
 
 
 def own_compiler() -> tuple[str, Path]:
