@@ -18,8 +18,9 @@ def rules() -> tuple[set[str], set[str]]:
     text = "\n".join(path.read_text() for path in (PROJECT / "workflow").rglob("*.smk"))
     text += (PROJECT / "workflow/Snakefile").read_text()
     named = re.findall(r"^rule (\w+):|^use rule \w+ as (\w+) with:", text, re.MULTILINE)
-    local = re.findall(r"^rule (\w+):\n    localrule: True$", text, re.MULTILINE)
-    return {a or b for a, b in named} - TARGETS, set(local)
+    blocks = re.split(r"^rule (?=\w+:)", text, flags=re.MULTILINE)
+    local = {block.split(":")[0] for block in blocks if "\n    localrule: True\n" in block}
+    return {a or b for a, b in named} - TARGETS, local
 
 
 def test_every_submitted_rule_has_resources_in_the_slurm_profile_and_no_other():
