@@ -3,8 +3,8 @@
 #
 #   DEVICE=gpu    the GPU lock file instead of the CPU one (requirements/gpu.txt)
 #   PYTHON=...    another Python 3.11 or 3.12 than the first on the path
-#   STUDY=...     another study of config/studies for `make study`
-#   ARGS=...      further arguments of snakemake or pytest
+#   STUDY=...     another study of config/studies for `make study` and `make watch`
+#   ARGS=...      further arguments of snakemake, criticflow watch or pytest
 
 DEVICE ?= cpu
 STUDY ?= critic-value
@@ -24,7 +24,7 @@ PLAIN := A-Za-z0-9/._+@%:,=\n\200-\377-
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run study test test-slurm test-all lint format lock bench-convert clean
+.PHONY: help setup run study watch test test-slurm test-all lint format lock bench-convert clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1: /p' $(MAKEFILE_LIST)
@@ -34,6 +34,10 @@ run: $(STAMP)  ## run the study (config/config.yaml) and make results/report.htm
 
 study: $(STAMP)  ## run the CPU study (config/studies/critic-value.yaml) in studies/: hours, it resumes
 	@$(BIN)/snakemake --cores all --keep-going --directory studies/$(STUDY) \
+	    --configfile config/studies/$(STUDY).yaml $(ARGS)
+
+watch: $(STAMP)  ## show how far that study is, training by training; Ctrl-C closes it
+	@$(BIN)/criticflow watch --directory studies/$(STUDY) \
 	    --configfile config/studies/$(STUDY).yaml $(ARGS)
 
 test: lint  ## lint, unit tests, workflow tests and a small run of the whole pipeline

@@ -10,27 +10,11 @@ import yaml
 
 PROJECT = Path(__file__).parents[2]
 RUNS = ("cold", "warm-frozen-m50")
-STEPS = 4
 TIMEOUT = 900
 """Seconds, against a hang; it takes some minutes."""
 
-SMALL = {
-    "runs": {"constant": None, "warm-frozen": None, "constant-m50": None},
-    "contrasts": [],
-    "models": {"tiny": {"build": {"sft": {"steps": 120}}}},
-    "tasks": {"countdown-mini": {"split": {"val": 16, "test": 48}}},
-    "probe": {"n": 4, "prompts": 32},
-    "train": {
-        "steps": STEPS,
-        "batch_size": 16,
-        "mini_batch_size": 8,
-        "micro_batch_size": 4,
-        "critic_warmup": 1,
-        "save_every": 2,
-    },
-    "truth": {"actors": ["cold"], "problems": 12, "positions": [0.0, 1.0], "continuations": 4},
-    "evaluate": {"n": 2, "k": [1, 2], "resamples": 200},
-}
+SMALL = yaml.safe_load((PROJECT / ".test" / "small.yaml").read_text(encoding="utf-8"))
+STEPS = SMALL["train"]["steps"]
 
 
 def command(workdir: Path) -> list[str]:

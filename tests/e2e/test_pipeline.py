@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -137,6 +138,37 @@ def test_a_person_sees_progress_in_the_terminal_and_the_log(study):
     assert re.search(rf"\[train_run cold 0\] step {STEPS}/{STEPS}  score .* left", terminal)
     log = (workdir / "logs/train_run/cold/seed0.log").read_text(errors="replace")
     assert f"step {STEPS}/{STEPS}  score" in log
+
+
+def criticflow(*arguments: object) -> str:
+    command = [sys.executable, "-m", "criticflow", *map(str, arguments)]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_another_machine_makes_the_same_tables_of_exported_rows(study, tmp_path):
+    rows, settings = tmp_path / "rows.zip", ("--configfile", study[0] / "small.yaml")
+    said = criticflow("study", "export", rows, "--directory", study[0], *settings)
+    assert "2 trainings" in said and rows.stat().st_size < 100_000
+    there = tmp_path / "there"
+    said = criticflow("study", "import", rows, "--directory", there, *settings)
+    assert "2 trainings taken in" in said
+    done = make(there)
+    assert done.returncode == 0, done.stdout
+    assert not (there / "results/runs").exists()  # nothing was trained
+    for table in ("summary", "contrasts", "arms", "savings", "speed", "critics"):
+        one, two = ((place / f"results/{table}.json") for place in (study[0], there))
+        assert one.read_bytes() == two.read_bytes(), table
+    assert "Imported from rows.zip" in (there / "results/report.html").read_text(encoding="utf-8")
+
+
+def test_watch_reads_how_far_every_training_is(study):
+    settings = ("--configfile", study[0] / "small.yaml", "--directory", study[0])
+    text = criticflow("watch", "--once", *settings)
+    for run in RUNS:
+        assert re.search(rf"{run} +0 +done +{STEPS}/{STEPS} +0\.\d+", text), text
+    assert "2 of 2 trainings are done; 0 at work" in text
 
 
 def test_a_second_run_has_nothing_to_do(study):

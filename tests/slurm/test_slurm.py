@@ -243,8 +243,8 @@ def megabytes(text: str) -> float:
     [
         ("build_base_model", 8, 4000, 60),
         ("probe_signal", 8, 32000, 120),
-        ("train_run", 8, 64000, 1440),
-        ("train_run_warm", 8, 64000, 1440),
+        ("train_run", 8, 12000, 1440),
+        ("train_run_warm", 8, 12000, 1440),
         ("convert_checkpoint", 1, 32000, 60),
         ("evaluate_base", 8, 32000, 120),
         ("evaluate_run", 8, 32000, 120),

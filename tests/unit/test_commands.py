@@ -47,7 +47,7 @@ def test_a_command_runs(capsys):
 
 
 def test_an_unknown_command_is_one_line():
-    with pytest.raises(UserError, match="no command 'learn': there is train, convert"):
+    with pytest.raises(UserError, match="no command 'learn': there is init, train, convert"):
         dispatch(["learn"])
     done = criticflow("learn")
     assert done.returncode == 2 and done.stderr.count("\n") == 1

@@ -17,7 +17,7 @@ CONFIG = Path(__file__).parents[2] / "config"
 SHIPPED = [CONFIG / "config.yaml", *sorted((CONFIG / "experiments").glob("*.yaml"))]
 
 TABLES = {
-    "models": [schema.Model, schema.Build],
+    "models": [schema.Model, schema.Shape, schema.Build],
     "tasks": [schema.Task, schema.Source, schema.Generate],
     "probe": [schema.Probe],
     "runs": [schema.Run],

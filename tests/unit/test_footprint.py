@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from criticflow.config import Resources, Run, Task
+from criticflow.config import Resources, Run, Shape, Task
 from criticflow.config.schema import Critic, Source, Train
 from criticflow.models.weights import Weights
 from criticflow.training import footprint as fp
 
-SHAPE = fp.Shape(layers=30, hidden=576, mlp=1536, vocabulary=49152)
+SHAPE = Shape(
+    hidden_size=576,
+    intermediate_size=1536,
+    num_layers=30,
+    num_heads=9,
+    num_kv_heads=3,
+    head_size=64,
+    vocab_size=49152,
+    tied_embeddings=True,
+)
 WEIGHTS = Weights(parameters=134_515_008, largest=49152 * 576)
 TASK = Task(
     kind="countdown",

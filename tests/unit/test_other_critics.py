@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification
 
 from checkpoint_writers import tiny_actor, tiny_critic
 from criticflow.errors import UserError
@@ -67,3 +68,18 @@ def test_a_critic_of_ours_that_lacks_its_bias_is_still_refused(tmp_path):
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=r"lacks score\.bias"):
         load_value_model(tmp_path)
+
+
+def test_a_loader_without_bias_differs_by_that_number_alone(tmp_path):
+    """As docs/verl.md says of TRL's value model, which is a sequence classifier, and OpenRLHF's."""
+    ours = tiny_critic()
+    torch.nn.init.constant_(ours.score.bias, 0.25)
+    ours.save_pretrained(tmp_path)
+    other, told = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path, num_labels=1, output_loading_info=True
+    )
+    assert set(told["unexpected_keys"]) == {"score.bias"}
+    assert not told["missing_keys"]
+    with torch.no_grad():
+        theirs = other.eval().score(other.model(TOKENS).last_hidden_state)
+    torch.testing.assert_close(values(ours), theirs + 0.25)

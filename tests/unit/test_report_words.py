@@ -134,7 +134,7 @@ def test_savings_are_against_the_arm_that_differs_in_its_critic_alone(study, tmp
             critics.setdefault(arm, {})[seed] = folder
     runs = {arm: study.runs[arm] for arm in metrics}
     config = study.model_copy(update={"runs": runs})
-    (row,) = write_savings(config, metrics, critics, tmp_path / "savings.json")
+    (row,) = write_savings(config, metrics, {}, critics, tmp_path / "savings.json")
     assert (row["arm"], row["against"], row["charged"]) == ("warm-frozen/m0", "cold/m0", "cold/m0")
     ledger = {entry["unit"]: entry for entry in row["ledger"]}
     assert ledger["steps"]["saving"]["value"] == 0 and ledger["steps"]["charge"] == 40

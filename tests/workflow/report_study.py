@@ -20,10 +20,11 @@ from criticflow.config import Config, load_config
 from criticflow.config.contrasts import declared
 from criticflow.config.merging import merge
 from criticflow.files import write_json
-from criticflow.stages import compare, contrasts, critics, evaluate, savings
+from criticflow.stages import compare, contrasts, critics, evaluate, savings, speed
 from criticflow.stages.shown_responses import shown_responses
 from criticflow.stats import truth_table, value_rows
 from criticflow.training import provenance
+from criticflow.training.deciding import execution
 
 PROBLEMS = 40
 STEPS = 40
@@ -110,12 +111,15 @@ def write_study(workdir: Path, config: Config, effect: float = 0.15) -> None:
     contrasts.write_contrasts(
         samples_of, compared, config.smallest_effect, results / "contrasts.json"
     )
-    savings.write_savings(
-        config,
-        _files(results / "runs", config, "metrics.parquet"),
-        _files(results / "runs", config, "critic"),
-        results / "savings.json",
-    )
+    models = [
+        {
+            run: {seed: path for seed, path in seeds.items() if path.exists()}
+            for run, seeds in _files(results / "runs", config, name).items()
+        }
+        for name in ("metrics.parquet", "actor", "critic")
+    ]
+    savings.write_savings(config, *models, results / "savings.json")
+    speed.write_speed(config, *models, compared, results / "speed.json")
 
 
 def _files(folder: Path, config: Config, name: str) -> dict[str, dict[int, Path]]:
@@ -181,6 +185,7 @@ def _trained(folder: Path, name: str, seed: int, config: Config, draw: np.random
     table = {
         "step": steps,
         "critic/score/mean": 0.45 + steps / 200 + draw.normal(0, 0.02, many),
+        "prompt_length/mean": np.full(many, 12.0),
         "response_length/mean": 22 + draw.normal(0, 0.3, many),
         "actor/entropy": np.maximum(0.005, 0.4 - steps / (100 - 12 * seed)),
         "actor/ppo_kl": draw.normal(0, 0.001, many),
@@ -198,24 +203,38 @@ def _trained(folder: Path, name: str, seed: int, config: Config, draw: np.random
             "criticflow/explained_variance/true_return": 0.2 - 0.7 / steps,
             "timing_s/values": draw.uniform(0.1, 0.2, many),
         }
-        (folder / "critic").mkdir(exist_ok=True)
-        save_file({"w": np.zeros((100, 30), np.float32)}, folder / "critic/model.safetensors")
+        _model(folder / "critic", 3000)
+    _model(folder / "actor", 4000)
     if learns:
         table |= {
             "critic/grad_norm": draw.uniform(0.5, 2, many),
             "timing_s/update_critic": draw.uniform(0.5, 0.7, many),
         }
     if run.train.test_every > 0:
-        score = np.where(steps % run.train.test_every == 0, 0.45 + steps / 300, np.nan)
+        level = 0.45 + steps / 300 + draw.normal(0, 0.02, many)
+        score = np.where(steps % run.train.test_every == 0, level, np.nan)
         table["val-core/countdown/reward/mean@1"] = score
     pd.DataFrame(table).to_parquet(folder / "metrics.parquet")
-    made_from = {"inputs": {"data/train.parquet": "0" * 64}, "revisions": {}, "environment": {}}
+    inputs = {"data/train.parquet": "0" * 64, "model/model.safetensors": "2" * 64}
+    made_from = {"inputs": inputs, "revisions": {}, "environment": {}}
     code = {"code": {"verl_plugin/reward_mask.py": "1" * 64}}
     (folder / provenance.NAME).unlink(missing_ok=True)
-    settings = run.model_dump(mode="json", by_alias=True)
-    used = {"run": name, "seed": seed, "settings": settings}
-    provenance.begin_attempt(folder, used, made_from | code, {"train": {}}, 0)
+    used = {
+        "run": name,
+        "seed": seed,
+        "settings": run.model_dump(mode="json", by_alias=True),
+        "model": config.models[run.model].model_dump(mode="json"),
+        "task": config.tasks[run.task].model_dump(mode="json"),
+    }
+    provenance.begin_attempt(folder, used, made_from | code, execution(config, name), 0)
     provenance.end_attempt(folder, "finished")
+
+
+def _model(folder: Path, parameters: int) -> None:
+    folder.mkdir(exist_ok=True)
+    save_file({"w": np.zeros(parameters, np.float32)}, folder / "model.safetensors")
+    shape = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 16}
+    write_json(folder / "config.json", shape)
 
 
 def _critic(

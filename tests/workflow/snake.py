@@ -16,6 +16,8 @@ PROJECT = Path(__file__).parents[2]
 SNAKEFILE = PROJECT / "workflow" / "Snakefile"
 
 RUNS = ["cold", "constant", "warm-frozen", "constant-m50", "warm-frozen-m50"]
+TARGETS = {"all", "data", "probe", "train", "convert", "evaluate", "report"}
+"""Rules that make nothing themselves; Snakemake never submits them."""
 TWO_RUNS: dict[str, Any] = {
     "runs": {"constant": None, "warm-frozen": None, "constant-m50": None},
     "contrasts": [],
@@ -61,8 +63,7 @@ def planned(workdir: Path, *arguments: str, **options: Any) -> Counter[str]:
         assert "Nothing to be done" in done.stdout + done.stderr
         return Counter()
     rows = (line.split() for line in stats[1].splitlines())
-    targets = {"all", "data", "probe", "train", "convert", "evaluate", "report"}
-    return Counter({rule: int(count) for rule, count in rows if rule not in targets})
+    return Counter({rule: int(count) for rule, count in rows if rule not in TARGETS})
 
 
 def finish(workdir: Path, **options: Any) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from snake import TWO_RUNS, finish, grid_of_critics
+from snake import PROJECT, TWO_RUNS, finish, grid_of_critics
 
 from criticflow.commands import plan
 from criticflow.errors import UserError
@@ -136,3 +136,17 @@ def test_variances_of_finished_seeds_replace_the_assumed_ones(tmp_path):
     found = re.search(r"detects (\d\.\d+) at 80 % power on 200 problems \(variances of 3", text)
     # Seeds do not differ but for the draws: about (1.96 + 0.84) sqrt(0.48 / 800), t's tails apart.
     assert 0.06 < float(found[1]) < 0.15
+
+
+def test_the_memory_of_trainings_on_gpus_is_printed_and_judged(tmp_path, capsys):
+    experiment = PROJECT / "config/experiments/qwen2.5-3b-gsm8k-grpo.yaml"
+    text = said(capsys, "--directory", tmp_path, "--configfile", experiment)
+    assert "Memory of grpo, GiB: 8 GPUs of 80" in text
+    (loading,) = re.findall(r"loading a model +([\d.]+)", text)
+    assert float(loading) == pytest.approx(8 * 4 * 3.0857e9 / 2**30, abs=0.1)
+    small = tmp_path / "small.yaml"
+    small.write_text("resources: {gpu_memory_gb: 24}\n", encoding="utf-8")
+    arguments = ["--directory", str(tmp_path), "--configfile", str(experiment), str(small)]
+    with pytest.raises(UserError, match=r"runs\.grpo: training would take 34 GiB of a GPU with 24"):
+        plan.main(arguments)
+    assert "Memory of grpo" in capsys.readouterr().out  # what there is to lower, part by part

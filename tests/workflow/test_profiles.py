@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 import yaml
-from snake import PROJECT, RUNS, snakemake
+from snake import PROJECT, RUNS, TARGETS, snakemake
 
 PROFILE = PROJECT / "workflow/profiles/slurm/config.yaml"
 SLURM = ["--dry-run", "--profile", str(PROFILE.parent)]
@@ -18,8 +18,9 @@ def rules() -> tuple[set[str], set[str]]:
     text = "\n".join(path.read_text() for path in (PROJECT / "workflow").rglob("*.smk"))
     text += (PROJECT / "workflow/Snakefile").read_text()
     named = re.findall(r"^rule (\w+):|^use rule \w+ as (\w+) with:", text, re.MULTILINE)
-    local = re.search(r"^localrules:\n((?:    .*\n)+)", text, re.MULTILINE)
-    return {a or b for a, b in named}, set(re.findall(r"^    (\w+),", local[1], re.MULTILINE))
+    blocks = re.split(r"^rule (?=\w+:)", text, flags=re.MULTILINE)
+    local = {block.split(":")[0] for block in blocks if "\n    localrule: True\n" in block}
+    return {a or b for a, b in named} - TARGETS, local
 
 
 def test_every_submitted_rule_has_resources_in_the_slurm_profile_and_no_other():
@@ -28,7 +29,10 @@ def test_every_submitted_rule_has_resources_in_the_slurm_profile_and_no_other():
     assert local < every
     assert set(profile["set-resources"]) == every - local
     assert set(profile["set-threads"]) < every - local
-    for asked in profile["set-resources"].values():
+    for rule, asked in profile["set-resources"].items():
+        if rule in ("train_run", "train_run_warm", "pretrain_critic"):  # the rules compute the rest
+            assert set(asked) == {"runtime", "nodes"}
+            continue
         assert {"mem_mb", "runtime"} <= set(asked) <= {"mem_mb", "runtime", "cpus_per_gpu", "nodes"}
         assert ("cpus_per_gpu" in asked) == (asked.get("nodes") == 1)
 
@@ -63,3 +67,13 @@ def test_a_sites_file_replaces_what_the_profile_says(tmp_path):
     wish = {"resources": {"gpu": 16}, "train": train}
     done = snakemake(tmp_path, *SLURM, "--profile", str(tmp_path / "site.yaml"), overlay=wish)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_cannot_fit_the_sites_gpus_is_refused_before_anything_is_submitted(tmp_path):
+    experiment = PROJECT / "config/experiments/qwen3-4b-countdown-grpo.yaml"
+    raw = yaml.safe_load(experiment.read_text(encoding="utf-8"))
+    raw["resources"]["gpu_memory_gb"] = 24
+    done = snakemake(tmp_path, "--profile", str(PROFILE.parent), overlay=raw)
+    assert done.returncode == 1
+    assert "of a GPU with 24 GiB" in done.stdout + done.stderr
+    assert not (tmp_path / "results").exists()

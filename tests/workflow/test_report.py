@@ -23,6 +23,7 @@ OVERLAY = {
     "seeds": [0, 1, 2],
     "train": {"test_every": 10},
     "evaluate": {"resamples": 50},
+    "validation_threshold": 0.55,
 }
 WIDTHS = (1280, 390)
 
@@ -80,6 +81,13 @@ def test_every_figure_lies_beside_the_page_in_three_forms(reported, page):
     rows = pd.read_csv(folder / "score.csv")
     assert set(rows["arm"]) == set(configuration(**OVERLAY).runs)
     assert (rows["low"] <= rows["mean"]).all() and (rows["seeds"] == 3).all()
+
+
+def test_arms_are_compared_by_what_the_threshold_cost(page):
+    part = page[page.index("How fast the arms learn") : page.index('id="figure-step-times"')]
+    for words in ("area under the curve", "reached it", "generated tokens", "TFLOP", "log-rank p"):
+        assert words in part
+    assert "the threshold, 0.55 on validation" in part
 
 
 def test_an_arm_is_drawn_alike_everywhere(page):

@@ -4,15 +4,29 @@ import os
 import re
 
 from criticflow.config.contrasts import declared, gae_lambda
+from criticflow.errors import UserError
 from criticflow.planning.code import code, training_code
+from criticflow.planning.imports import INDEX, read_imports
 from criticflow.planning.sources import VLLM_PLUGIN
 from criticflow.report.description import describe
 from criticflow.training.deciding import deciding
+from criticflow.training.gpu_footprint import asked_megabytes
+from criticflow.training.overrides import ray_cpus
 
 # An engine (vLLM, Ray) on the CPU claims every core, so that no two share a machine's memory;
 # with GPUs the resource `gpu` keeps jobs apart.
 ENGINE_THREADS = 8 if CONFIG.resources.gpu else os.cpu_count()
 
+
+# Runs that were trained elsewhere: their rows lie in imported/, and no rule makes them.
+try:
+    IMPORTS = read_imports(CONFIG, lambda run: deciding(CONFIG, run))
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+# MB of a training of whose model nothing is known yet: with room for a billion parameters, or for a
+# small model that the workflow makes.
+MEMORY = 64000 if CONFIG.resources.gpu else 12000
 
 # With probe.filter the probe also writes the filtered training set.
 FILTERED = ["results/probe/{model}/{task}/train.parquet"] if CONFIG.probe.filter else []
@@ -39,9 +53,14 @@ def data_dir(run):
     return f"results/filtered/{run.model}/{run.task}" if FILTERED else f"results/data/{run.task}"
 
 
+# Where Snakemake puts files of this workflow: elsewhere if another one uses it as a module with a
+# prefix. Of inputs and outputs it changes the names itself, of params it does not.
+placed = workflow.modifier.path_modifier.replace_prefix
+
+
 def model_path(model):
     """Where a base model is: the directory that the workflow builds, or what the user named."""
-    return CONFIG.models[model].path or f"results/models/{model}"
+    return CONFIG.models[model].path or placed(f"results/models/{model}")
 
 
 def built_model(model):
@@ -78,6 +97,23 @@ def run_settings(run):
     model = CONFIG.models[CONFIG.runs[run].model]
     origins = {"critic": [critic.path, critic.revision], "model": [model.path, model.revision]}
     return deciding(CONFIG, run) | {"origins": origins}
+
+
+def training_memory(run):
+    """Main memory of a training, MB: what a cluster keeps for it, as far as the model is known."""
+    return asked_megabytes(CONFIG, run, MEMORY)
+
+
+def fit_memory(model):
+    """The same for the fit of a critic: that of a run without reference policy."""
+    runs = [name for name, run in CONFIG.runs.items() if run.model == model]
+    return training_memory(runs[0]) if runs else MEMORY
+
+
+def training_cpus():
+    """CPUs for each GPU of a training, so that none of verl's processes waits for one."""
+    gpus = CONFIG.resources.gpu
+    return max(8, -(-ray_cpus(gpus) // gpus)) if gpus else 8
 
 
 def train_inputs(wildcards):
@@ -129,7 +165,8 @@ def data_manifests():
 
 
 def probe_summaries():
-    return [f"results/probe/{model}/{task}/summary.json" for model, task in base_pairs()]
+    paths = [f"results/probe/{model}/{task}/summary.json" for model, task in base_pairs()]
+    return [IMPORTS.place(path) for path in paths]
 
 
 def probe_plots():
@@ -138,7 +175,22 @@ def probe_plots():
 
 def per_training(folder, file):
     """One file of every training of the study: each run with each of its seeds."""
-    return [f"{folder}/{run}/seed{seed}/{file}" for run, seed in CONFIG.run_seeds()]
+    return [IMPORTS.place(f"{folder}/{run}/seed{seed}/{file}") for run, seed in CONFIG.run_seeds()]
+
+
+def imported_records(wildcards):
+    """Provenance of the imported runs of a base model on a task."""
+    return [
+        f"imported/results/runs/{run}/seed{seed}/provenance.json"
+        for run, seed in IMPORTS.files
+        if (CONFIG.runs[run].model, CONFIG.runs[run].task) == (wildcards.model, wildcards.task)
+    ]
+
+
+def compared_with_imports(wildcards):
+    """What the probe waits for where neither model nor data were here when runs were imported."""
+    pair = (wildcards.model, wildcards.task)
+    return f"results/imported/{pair[0]}/{pair[1]}.json" if pair in IMPORTS.unverified else []
 
 
 def trained_runs():
@@ -153,20 +205,28 @@ def converted_models():
     return [
         f"results/runs/{run}/seed{seed}/{kind}"
         for run, seed in CONFIG.run_seeds()
+        if not IMPORTS.has(run, seed)
         for kind in kinds(run)
     ]
 
 
-def converted_critics():
-    return [
-        f"results/runs/{run}/seed{seed}/critic"
+def converted(kind):
+    """Actors or critics; of an imported run the file that says how large it is."""
+    folders = [
+        (run, seed, f"results/runs/{run}/seed{seed}/{kind}")
         for run, seed in CONFIG.run_seeds()
-        if has_critic(run)
+        if kind in kinds(run)
+    ]
+    return [
+        IMPORTS.place(f"{folder}.json") if IMPORTS.has(run, seed) else folder
+        for run, seed, folder in folders
+        if not IMPORTS.lacks(run, seed, f"{folder}.json")
     ]
 
 
 def base_evaluations():
-    return [f"results/eval/base/{model}/{task}/summary.json" for model, task in base_pairs()]
+    paths = [f"results/eval/base/{model}/{task}/summary.json" for model, task in base_pairs()]
+    return [IMPORTS.place(path) for path in paths]
 
 
 def run_evaluations():
@@ -175,11 +235,12 @@ def run_evaluations():
 
 def critic_evaluations(file):
     """One file of every critic's evaluation; a run without a critic has none."""
-    return [
-        f"results/eval/critics/{run}/seed{seed}/{file}"
+    files = [
+        (run, seed, f"results/eval/critics/{run}/seed{seed}/{file}")
         for run, seed in CONFIG.run_seeds()
         if has_critic(run)
     ]
+    return [IMPORTS.place(path) for run, seed, path in files if not IMPORTS.lacks(run, seed, path)]
 
 
 def study_words():
@@ -190,5 +251,9 @@ def study_words():
 
 def captions():
     """Texts of the report, which Snakemake does not watch by itself."""
-    folder = os.path.join(workflow.basedir, "report")
-    return sorted(os.path.relpath(os.path.join(folder, name)) for name in os.listdir(folder))
+    return [workflow.source_path(f"../report/{name}.rst") for name in ("page", "workflow")]
+
+
+def reports():
+    """The study's page; beside it Snakemake's own report, where the whole workflow is this one."""
+    return ["results/report.html", *(["results/report/snakemake.html"] if ALONE else [])]

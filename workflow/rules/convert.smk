@@ -19,7 +19,7 @@ rule convert_checkpoint:
         runtime=60,
     params:
         code=code("convert_checkpoint.py"),
-        checkpoints="results/checkpoints/{run}/seed{seed}",
+        checkpoints=placed("results/checkpoints/{run}/seed{seed}"),
         # Snakemake does not compare params that are functions of the output, so nothing is
         # converted again when these change.
         # The first two are for the critic's card.

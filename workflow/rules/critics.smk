@@ -84,7 +84,7 @@ rule judge_critic:
         runtime=60,
     params:
         code=code("judge_critic.py"),
-        folders=lambda wildcards: judged_on(wildcards.critic),
+        folders=lambda wildcards: list(map(placed, judged_on(wildcards.critic))),
         model=lambda wildcards: settings(critic_model(wildcards.critic)),
         critic=lambda wildcards: critic_identity(wildcards.critic),
         gamma=lambda wildcards: critic_gamma(wildcards.critic),
@@ -100,7 +100,7 @@ rule judge_critic:
 
 rule critics_table:
     input:
-        rows=expand("results/judged/{critic}/rows.json", critic=judged_critics()),
+        rows=judged_files("rows.json"),
         truths=truth_files(truth_dirs()),
     output:
         table="results/critics.json",
@@ -108,13 +108,14 @@ rule critics_table:
         "logs/critics_table.log",
     benchmark:
         "results/benchmarks/critics_table.tsv"
+    localrule: True
     threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
     params:
         code=code("critics_table.py"),
-        folders=truth_dirs(),
+        folders=list(map(placed, truth_dirs())),
     message:
         "Compare all critics with the truth"
     script:

@@ -6,6 +6,8 @@ an actor `MODEL/TASK` or `RUN/seedN/stepM/TASK`.
 
 import functools
 
+from criticflow.planning.imports import critic_folder, critic_seeds
+
 
 def truth_settings():
     """Settings that an actor's truth depends on: all but those that say which actors have one."""
@@ -84,12 +86,41 @@ def truth_dir(name, seed, step, task, _):
 
 
 def truth_dirs():
-    return [truth_dir(*actor) for actor in actors()]
+    """Of an imported actor nothing, or a folder with what its truth says of references."""
+    folders = []
+    for name, seed, *rest in actors():
+        folder = truth_dir(name, seed, *rest)
+        known = f"{folder}/references.json"
+        if seed is None or not IMPORTS.lacks(name, seed, known):
+            folders.append(os.path.dirname(IMPORTS.place(known)))
+    return folders
 
 
 def truth_files(folders):
     names = ("states.parquet", "continuations.parquet", "responses.parquet", "summary.json")
-    return [f"{folder}/{name}" for folder in folders for name in names]
+    return [
+        f"{folder}/{name}"
+        for folder in folders
+        for name in (names if folder.startswith("results/") else ["references.json"])
+    ]
+
+
+def judged_files(file):
+    """One file of every critic that is compared with the truth; an imported one has rows alone."""
+    paths = {critic: f"results/judged/{critic}/{file}" for critic in judged_critics()}
+    return [
+        IMPORTS.place(path)
+        for critic, path in paths.items()
+        if judged_here(critic) or IMPORTS.place(path) != path
+    ]
+
+
+@functools.cache
+def judged_here(critic):
+    """Whether a critic is compared with the truth here, and not where it was imported from."""
+    name, seed, _ = split_critic(critic)
+    imported = IMPORTS.has(name, seed) or (name, seed) in IMPORTS.critics
+    return not imported and bool(judged_on(critic))
 
 
 def critic_name(run, seed, step):
@@ -166,7 +197,8 @@ def judged_on(critic):
     return [
         truth_dir(*actor)
         for actor in actors_of(part.task, part.model, seed)
-        if actor[1] is None or CONFIG.truth.across or actor[0] in own
+        if (actor[1] is None or CONFIG.truth.across or actor[0] in own)
+        and not (actor[1] is not None and IMPORTS.has(*actor[:2]))
     ]
 
 
@@ -180,25 +212,24 @@ def started_with():
     return found
 
 
-def critic_seeds(name):
-    """Seeds of a pretrained critic: those of the runs that start with it, else the study's."""
-    used = set()
-    for run in started_with().get(name, ()):
-        seed = CONFIG.runs[run].critic.from_seed
-        used |= set(CONFIG.seeds_of(run)) if seed is None else {seed}
-    return sorted(used or CONFIG.seeds)
-
-
+@functools.cache
 def judged_critics():
-    """Every critic that has an actor to be judged on."""
+    """Every critic that has an actor to be judged on, here or where it was imported from."""
     named = [
         critic_name(run, seed, step)
         for run, seed in CONFIG.run_seeds()
         if has_critic(run)
         for step in compared_steps(run)
     ]
-    named += [f"{name}/seed{seed}" for name in CONFIG.critics for seed in critic_seeds(name)]
-    return [critic for critic in named if judged_on(critic)]
+    named += [
+        f"{name}/seed{seed}" for name in CONFIG.critics for seed in critic_seeds(CONFIG, name)
+    ]
+    rows = {critic: f"results/judged/{critic}/rows.json" for critic in named}
+    return [
+        critic
+        for critic, path in rows.items()
+        if judged_here(critic) or IMPORTS.place(path) != path
+    ]
 
 
 def sampled_actor(critic, seed):
@@ -236,6 +267,8 @@ def origin_dir(run, seed):
     if critic.pretrained is not None:
         return f"results/critics/{critic.pretrained}/seed{seed}"
     if critic.from_run is not None:
+        if IMPORTS.has(critic.from_run, int(seed)):
+            return f"imported/{critic_folder(critic.from_run, seed)}"
         steps = CONFIG.runs[critic.from_run].train.steps
         return step_dir(critic.from_run, seed, critic.from_step or steps, "critic")
     return None

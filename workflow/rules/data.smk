@@ -13,6 +13,7 @@ rule prepare_data:
         "logs/prepare_data/{task}.log",
     benchmark:
         "results/benchmarks/prepare_data/{task}.tsv"
+    localrule: True
     threads: 1
     resources:
         mem_mb=4000,

@@ -97,6 +97,7 @@ rule summarise:
         "logs/summarise.log",
     benchmark:
         "results/benchmarks/summarise.tsv"
+    localrule: True
     threads: 1
     resources:
         mem_mb=2000,
@@ -114,15 +115,18 @@ rule compare_arms:
     input:
         samples=per_training("results/eval/runs", "samples.parquet"),
         metrics=trained_runs(),
-        critics=converted_critics(),
+        actors=converted("actor"),
+        critics=converted("critic"),
     output:
         contrasts="results/contrasts.json",
         arms="results/arms.json",
         savings="results/savings.json",
+        speed="results/speed.json",
     log:
         "logs/compare_arms.log",
     benchmark:
         "results/benchmarks/compare_arms.tsv"
+    localrule: True
     threads: 1
     resources:
         mem_mb=2000,
@@ -131,6 +135,7 @@ rule compare_arms:
         code=code("compare_arms.py"),
         compared=declared(CONFIG),
         smallest_effect=CONFIG.smallest_effect,
+        threshold=CONFIG.validation_threshold,
     message:
         "Compare the arms over seeds and problems"
     script:

@@ -7,11 +7,20 @@ from criticflow.planning.gpus import require_gpus
 from criticflow.runtime.processes import stop_jobs_on_signals
 from criticflow.runtime.run_lock import living_owner
 from criticflow.planning.workdir import failed_logs
+from criticflow.training.gpu_footprint import check_runs
+
+
+def starting_runs():
+    """Runs that will be trained now."""
+    trainings = ("train_run", "train_run_warm")  # a module's rules may have a prefix
+    jobs = workflow.dag.needrun_jobs()
+    return {job.wildcards.run for job in jobs if job.rule.name.endswith(trainings)}
 
 
 onstart:
     try:
         require_gpus(workflow)
+        check_runs(CONFIG, starting_runs())
     except UserError as error:
         raise WorkflowError(str(error))
     stop_jobs_on_signals()
@@ -22,8 +31,12 @@ onstart:
         "the same command goes on from there.",
         file=sys.stderr,
     )
+    if IMPORTS.files:
+        print(f"criticflow: {len(IMPORTS.files)} of them were imported.", file=sys.stderr)
+    for note in IMPORTS.notes:
+        print(f"criticflow: {note}.", file=sys.stderr)
     for run, seed in CONFIG.run_seeds():
-        if other := living_owner(Path(f"results/checkpoints/{run}/seed{seed}")):
+        if other := living_owner(Path(placed(f"results/checkpoints/{run}/seed{seed}"))):
             print(
                 f"criticflow: {other} still trains {run}, seed {seed}. A new job for it waits until "
                 f"then, with all it asked for; {other.how_to_stop} ends the old one, and the new one "

@@ -21,7 +21,11 @@ rule sample_returns:
         code=lambda wildcards: code(
             "sample_returns.py", task_module(CONFIG.critics[wildcards.critic]), *VLLM_PLUGIN
         ),
-        model_path=lambda wildcards: sampled_actor(wildcards.critic, wildcards.seed),
+        model_path=lambda wildcards: (
+            placed(sampled_actor(wildcards.critic, wildcards.seed))
+            if CONFIG.critics[wildcards.critic].actor
+            else model_path(CONFIG.critics[wildcards.critic].model)
+        ),
         model=lambda wildcards: settings(CONFIG.models[CONFIG.critics[wildcards.critic].model]),
         task=lambda wildcards: settings(CONFIG.tasks[CONFIG.critics[wildcards.critic].task]),
         critic=lambda wildcards: sampling_settings(wildcards.critic),
@@ -48,7 +52,8 @@ rule pretrain_critic:
     threads: ENGINE_THREADS
     resources:
         gpu=CONFIG.resources.gpu,
-        mem_mb=12000,
+        mem_mb=lambda wildcards: fit_memory(CONFIG.critics[wildcards.critic].model),
+        cpus_per_gpu=training_cpus(),
         runtime=1440,
     params:
         code=code("pretrain_critic.py", "criticflow.verl_plugin.plugin"),
@@ -58,7 +63,7 @@ rule pretrain_critic:
         # The only one of the resources that changes the output.
         device=CONFIG.resources.device,
         # Not an output: a retry goes on from it.
-        checkpoints="results/checkpoints/critics/{critic}/seed{seed}",
+        checkpoints=placed("results/checkpoints/critics/{critic}/seed{seed}"),
     message:
         "Pretrain the critic {wildcards.critic}, seed {wildcards.seed}"
     script:

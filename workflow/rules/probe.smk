@@ -5,6 +5,7 @@ rule probe_signal:
     input:
         model=lambda wildcards: built_model(wildcards.model),
         train="results/data/{task}/train.parquet",
+        same=compared_with_imports,
     output:
         FILTERED,
         summary="results/probe/{model}/{task}/summary.json",
@@ -44,6 +45,7 @@ rule filter_training_set:
         "logs/filter_training_set/{model}/{task}.log",
     benchmark:
         "results/benchmarks/filter_training_set/{model}/{task}.tsv"
+    localrule: True
     threads: 1
     resources:
         mem_mb=500,

@@ -7,14 +7,16 @@ rule report_page:
         contrasts="results/contrasts.json",
         arms="results/arms.json",
         savings="results/savings.json",
+        speed="results/speed.json",
         critics="results/critics.json",
         metrics=trained_runs(),
         evaluations=critic_evaluations("summary.json"),
         responses=critic_evaluations("responses.parquet"),
-        judged=expand("results/judged/{critic}/responses.parquet", critic=judged_critics()),
+        judged=judged_files("responses.parquet"),
         probes=probe_summaries(),
         samples=[path.replace("summary.json", "samples.parquet") for path in probe_summaries()],
         provenance=provenance_files(),
+        imported=INDEX if IMPORTS.files else [],
     output:
         page=report(
             "results/report.html",
@@ -27,6 +29,7 @@ rule report_page:
         "logs/report_page.log",
     benchmark:
         "results/benchmarks/report_page.tsv"
+    localrule: True
     threads: 1
     resources:
         mem_mb=2000,
@@ -50,6 +53,7 @@ rule snakemake_report:
         "logs/snakemake_report.log",
     benchmark:
         "results/benchmarks/snakemake_report.tsv"
+    localrule: True
     threads: 1
     resources:
         mem_mb=2000,

@@ -17,15 +17,16 @@ rule train_run:
     threads: ENGINE_THREADS
     resources:
         gpu=CONFIG.resources.gpu,
-        mem_mb=12000,
+        mem_mb=lambda wildcards: training_memory(wildcards.run),
+        cpus_per_gpu=training_cpus(),
         runtime=1440,
     params:
         code=lambda wildcards: training_code(CONFIG.tasks[CONFIG.runs[wildcards.run].task].kind),
         settings=lambda wildcards: run_settings(wildcards.run),
         model_path=lambda wildcards: model_path(CONFIG.runs[wildcards.run].model),
-        data_dir=lambda wildcards: data_dir(wildcards.run),
+        data_dir=lambda wildcards: placed(data_dir(wildcards.run)),
         # Not an output: a retry resumes from it.
-        checkpoints="results/checkpoints/{run}/seed{seed}",
+        checkpoints=placed("results/checkpoints/{run}/seed{seed}"),
     message:
         "Train {wildcards.run}, seed {wildcards.seed}"
     script:

@@ -8,7 +8,7 @@ from criticflow.runtime.stage import run_stage
 def main(snakemake) -> None:
     from criticflow.config import load_config
     from criticflow.config.names import by_run_and_seed
-    from criticflow.stages import contrasts, savings
+    from criticflow.stages import contrasts, savings, speed
 
     inputs, params, output = snakemake.input, snakemake.params, snakemake.output
     samples = by_run_and_seed(map(Path, inputs.samples))
@@ -16,12 +16,10 @@ def main(snakemake) -> None:
     contrasts.write_contrasts(
         samples, params.compared, params.smallest_effect, Path(output.contrasts)
     )
-    savings.write_savings(
-        load_config(snakemake.config),
-        by_run_and_seed(map(Path, inputs.metrics)),
-        by_run_and_seed(map(Path, inputs.critics)),
-        Path(output.savings),
-    )
+    config = load_config(snakemake.config)
+    files = [by_run_and_seed(map(Path, inputs[name])) for name in ("metrics", "actors", "critics")]
+    savings.write_savings(config, *files, Path(output.savings))
+    speed.write_speed(config, *files, params.compared, Path(output.speed))
 
 
 if __name__ == "__main__":

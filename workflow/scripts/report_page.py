@@ -12,12 +12,13 @@ def main(snakemake) -> None:
 
     inputs, output = snakemake.input, snakemake.output
     files = results.Files(
-        *(Path(inputs[name]) for name in ("summary", "contrasts", "arms", "critics", "savings")),
+        *(Path(inputs[name]) for name in results.TABLES),
         metrics=[Path(path) for path in inputs.metrics],
         evaluations=[Path(path).parent for path in inputs.evaluations],
         judged=[Path(path).parent for path in inputs.judged],
         probes=[Path(path).parent for path in inputs.probes],
         provenance=[Path(path) for path in inputs.provenance],
+        imported=Path(inputs.imported) if inputs.imported else None,
     )
     found = results.read(load_config(snakemake.config), files)
     page.write(found, versions(), Path(output.page), Path(output.figures))

@@ -5,4 +5,4 @@ module stays empty of imports, so that tools needing only torch (the checkpoint 
 their part of the package where verl, vLLM or Ray are not installed.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

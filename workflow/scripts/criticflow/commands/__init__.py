@@ -8,6 +8,7 @@ what the person can mend. Modules that take long to import are imported inside `
 from __future__ import annotations
 
 COMMANDS = {
+    "init": "a folder in which the installed workflow runs",
     "train": "PPO or GRPO with verl's configuration and criticflow's keys",
     "convert": "verl's FSDP checkpoint to a HuggingFace directory, or to another number of ranks",
     "score": "JSON lines of responses, with their scores",
@@ -15,6 +16,10 @@ COMMANDS = {
     "truth": "true values of a model's states, by Monte Carlo",
     "judge": "a critic's values beside the true ones",
     "plan": "a study's runs, contrasts and cost, without running it",
+    "doctor": "whether this machine can run a study, and what mends it",
+    "fetch": "models and data of a study into the local cache, for nodes without internet",
+    "watch": "how far a study is, training by training, while it runs",
+    "study": "raw rows of a study's runs, exported and taken in on another machine",
     "accept": "keep a training although code or libraries have changed since",
 }
 """Name of each command (its module here) and what it does, in one line."""

@@ -22,11 +22,14 @@ from rich.table import Table
 from criticflow.config import Config
 from criticflow.config.contrasts import Contrast, actor_updates, differs_in, settings_difference
 from criticflow.errors import run_program
+from criticflow.planning import imports
 from criticflow.planning.costs import Stage, Took, planned, stages
 from criticflow.planning.detect import assumed, common_seeds, problems, smallest_difference
-from criticflow.planning.study import SNAKEFILE, read_study
+from criticflow.planning.study import here, read_study
 from criticflow.stages.seed_scores import seed_scores
 from criticflow.stats.crossed import components, paired
+from criticflow.training.gpu_footprint import card_gib, check_runs
+from criticflow.training.gpu_table import gpu_tables, missing
 
 FEWEST_SEEDS = 3
 """Fewer seeds than this do not say how much seeds vary."""
@@ -36,7 +39,8 @@ _DESCRIPTION = """\
 Print what a study holds, what of it is done, and what the rest costs. Nothing is run.
 
 input:   config/config.yaml and the files that are given, results/ of a study that has begun
-output:  standard output: runs, contrasts, jobs that are left, time
+output:  standard output: runs, contrasts, jobs that are left, time, memory of trainings on GPUs;
+         exit code 2 if one cannot fit
 """
 _EXAMPLE = """\
 example:
@@ -73,13 +77,34 @@ def main(argv: list[str] | None = None) -> None:
     config = read_study(arguments.configfile)
     took = Took(arguments.costs_from or arguments.directory)
     arguments.directory.mkdir(parents=True, exist_ok=True)
-    found = stages(*planned(SNAKEFILE, arguments.directory, arguments.configfile), took)
+    found = stages(*planned(here()[0], arguments.directory, arguments.configfile), took)
     console = Console()
     console.print(runs_table(config, arguments.directory, took))
     if config.contrasts:
         console.print(contrasts_text(config, arguments.directory), highlight=False, soft_wrap=True)
     console.print(stages_table(found))
     console.print(total(found), highlight=False)
+    if config.resources.gpu:
+        print_gpu_memory(console, config)
+        check_runs(config, config.runs)
+
+
+def print_gpu_memory(console: Console, config: Config) -> None:
+    """What trainings are expected to take of each GPU and of a machine's memory."""
+    if unknown := missing(config):
+        console.print(
+            f"Memory of {', '.join(unknown)} is not known: criticflow fetch brings the model, or "
+            "models.NAME.shape states its sizes.",
+            highlight=False,
+        )
+    if (card := card_gib(config.resources)) is None:
+        console.print(
+            "No GPU here: resources.gpu_memory_gb says what the GPUs of the site have.",
+            highlight=False,
+        )
+        return
+    for table in gpu_tables(config, card):
+        console.print(table)
 
 
 def runs_table(config: Config, directory: Path, took: Took) -> Table:
@@ -90,12 +115,12 @@ def runs_table(config: Config, directory: Path, took: Took) -> Table:
     for name in ("seeds", "trained", "updates", "a training"):
         table.add_column(name, justify="right")
     for name in config.runs:
-        folders = [directory / f"results/runs/{name}/seed{n}" for n in config.seeds_of(name)]
+        folders = [f"results/runs/{name}/seed{n}/metrics.parquet" for n in config.seeds_of(name)]
         table.add_row(
             name,
             critic(config, name),
             str(len(folders)),
-            str(sum((folder / "metrics.parquet").exists() for folder in folders)),
+            str(len([1 for path in folders if imports.found(directory, path)])),
             str(actor_updates(config.runs[name])),
             duration(took.training(name)),
         )
@@ -153,9 +178,9 @@ def measured(config: Config, contrast: Contrast, directory: Path) -> NDArray[np.
         {
             seed: path
             for seed in common_seeds(config, contrast)
-            if (path := directory / f"results/eval/runs/{run}/seed{seed}/samples.parquet").exists()
+            if (path := imports.found(directory, f"{folder}/seed{seed}/samples.parquet"))
         }
-        for run in (contrast.a, contrast.b)
+        for folder in (f"results/eval/runs/{run}" for run in (contrast.a, contrast.b))
     ]
     if not files[0].keys() & files[1].keys():
         return None

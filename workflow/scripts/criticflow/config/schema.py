@@ -56,6 +56,32 @@ class Build(Strict):
     sft: Sft = Field(Sft(), description="supervised fine-tuning")
 
 
+class Shape(Strict):
+    """What a decoder's size follows from, under the names that ``build`` has too."""
+
+    hidden_size: Positive = Field(description="width of the hidden states")
+    intermediate_size: Positive = Field(description="width of the feed-forward layers")
+    num_layers: Positive = Field(description="transformer layers")
+    num_heads: Positive = Field(description="attention heads of the queries")
+    num_kv_heads: Positive = Field(description="attention heads of keys and values")
+    head_size: Positive = Field(description="width of one attention head")
+    vocab_size: Positive = Field(description="rows of the embedding")
+    tied_embeddings: bool = Field(description="whether the output layer is the embedding itself")
+
+    @property
+    def embedding(self) -> int:
+        """Parameters of the embedding, the largest tensor of most models."""
+        return self.vocab_size * self.hidden_size
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of a decoder with a gated MLP and grouped-query attention (Llama, Qwen),
+        norms and biases left out: they are less than a thousandth."""
+        heads = 2 * self.num_heads + 2 * self.num_kv_heads
+        layer = self.hidden_size * (heads * self.head_size + 3 * self.intermediate_size)
+        return self.num_layers * layer + self.embedding * (1 if self.tied_embeddings else 2)
+
+
 class Model(Strict):
     """A base model: a directory or hub name, or one that the workflow builds."""
 
@@ -70,6 +96,10 @@ class Model(Strict):
     )
     trust_remote_code: bool = Field(
         False, description="whether Python code that comes with the model may run"
+    )
+    # Concerns what a training is expected to take alone, so no copy of the settings holds it.
+    shape: Shape | None = Field(
+        None, exclude=True, description="of a hub model that is not in the local cache: for memory"
     )
 
     @model_validator(mode="after")
@@ -439,6 +469,12 @@ class Resources(Strict):
     rollout_memory: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.5, description="share of GPU memory for vLLM"
     )
+    gpu_memory_gb: float | None = Field(
+        None,
+        gt=0,
+        exclude=True,
+        description="GiB of one GPU where jobs run; null: what this machine's GPUs have",
+    )
     kv_cache_gb: float = Field(1, gt=0, description="cache of one vLLM engine on the CPU, GiB")
     stall_minutes: float = Field(
         60, gt=0, description="a training job that completes no step for so long is ended"
@@ -478,6 +514,11 @@ class Config(Strict):
         gt=0,
         description="smallest difference of interest, in units of the contrasts' metric; fixed "
         "before the study is run",
+    )
+    validation_threshold: Fraction | None = Field(
+        None,
+        description="mean score on validation whose cost is compared between arms: steps, tokens, "
+        "seconds, FLOPs; fixed before the study is run",
     )
     probe: Probe = Field(Probe(), description="the signal probe, before training")
     evaluate: Evaluate = Field(Evaluate(), description="evaluation on the test split")
@@ -590,6 +631,16 @@ class Config(Strict):
         ]:
             if len(set(seeds)) < len(seeds):
                 raise ValueError(f"{where}: a seed stands there twice")
+        return self
+
+    @model_validator(mode="after")
+    def _threshold_is_looked_at(self) -> Config:
+        tested = any(run.train.test_every > 0 for run in self.runs.values())
+        if self.validation_threshold is not None and not tested:
+            raise ValueError(
+                "validation_threshold: no run is validated while it is trained: set "
+                "train.test_every"
+            )
         return self
 
     @model_validator(mode="after")

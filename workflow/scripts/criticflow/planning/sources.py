@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from criticflow.planning.project import SCRIPTS
+
 PACKAGE = "criticflow"
 VLLM_PLUGIN = ("criticflow.verl_plugin.vllm_cpu",)
 """Modules that vLLM loads by their entry point: no import leads to them."""
@@ -20,20 +22,21 @@ TRAINING = (
 """Modules that a training runs, or that verl loads by name: no import leads to them."""
 PLANNING = Path(__file__).parent
 ROOT = PLANNING.parents[1]
+"""The folder that the package lies in."""
 
 
 def source_files(*roots: str) -> list[Path]:
     """Files of the package that ``roots`` import, directly or not, themselves included.
 
     Args:
-        roots: module names (``criticflow.stages.probe``), or names of scripts beside the package
+        roots: module names (``criticflow.stages.probe``), or names of the rules' scripts
             (``probe_signal.py``), which are read but not listed: Snakemake watches a rule's script
             itself.
 
     The files of this folder (planning) are left out: how files are found changes no result.
     """
     found: set[Path] = set()
-    scripts = {ROOT / root for root in roots if root.endswith(".py")}
+    scripts = {SCRIPTS / root for root in roots if root.endswith(".py")}
     waiting = [*scripts, *(_file_of(root) for root in roots if not root.endswith(".py"))]
     while waiting:
         path = waiting.pop()
@@ -46,7 +49,8 @@ def source_files(*roots: str) -> list[Path]:
 def training_files(task_kind: str) -> list[Path]:
     """Files of the package that can change a training's weights, Hydra's YAML included.
 
-    Statistics are left out: the trainer logs them, and no weight follows from what is logged.
+    Statistics and the doctor are left out: the trainer logs the ones, the other looks at the
+    machine, and no weight follows from either.
 
     Args:
         task_kind: the module of ``criticflow.tasks`` that scores its responses.
@@ -54,7 +58,8 @@ def training_files(task_kind: str) -> list[Path]:
     folder = ROOT / PACKAGE
     data = (folder / "verl_plugin" / "config").glob("*.yaml")
     code = source_files("train_run.py", f"{PACKAGE}.tasks.{task_kind}", *TRAINING)
-    return sorted([*(path for path in code if folder / "stats" not in path.parents), *data])
+    without = folder / "stats", folder / "doctor"
+    return sorted([*(path for path in code if not {*path.parents} & {*without}), *data])
 
 
 @cache

@@ -31,7 +31,9 @@ def start(workflow: Workflow, raw: dict[str, Any]) -> Config:
     """
     plan_past_ancient_inputs()
     plan_each_rule_once()
-    if not workflow.remote_exec:  # a job in Slurm may outlive its Snakemake: see run_lock
+    # A job in Slurm may outlive its Snakemake: see run_lock. As a module in another's workflow this
+    # one cannot know who else works in the directory.
+    if not workflow.remote_exec and workflow.modifier.is_main_snakefile():
         claim_workdir()
     try:
         check_interpreter()

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from criticflow.files import replacing
-from criticflow.report import charts, health, provenance, tables
+from criticflow.report import charts, health, imported, provenance, tables
 from criticflow.report.answer import answer
 from criticflow.report.charts import Figure
 from criticflow.report.description import describe_runs
@@ -29,7 +29,7 @@ def sections(results: Results) -> dict[str, list[Figure]]:
         "contrasts": [comparison.forest(results.contrasts, effect)] if results.contrasts else [],
         "arms": [comparison.arms(results.arms, results.metric, styles)] if results.arms else [],
         "learning": [
-            *curves.validation(results.metrics, styles),
+            *curves.validation(results.metrics, styles, results.speed["threshold"]),
             *curves.drawn(curves.LEARNING, results.metrics, styles),
         ],
         "health": curves.drawn(curves.HEALTH, results.metrics, styles),
@@ -78,6 +78,8 @@ def _words(
         "answer": answer(config, results.contrasts, results.arms),
         "warnings": health.warnings(results),
         "notes": provenance.notes(results.provenance, installed),
+        "imported": imported.told(results),
+        "speed": results.speed,
         "facts": provenance.facts(results.provenance),
         "descriptions": describe_runs(config),
         "styles": results.styles,
@@ -90,6 +92,8 @@ def _words(
             "critics": tables.critics(results.critics),
             "evaluations": tables.evaluations(results.evaluations),
             "savings": tables.savings(results.savings),
+            "speed": tables.speed(results.speed),
+            "speed_contrasts": tables.speed_contrasts(results.speed),
         },
         "probes": [(probe, _panels(probe)) for probe in results.probes],
         "responses": responses,

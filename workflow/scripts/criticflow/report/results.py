@@ -16,6 +16,8 @@ from criticflow.report.figures.curves import Metrics
 from criticflow.report.palette import Style, styles
 
 Row = dict[str, Any]
+TABLES = ("summary", "contrasts", "arms", "critics", "savings", "speed")
+"""Files ``results/*.json`` that the report reads."""
 PROBE_COLUMNS = ["prompt_index", "score", "correct", "n_tokens"]
 
 
@@ -43,11 +45,13 @@ class Results:
     arms: Sequence[Row]
     critics: Sequence[Row]
     savings: Sequence[Row]
+    speed: Row
     metrics: Metrics
     evaluations: Sequence[Row]
     responses: Sequence[tuple[str, int, pd.DataFrame]]
     probes: Sequence[Probe]
     provenance: Mapping[str, Row]
+    imported: Row | None = None
 
     @property
     def styles(self) -> dict[str, Style]:
@@ -65,12 +69,13 @@ class Files:
     """The files of a finished study.
 
     Attributes:
-        summary, contrasts, arms, critics, savings: ``results/*.json`` of these names.
+        summary, contrasts, arms, critics, savings, speed: ``results/*.json`` of these names.
         metrics: ``results/runs/{run}/seed{seed}/metrics.parquet``.
         evaluations: folders ``results/eval/critics/{run}/seed{seed}``.
         judged: folders ``results/judged/{critic}/seed{seed}``.
         probes: folders ``results/probe/{model}/{task}``.
         provenance: ``results/runs/{run}/seed{seed}/provenance.json``.
+        imported: ``imported/index.json``, if runs of the study were trained elsewhere.
     """
 
     summary: Path
@@ -78,11 +83,13 @@ class Files:
     arms: Path
     critics: Path
     savings: Path
+    speed: Path
     metrics: Sequence[Path]
     evaluations: Sequence[Path]
     judged: Sequence[Path]
     probes: Sequence[Path]
     provenance: Sequence[Path]
+    imported: Path | None = None
 
 
 def read(config: Config, files: Files) -> Results:
@@ -102,6 +109,7 @@ def read(config: Config, files: Files) -> Results:
         arms=read_json(files.arms),
         critics=read_json(files.critics),
         savings=read_json(files.savings),
+        speed=read_json(files.speed),
         metrics=tables,
         evaluations=[read_json(folder / "summary.json") for folder in files.evaluations],
         responses=_responses(files.evaluations, files.judged),
@@ -116,6 +124,7 @@ def read(config: Config, files: Files) -> Results:
         provenance={
             "{}/seed{}".format(*run_and_seed(path)): read_json(path) for path in files.provenance
         },
+        imported=None if files.imported is None else read_json(files.imported),
     )
 
 
@@ -137,7 +146,8 @@ def _responses(
             found[name] = (name, seed, shown)
     for folder in evaluations:
         name, seed = run_and_seed(folder / "summary.json")
-        if name not in found:
+        # An imported run may have come without.
+        if name not in found and (folder / "responses.parquet").is_file():
             found[name] = (name, seed, pd.read_parquet(folder / "responses.parquet"))
     return list(found.values())
 

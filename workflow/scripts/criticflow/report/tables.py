@@ -177,6 +177,7 @@ UNITS = {
     "steps": ("steps", 1, "{:,.0f}"),
     "tokens": ("tokens", 1, "{:,.0f}"),
     "seconds": ("seconds", 1, "{:,.1f}"),
+    "flops": ("TFLOP (estimated)", 1e12, "{:,.3g}"),
     "memory_bytes": ("peak memory of a worker (MiB)", 2**20, "{:,.0f}"),
     "optimizer_bytes": ("critic's optimizer state (MiB)", 2**20, "{:,.2f}"),
 }
@@ -198,6 +199,76 @@ def savings(rows: Sequence[Row]) -> Table:
     )
 
 
+SPEED_UNITS = {
+    "steps": ("steps", 1, "{:,.0f}"),
+    "generated_tokens": ("generated tokens", 1, "{:,.0f}"),
+    "seconds": ("seconds", 1, "{:,.1f}"),
+    "flops": ("TFLOP (estimated)", 1e12, "{:,.3g}"),
+}
+"""Words, divisor and form of what a threshold costs."""
+
+
+def speed(found: Row) -> Table:
+    """Area under the validation curve, and what the threshold cost each arm, if there is one."""
+    units = [unit for unit in SPEED_UNITS if any(unit in row["units"] for row in found["arms"])]
+    head = ["arm", "seeds", "area under the curve"]
+    head += [*(["reached it"] if units else []), *(SPEED_UNITS[unit][0] for unit in units)]
+    return Table(
+        head,
+        [
+            [
+                Cell(row["arm"], arm=row["arm"]),
+                _number(len(row["seeds"]), "{:d}"),
+                estimate(row["area"]),
+                *([_reached(row)] if units else []),
+                *(_cost(row["units"].get(unit), *SPEED_UNITS[unit][1:]) for unit in units),
+            ]
+            for row in found["arms"]
+        ],
+    )
+
+
+def speed_contrasts(found: Row) -> Table:
+    """Differences in area, paired by seeds; the log-rank test of what the threshold costs."""
+    units = [unit for unit in SPEED_UNITS if any(unit in row["p"] for row in found["contrasts"])]
+    head = ["contrast", "seeds", "difference in area", "p"]
+    head += [f"log-rank p, {SPEED_UNITS[unit][0]}" for unit in units]
+    return Table(
+        head,
+        [
+            [
+                Cell(row["name"], f"{row['a']} minus {row['b']}"),
+                _number(len(row["area"]["seeds"]), "{:d}"),
+                estimate(row["area"]["difference"], "{:+.3f}"),
+                _number(row["area"]["p"], "{:.3g}"),
+                *(_number(row["p"].get(unit), "{:.3g}") for unit in units),
+            ]
+            for row in found["contrasts"]
+        ],
+    )
+
+
+def _reached(row: Row) -> Cell:
+    runs = next(iter(row["units"].values()), None)
+    if runs is None:
+        return Cell("–", number=True)
+    return Cell(f"{runs['reached']} of {len(runs['by_seed'])}", number=True)
+
+
+def _cost(found: Row | None, divisor: float, form: str) -> Cell:
+    """The median over an arm's runs, and the runs one by one: those that never arrived as more than
+    all they spent."""
+    if found is None:
+        return Cell("–", number=True)
+    runs = [
+        ("" if run["reached"] else "> ") + form.format(run["cost"] / divisor)
+        for run in found["by_seed"]
+    ]
+    median = found["median"]["value"]
+    text = "not reached" if median is None else form.format(median / divisor)
+    return Cell(text, ", ".join(runs) if len(runs) <= 3 else "", number=True)
+
+
 def _entry(row: Row, unit: str) -> Row | None:
     return next((entry for entry in row["ledger"] if entry["unit"] == unit), None)
 
@@ -212,7 +283,7 @@ def _saved(entry: Row | None) -> Cell:
         return saving
     after = entry["pays_after"]["value"]
     pays = "never pays" if after is None else f"pays after {after} reuses"
-    cost = f"critic: {form.format(entry['charge'])}\n{pays}"
+    cost = f"critic: {form.format(entry['charge'] / divisor)}\n{pays}"
     return Cell(saving.text, f"{saving.small}\n{cost}".strip(), number=True)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from criticflow.files import read_json, write_json
 from criticflow.stages.truth_files import ACTOR, read_truth
 from criticflow.stats import truth_table, value_rows
+
+REFERENCES = "references.json"
+"""In the folder of a truth that was imported."""
 
 
 def write_critics_table(
@@ -18,21 +21,37 @@ def write_critics_table(
 
     Args:
         rows_json: what :func:`criticflow.stages.judge.judge_critic` wrote, one file a critic.
-        truths: folders of :mod:`criticflow.stages.value_truth`.
+        truths: folders of :mod:`criticflow.stages.value_truth`, or of imported truths.
 
     Raises:
         UserError: a file is missing or broken.
     """
     rows = [row for path in rows_json for row in read_json(path)]
     for folder in truths:
-        states, continuations, summary = read_truth(folder)
-        actor = {key: summary[key] for key in ACTOR}
-        gammas = {row["gamma"] for row in rows if all(row[key] == actor[key] for key in ACTOR)}
-        for gamma in sorted(gammas | {summary["gamma"]}):
-            rows += value_rows.reference_rows(
-                {**actor, "gamma": gamma},
-                truth_table.with_truth(states, continuations, gamma),
-                continuations,
-            )
+        rows += references(folder, rows)
     write_json(out, rows)
     return rows
+
+
+def references(folder: Path, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of one actor's references, at every discount of the critics that are compared with it.
+
+    Args:
+        folder: of :mod:`criticflow.stages.value_truth`, or of a truth that was imported, whose
+            references are all that is known of it.
+        rows: those of critics.
+    """
+    if (known := folder / REFERENCES).is_file():
+        return read_json(known)
+    states, continuations, summary = read_truth(folder)
+    actor = {key: summary[key] for key in ACTOR}
+    gammas = {row["gamma"] for row in rows if all(row[key] == actor[key] for key in ACTOR)}
+    return [
+        row
+        for gamma in sorted(gammas | {summary["gamma"]})
+        for row in value_rows.reference_rows(
+            {**actor, "gamma": gamma},
+            truth_table.with_truth(states, continuations, gamma),
+            continuations,
+        )
+    ]

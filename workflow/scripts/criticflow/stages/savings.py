@@ -8,34 +8,36 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from safetensors import safe_open
 
 from criticflow.config import Config
 from criticflow.config.contrasts import actor_updates, differs_in
 from criticflow.files import write_json
+from criticflow.models.size import model_size
+from criticflow.stages.training_costs import cumulative
 from criticflow.stats import savings
 
 OPTIMIZER_BYTES = 8
 """Of a parameter: AdamW's two moments in float32."""
-SPENT = ("steps", "tokens", "seconds")
+SPENT = ("steps", "tokens", "seconds", "flops")
 """Units that a training uses up; the others (memory) it only holds while it lasts."""
 
 Files = Mapping[str, Mapping[int, Path]]
 
 
 def write_savings(
-    config: Config, metrics: Files, critics: Files, out: Path
+    config: Config, metrics: Files, actors: Files, critics: Files, out: Path
 ) -> list[dict[str, Any]]:
     """Write ``savings.json``: a row per run that reuses another run's critic.
 
     ``arm`` (that run), ``against`` (the run that trains its own critic, with equal settings
     otherwise), ``charged`` (the run that trained the critic) and ``ledger``, rows of
-    :func:`criticflow.stats.savings.ledger`: steps, tokens (prompts and responses), seconds,
+    :func:`criticflow.stats.savings.ledger`: steps, tokens (prompts and responses), seconds, FLOPs,
     ``memory_bytes`` (peak of a training worker) and ``optimizer_bytes`` of the critic.
 
     Args:
         metrics: ``metrics.parquet`` by run and seed.
-        critics: critics' directories by run and seed.
+        actors, critics: models' directories by run and seed, or the files that say how large
+            imported ones are.
     """
     rows = []
     for name, run in config.runs.items():
@@ -44,7 +46,7 @@ def write_savings(
         if not origin or not against:
             continue
         own, reused, charged = (
-            _costs(config, each, metrics[each], critics.get(each, {}))
+            _costs(config, each, metrics[each], actors.get(each, {}), critics.get(each, {}))
             for each in (against, name, origin)
         )
         charge = {
@@ -77,13 +79,19 @@ def own_critic(config: Config, name: str) -> str | None:
 
 
 def _costs(
-    config: Config, run: str, metrics: Mapping[int, Path], critics: Mapping[int, Path]
+    config: Config,
+    run: str,
+    metrics: Mapping[int, Path],
+    actors: Mapping[int, Path],
+    critics: Mapping[int, Path],
 ) -> dict[str, dict[int, float]]:
     """By unit and seed, what one run's trainings cost."""
     learns = config.runs[run].critic_learns
     found: dict[str, dict[int, float]] = {}
     for seed, path in metrics.items():
         table = pd.read_parquet(path)
+        models = actors.get(seed), critics.get(seed)
+        flops = cumulative(table, config.runs[run], *models)["flops"].iloc[-1]
         table = table[table["step"] > 0]
         costs: dict[str, float] = {"steps": float(len(table))}
         for unit, column, total in (
@@ -94,20 +102,11 @@ def _costs(
             if column in table and table[column].notna().any():
                 scale = 2**30 if unit == "memory_bytes" else 1
                 costs[unit] = float(total(table[column])) * scale
+        if not math.isnan(flops):
+            costs["flops"] = float(flops)
         if seed in critics:
-            costs["optimizer_bytes"] = (
-                OPTIMIZER_BYTES * parameters(critics[seed]) if learns else 0.0
-            )
+            size = model_size(critics[seed])["parameters"] if learns else 0
+            costs["optimizer_bytes"] = float(OPTIMIZER_BYTES * size)
         for unit, cost in costs.items():
             found.setdefault(unit, {})[seed] = cost
     return found
-
-
-def parameters(model: Path) -> int:
-    """Parameters of a model's safetensors."""
-    return sum(map(_parameters, sorted(model.glob("*.safetensors"))))
-
-
-def _parameters(file: Path) -> int:
-    with safe_open(file, framework="numpy") as tensors:
-        return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118

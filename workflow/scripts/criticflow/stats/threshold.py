@@ -83,12 +83,15 @@ def median_cost(runs: Sequence[Reached], confidence: float = CONFIDENCE) -> Figu
 def compare(first: Sequence[Reached], second: Sequence[Reached]) -> float | None:
     """p of "both arms reach the threshold at the same rate" (log-rank test, scipy's ``logrank``).
 
-    None where no training of either arm reached it. With fewer than about five of each that did,
-    the p says little: the test relies on large samples.
+    None where no training of either arm reached it, or all at once. With fewer than about five of
+    each that did, the p says little: the test relies on large samples.
     """
     if not any(run.reached for run in (*first, *second)):
         return None
-    return float(stats.logrank(_censored(first), _censored(second)).pvalue)
+    with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
+        warnings.simplefilter("ignore", RuntimeWarning)  # no variance: nan, which is dealt with
+        p = float(stats.logrank(_censored(first), _censored(second)).pvalue)
+    return p if np.isfinite(p) else None
 
 
 def area(curve: pd.DataFrame, unit: str = "step", until: float | None = None) -> float:

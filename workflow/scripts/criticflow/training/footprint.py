@@ -8,11 +8,9 @@ their cache, and what the processes of Ray, verl and vLLM take without any model
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from transformers import AutoConfig
-
-from criticflow.config import Resources, Run, Task
+from criticflow.config import Resources, Run, Shape, Task
 from criticflow.models.weights import Weights
 from criticflow.training.overrides import bucket_megabytes
 
@@ -40,30 +38,12 @@ CHECKPOINTING = "actor_rollout_ref.model.enable_gradient_checkpointing"
 """Settings of verl (``train.verl``) that change how much is kept."""
 
 
-class Shape(NamedTuple):
-    """What the memory of a forward and backward pass depends on."""
-
-    layers: int
-    hidden: int
-    mlp: int
-    vocabulary: int
-
-
 class Part(NamedTuple):
     """One user of memory, in GiB, and what makes it smaller."""
 
     name: str
     gib: float
     remedy: str
-
-
-def model_shape(model: str, trust_remote_code: bool = False) -> Shape:
-    """From the configuration of a model directory or a hub model."""
-    config: Any = AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code)
-    text = config.get_text_config()
-    hidden = text.hidden_size
-    mlp = getattr(text, "intermediate_size", None) or 4 * hidden
-    return Shape(text.num_hidden_layers, hidden, mlp, text.vocab_size)
 
 
 def footprint(
@@ -94,11 +74,11 @@ def footprint(
     if train.kl_coef > 0 or train.kl_loss_coef > 0:
         parts.append(Part("reference policy", 4 * actor.parameters / GIB, "train.kl_coef"))
     tokens = train.micro_batch_size * (task.max_prompt_length + task.max_response_length)
-    layer = SAVED_OF_HIDDEN * shape.hidden + SAVED_OF_MLP * shape.mlp
-    saved = shape.layers * layer
+    layer = layer_numbers(shape)
+    saved = shape.num_layers * layer
     if train.verl.get(CHECKPOINTING):  # keeps each layer's input, computes the rest again
-        saved = shape.layers * shape.hidden + layer
-    logits = LOGIT_COPIES * shape.vocabulary
+        saved = shape.num_layers * shape.hidden_size + layer
+    logits = LOGIT_COPIES * shape.vocab_size
     # A rank also holds the whole embedding and its gradient while it computes.
     batch = 4 * (tokens * (saved + logits) + 2 * actor.largest)
     remedy = "train.micro_batch_size, the task's max_prompt_length and max_response_length"
@@ -108,6 +88,11 @@ def footprint(
     parts.append(Part("rollout engines", engines, "resources.kv_cache_gb, resources.cpu_ranks"))
     bucket = ranks * bucket_megabytes(actor.largest) / 1024
     return [*parts, Part("new rollout weights", 2 * bucket, "resources.cpu_ranks")]
+
+
+def layer_numbers(shape: Shape) -> int:
+    """Numbers that the backward pass needs of a token in one layer."""
+    return SAVED_OF_HIDDEN * shape.hidden_size + SAVED_OF_MLP * shape.intermediate_size
 
 
 def total(parts: list[Part]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,12 @@ def verl_overrides(
         settings |= _critic(run, model, places.critic_dir or places.model_dir, seed)
     if resources.device == "cpu":
         settings |= _cpu(task, resources, largest_tensor, critic=run.algorithm == "ppo")
+    else:
+        settings |= {
+            # Logical CPUs: with fewer than its actors ask for Ray waits for ever.
+            "ray_kwargs.ray_init.num_cpus": max(os.cpu_count() or 1, ray_cpus(resources.gpu)),
+            "+ray_kwargs.ray_init.include_dashboard": False,
+        }
     settings |= {f"++{key}": value for key, value in run.train.verl.items()}
     return [f"{key}={_literal(value)}" for key, value in settings.items()]
 
@@ -214,6 +221,12 @@ def _trainer(run: Run, name: str, checkpoint_dir: Path, resources: Resources) ->
 def _first_actor_step(run: Run) -> int:
     """verl's ``trainer.critic_warmup``: the step, counted from 1, with which the actor starts."""
     return run.train.critic_warmup + 1 if run.critic_learns and run.train.critic_warmup else 0
+
+
+def ray_cpus(gpus: int) -> int:
+    """CPUs that verl's actors ask Ray for: one for the queue's controller, eight for its storage,
+    three for each GPU."""
+    return 9 + 3 * gpus
 
 
 def bucket_megabytes(largest_tensor: int) -> int:

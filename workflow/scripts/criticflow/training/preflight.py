@@ -15,6 +15,7 @@ from criticflow.errors import UserError
 from criticflow.files import require_space
 from criticflow.logs import progress
 from criticflow.models.directory import check_model_directory
+from criticflow.models.shape import directory_shape
 from criticflow.models.weights import model_weights
 from criticflow.runtime import memory
 from criticflow.training.footprint import (
@@ -22,10 +23,10 @@ from criticflow.training.footprint import (
     described,
     footprint,
     least,
-    model_shape,
     remedies,
     total,
 )
+from criticflow.training.gpu_preflight import check_gpus
 from criticflow.training.overrides import OBJECT_STORE, bucket_megabytes
 
 GIB = 2**30
@@ -54,7 +55,7 @@ def check_training(
 
     Raises:
         UserError: a directory is no model, no port can be opened, a tracker is not installed,
-            memory, shared memory or disk is short.
+            memory, shared memory or disk is short, or something that GPUs need is not here.
     """
     check_model_directory(model_dir)
     if critic_dir:
@@ -65,11 +66,15 @@ def check_training(
     if resources.device == "cpu":
         actor = model_weights(model_dir)
         critic = model_weights(critic_dir or model_dir) if run.algorithm == "ppo" else None
-        shape = model_shape(model_dir, model.trust_remote_code)
-        parts = footprint(run, task, resources, shape, actor, critic)
-        check_memory(parts)
+        if shape := directory_shape(model_dir):
+            parts = footprint(run, task, resources, shape, actor, critic)
+            check_memory(parts)
+        else:
+            progress(f"{model_dir}/config.json lacks the usual sizes: memory is not estimated")
         buckets = resources.ranks * bucket_megabytes(actor.largest) * 2**20
         check_shared_memory(buckets, OBJECT_STORE)
+    else:
+        check_gpus(run, task, model, resources, model_dir)
     if checkpoint_dir:
         require_space(checkpoint_dir, 2 * checkpoint_bytes(model_dir, critic_dir))
     return parts

@@ -21,12 +21,18 @@ def installed_vllm() -> tuple[str, str] | None:
 def check_versions() -> None:
     """Refuse releases that the plugin was not tested with: it replaces functions of both libraries.
 
+    What follows a plus sign (``0.24.0+cu129``) names a build of the same release.
+
     Raises:
         RuntimeError: verl or vLLM is another release than the locked one.
     """
     verl = version("verl")
-    if verl != VERL:
+    if _release(verl) != VERL:
         raise RuntimeError(f"criticflow is tested with verl {VERL}, installed is {verl}")
     vllm = installed_vllm()
-    if vllm is not None and vllm[1] != VLLM[vllm[0]]:
+    if vllm is not None and _release(vllm[1]) != VLLM[vllm[0]]:
         raise RuntimeError(f"criticflow is tested with {vllm[0]} {VLLM[vllm[0]]}, not {vllm[1]}")
+
+
+def _release(version: str) -> str:
+    return version.partition("+")[0]

@@ -110,8 +110,15 @@ HEALTH = (
 )
 
 
-def validation(metrics: Metrics, styles: Mapping[str, Style]) -> list[Figure]:
-    """Scores on the validation split, where runs were tested during training."""
+def validation(
+    metrics: Metrics, styles: Mapping[str, Style], threshold: float | None = None
+) -> list[Figure]:
+    """Scores on the validation split, where runs were tested during training.
+
+    Args:
+        threshold: the score whose cost is compared.
+    """
+    line = "" if threshold is None else " The dashed line is the threshold, fixed beforehand."
     columns = {
         column
         for seeds in metrics.values()
@@ -124,7 +131,8 @@ def validation(metrics: Metrics, styles: Mapping[str, Style]) -> list[Figure]:
             f"validation-{number}" if number else "validation",
             f"Validation: {column.removeprefix('val-core/')}",
             column,
-            "On the validation split, every few steps (train.test_every).",
+            f"On the validation split, every few steps (train.test_every).{line}",
+            (threshold, None),
         )
         for number, column in enumerate(sorted(columns))
     ]

@@ -1,0 +1,37 @@
+"""``criticflow doctor`` on the machine that runs the tests."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+from snake import PROJECT
+
+from criticflow.runtime.gpus import installed_gpus
+
+
+def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "criticflow", "doctor", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_machine_that_runs_the_tests_can_run_the_default(tmp_path):
+    done = doctor("--directory", str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    looked_at = {line[9:].split(":")[0] for line in done.stdout.splitlines() if line[0] != " "}
+    assert looked_at >= {"torch", "GPUs", "attention", "compiler", "CPUs", "memory", "ports"}
+    assert looked_at >= {"shared memory", "results", "libraries", "Slurm"}
+
+
+@pytest.mark.skipif(bool(installed_gpus()), reason="for machines without a GPU")
+def test_what_is_wrong_has_a_line_that_mends_it(tmp_path):
+    experiment = PROJECT / "config/experiments/qwen3-0.6b-gsm8k-ppo.yaml"
+    done = doctor("--directory", str(tmp_path), "--configfile", str(experiment))
+    assert done.returncode == 1
+    assert re.search(r"wrong +torch: .*\n +-> make setup DEVICE=gpu", done.stdout)
+    lines = done.stdout.splitlines()
+    bad = [number for number, line in enumerate(lines) if line.startswith(("wrong", "warning"))]
+    assert all(lines[number + 1].lstrip().startswith("->") for number in bad)
+    assert re.fullmatch(r"\d+ things? (is|are) wrong\.\n", done.stderr)

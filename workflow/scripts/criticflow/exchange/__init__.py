@@ -1,0 +1,1 @@
+"""Raw rows of runs, on their way from one working directory to another."""
