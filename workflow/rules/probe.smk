@@ -5,6 +5,7 @@ rule probe_signal:
     input:
         model=lambda wildcards: built_model(wildcards.model),
         train="results/data/{task}/train.parquet",
+        corpus=lambda wildcards: corpus(wildcards.task),
     output:
         FILTERED,
         summary="results/probe/{model}/{task}/summary.json",

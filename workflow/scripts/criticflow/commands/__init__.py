@@ -13,6 +13,7 @@ COMMANDS = {
     "score": "JSON lines of responses, with their scores",
     "evaluate": "a model on prepared problems: pass@1, pass@k, entropy",
     "plan": "a study's arms, contrasts and cost, without running it",
+    "retriever": "a corpus behind HTTP, for searches from other machines",
     "accept": "keep a training although code or libraries have changed since",
 }
 """Name of each command (its module here) and what it does, in one line."""

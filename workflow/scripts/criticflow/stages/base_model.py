@@ -18,10 +18,15 @@ import pandas as pd
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from criticflow.config import Build, Sft
+from criticflow.config import Build, Sft, Task
 from criticflow.errors import UserError
 from criticflow.files import replacing
 from criticflow.models.char_tokenizer import char_tokenizer
+from criticflow.models.word_tokenizer import word_tokenizer
+from criticflow.retrieval import protocol
+from criticflow.retrieval.bm25 import DOCUMENTS, read_documents
+from criticflow.retrieval.settings import limits, open_retriever
+from criticflow.stages.solved_dialogues import solved_dialogue
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +37,17 @@ IGNORE = -100
 """Label of a position that the loss leaves out (PyTorch's convention)."""
 
 
-def build(build: Build, train_parquet: Path, out: Path) -> None:
+def build(
+    build: Build,
+    train_parquet: Path,
+    out: Path,
+    task: Task | None = None,
+    corpus: Path | None = None,
+) -> None:
     """Make the model and write it, with its tokenizer, to the directory ``out``.
+
+    Args:
+        task, corpus: of a task with search: the searches of its solved problems are really made.
 
     The same settings and data give the same weights on one machine.
 
@@ -46,9 +60,20 @@ def build(build: Build, train_parquet: Path, out: Path) -> None:
             f"build: hidden_size {build.hidden_size} / num_heads {build.num_heads} must be a "
             f"multiple of {HEAD_MULTIPLE}, or vLLM cannot run the model on a CPU"
         )
-    tokenizer = char_tokenizer(build.max_positions)
     problems = solved_problems(train_parquet, build.sft.problems, build.seed)
-    examples = [encode(prompt, solution, tokenizer) for prompt, solution in problems]
+    if build.tokenizer == "words":
+        tokenizer = word_tokenizer(_texts(train_parquet, corpus), build.max_positions)
+    else:
+        tokenizer = char_tokenizer(build.max_positions)
+    if task is not None and task.search is not None:
+        retriever = open_retriever(task.search.service, corpus)
+        bounds = limits(task.search, task.max_response_length)
+        examples = [
+            solved_dialogue(prompt, solution, tokenizer, bounds, retriever, task.search.topk)
+            for prompt, solution in problems
+        ]
+    else:
+        examples = [encode(prompt, solution, tokenizer) for prompt, solution in problems]
     longest = max(len(tokens) for tokens, _ in examples)
     if longest > build.max_positions:
         raise UserError(
@@ -92,14 +117,27 @@ def solved_problems(train_parquet: Path, limit: int, seed: int) -> list[tuple[li
     return [rows[index] for index in order[:limit]]
 
 
+def _texts(train_parquet: Path, corpus: Path | None) -> Iterator[str]:
+    """All words that a model of this task may meet, and those that surround documents."""
+    frame = pd.read_parquet(train_parquet, columns=["prompt", "extra_info"])
+    for prompt, extra in zip(frame["prompt"], frame["extra_info"], strict=True):
+        yield from (message["content"] for message in prompt)
+        yield extra["solution"] or ""
+    if corpus is not None:
+        for document in read_documents(corpus / DOCUMENTS):
+            yield document.contents
+    yield from (protocol.shown(["", "\n"] * 5), protocol.shown([]), protocol.HINT)
+
+
 def encode(
     prompt: list[dict], solution: str, tokenizer: PreTrainedTokenizerFast
-) -> tuple[list[int], int]:
-    """Token ids of prompt, solution and end of message; and how many of them are prompt."""
+) -> tuple[list[int], list[int]]:
+    """Token ids of prompt, solution and end of message; and 1 where a token is the model's own."""
     text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
     before = tokenizer.encode(text, add_special_tokens=False)
     after = tokenizer.encode(solution, add_special_tokens=False)
-    return [*before, *after, tokenizer.eos_token_id], len(before)
+    own = [*after, tokenizer.eos_token_id]
+    return [*before, *own], [*[0] * len(before), *[1] * len(own)]
 
 
 def initial_model(build: Build, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
@@ -128,7 +166,7 @@ def initial_model(build: Build, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForC
 
 def fine_tune(
     model: Qwen3ForCausalLM,
-    examples: list[tuple[list[int], int]],
+    examples: list[tuple[list[int], list[int]]],
     sft: Sft,
     seed: int,
     pad: int,
@@ -163,18 +201,19 @@ def fine_tune(
 
 
 def as_tensors(
-    examples: list[tuple[list[int], int]], pad: int
+    examples: list[tuple[list[int], list[int]]], pad: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Right-padded tokens and labels, both ``(examples, longest)``; prompts are not labelled.
+    """Right-padded tokens and labels, both ``(examples, longest)``; only what the model writes is
+    labelled, neither prompts nor what it reads.
 
     Attention needs no mask: it is causal, and what follows a response is padding without label.
     """
     longest = max(len(tokens) for tokens, _ in examples)
     tokens = torch.full((len(examples), longest), pad)
     labels = torch.full((len(examples), longest), IGNORE)
-    for row, (ids, prompt_length) in enumerate(examples):
+    for row, (ids, own) in enumerate(examples):
         tokens[row, : len(ids)] = torch.tensor(ids)
-        labels[row, prompt_length : len(ids)] = torch.tensor(ids[prompt_length:])
+        labels[row, : len(ids)] = torch.where(torch.tensor(own) > 0, tokens[row, : len(ids)], IGNORE)
     return tokens, labels
 
 

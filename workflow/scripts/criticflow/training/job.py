@@ -20,6 +20,7 @@ from criticflow.files import free_space, read_json, replacing, write_json
 from criticflow.logs import progress, terminal_fds
 from criticflow.models import hub
 from criticflow.models.weights import model_weights
+from criticflow.retrieval.bm25 import MANIFEST
 from criticflow.runtime.processes import run_owned
 from criticflow.runtime.run_lock import run_lock
 from criticflow.runtime.slurm import end_time
@@ -53,6 +54,7 @@ def train_run(
     checkpoint_dir: Path,
     manifest: Path,
     sources: Iterable[Path],
+    corpus_dir: Path | None = None,
 ) -> None:
     """Train, or go on where an earlier attempt stopped, and write the run's results.
 
@@ -70,6 +72,7 @@ def train_run(
             another. The trainer's output is appended to :data:`LOG` there, over all attempts.
         manifest: where the problems come from, for the record.
         sources: files of this package that can change the weights.
+        corpus_dir: of a task with search.
 
     Raises:
         UserError: training cannot start here, or it failed (its own message is in the log).
@@ -83,6 +86,8 @@ def train_run(
     revisions = {role: commit for role, commit in revisions.items() if commit}
     inputs = {role: [Path(path)] for role, (path, _) in origins.items() if role not in revisions}
     inputs["data"] = [data_dir / "train.parquet", data_dir / "val.parquet"]
+    if corpus_dir is not None:
+        inputs["corpus"] = [corpus_dir / MANIFEST]
     used = {
         "run": run,
         "seed": seed,
@@ -127,6 +132,7 @@ def train_run(
                 data_dir=data_dir,
                 checkpoint_dir=checkpoint_dir.resolve(),
                 largest_tensor=model_weights(model_dir).largest,
+                corpus_dir=corpus_dir,
             )
             overrides.append(f"hydra.run.dir={checkpoint_dir / 'hydra'}")
             overrides.append(f"trainer.checkpoint_bytes={checkpoint_bytes(model_dir, critic)}")
