@@ -602,6 +602,28 @@ class Config(Strict):
         return self
 
     @model_validator(mode="after")
+    def _dialogues_are_sampled_whole(self) -> Config:
+        for name, critic in self.critics.items():
+            if self.tasks[critic.task].search:
+                raise ValueError(
+                    f"critics.{name}: {critic.task} has search, and a critic is pretrained on "
+                    "responses of one turn: take the critic of a run (critic.from)"
+                )
+        for name, run in self.runs.items():
+            measured = self.truth.actors == "all" or {name, run.model} & set(self.truth.actors)
+            if measured and self.tasks[run.task].search:
+                raise ValueError(
+                    f"truth.actors: {run.task} has search, and states are continued in one turn: "
+                    f"leave {name} and {run.model} out (truth: {{actors: []}})"
+                )
+            if not run.search.mask_observations and not self.tasks[run.task].search:
+                raise ValueError(
+                    f"runs.{name}.search.mask_observations: {run.task} has no search, nothing is "
+                    "read in its responses"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _critics_have_an_origin(self) -> Config:
         for name, run in self.runs.items():
             critic = run.critic
