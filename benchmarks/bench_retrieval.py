@@ -1,8 +1,8 @@
 """Speed of BM25 by size of the corpus: ``python benchmarks/bench_retrieval.py [DOCUMENTS ...]``.
 
-Documents are synthetic: 40 words each, drawn from 50,000 by Zipf's law with exponent 1.1; a query is
-five words of a document. Prints one JSON object a size: seconds of CPU time to make the corpus and
-for one query, the peak of main memory (of this process, so sizes rise), and bytes on disk.
+Documents are synthetic: 40 words each, drawn from 50,000 by Zipf's law with exponent 1.1; a query
+is five words of a document. Prints one JSON object a size: seconds of CPU time to make the corpus
+and for one query, the peak of main memory (of this process, so sizes rise), and bytes on disk.
 """
 
 from __future__ import annotations

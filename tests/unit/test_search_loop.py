@@ -1,5 +1,5 @@
-"""The agent loop of dialogues: seeds, masks and errors, with verl's own tokenization and tokens from
-a script in place of an engine."""
+"""The agent loop of dialogues: seeds, masks and errors, with verl's own tokenization, and tokens
+from a script in place of an engine."""
 
 from __future__ import annotations
 
@@ -98,10 +98,15 @@ def test_a_dialogue_is_one_trajectory_with_what_was_read_masked(tokenizer, corpu
     assert own == [
         token for turn in TURNS for token in tokenizer.encode(turn, add_special_tokens=False)
     ]
-    read = [lp for lp, m in zip(output.response_logprobs, output.response_mask, strict=True) if not m]
+    read = [
+        lp for lp, m in zip(output.response_logprobs, output.response_mask, strict=True) if not m
+    ]
     assert read and set(read) == {0.0} and output.response_mask[-1] == 1
     assert output.num_turns == 4 and output.metrics.tool_calls > 0
-    assert (output.extra_fields["min_global_steps"], output.extra_fields["max_global_steps"]) == (4, 6)
+    assert (output.extra_fields["min_global_steps"], output.extra_fields["max_global_steps"]) == (
+        4,
+        6,
+    )
     text = tokenizer.decode(output.response_ids)
     for fact in QUESTION.facts:
         assert fact.value in text

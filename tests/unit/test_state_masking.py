@@ -1,7 +1,8 @@
 """State masking on gradients: nothing at the tokens that were read reaches actor or critic.
 
-verl's own computation from rewards to both losses, on real models: advantages by GAE with whitening,
-the KL in the reward and in the loss, entropy, the clipped policy loss and the clipped value loss.
+verl's own computation from rewards to both losses, on real models: advantages by GAE with
+whitening, the KL in the reward and in the loss, entropy, the clipped policy loss and the clipped
+value loss.
 """
 
 from __future__ import annotations

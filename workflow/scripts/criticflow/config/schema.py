@@ -98,7 +98,9 @@ class Facts(Strict):
 
     people: Positive = Field(2000, description="each with six facts, every one a document")
     questions: Positive = Field(4000, description="distinct questions; no two share a fact")
-    hops: list[Literal[1, 2]] = Field([1, 2], min_length=1, description="facts that a question needs")
+    hops: list[Literal[1, 2]] = Field(
+        [1, 2], min_length=1, description="facts that a question needs"
+    )
     seed: int = Field(0, description="of the facts and the questions")
 
 

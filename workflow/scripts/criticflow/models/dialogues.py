@@ -16,7 +16,7 @@ from criticflow.retrieval.dialogue import Codec, Dialogue, Limits
 from criticflow.retrieval.protocol import STOP
 from criticflow.retrieval.settings import limits, open_retriever
 
-DIALOGUE_COLUMNS = [*COLUMNS, "written", "turns", "searches"]
+DIALOGUE_COLUMNS = [*COLUMNS, "written", "turns", "searches", "tokens_read"]
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,7 @@ def search_engine(task: config.Task, corpus: Path | str | None) -> SearchEngine 
     if task.search is None:
         return None
     retriever = open_retriever(task.search.service, corpus)
-    return SearchEngine(
-        retriever, limits(task.search, task.max_response_length), task.search.topk
-    )
+    return SearchEngine(retriever, limits(task.search, task.max_response_length), task.search.topk)
 
 
 def respond(
@@ -80,7 +78,7 @@ def converse(
         The columns of :meth:`criticflow.models.sampling.Engine.generate`, where ``response`` and
         ``tokens`` are the whole dialogue after the prompt, and ``n_tokens`` and ``logprobs`` are of
         the tokens that the model wrote; besides ``written`` (1 where a token of ``tokens`` is the
-        model's own), ``turns`` and ``searches`` (how many).
+        model's own), ``turns``, ``searches`` and ``tokens_read`` (how many).
 
     Raises:
         UserError: a prompt leaves no room for ``max_response_tokens``, or the retriever is gone.
@@ -124,6 +122,7 @@ def converse(
             dialogue.written,
             dialogue.turns,
             len(dialogue.queries),
+            len(dialogue.tokens) - sum(dialogue.written),
         )
         for (prompt, sample), dialogue in zip(places, dialogues, strict=True)
     ]

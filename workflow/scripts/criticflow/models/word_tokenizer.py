@@ -10,9 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from criticflow.models.char_tokenizer import CHAT_TEMPLATE, END, PAD, ROLES, UNKNOWN
 
 TAGS = tuple(
-    f"<{slash}{tag}>"
-    for tag in ("search", "information", "answer", "think")
-    for slash in ("", "/")
+    f"<{slash}{tag}>" for tag in ("search", "information", "answer", "think") for slash in ("", "/")
 )
 
 LINE_BREAKS = ("\n", "\n\n")

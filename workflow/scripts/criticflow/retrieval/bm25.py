@@ -1,9 +1,9 @@
 """A corpus directory, and BM25 over it in this process.
 
 The directory has ``documents.jsonl`` (one ``{"id": ..., "contents": ...}`` a line, Search-R1's
-format), where each of its lines begins, the index of the `bm25s` library, and ``corpus.json``, whose
-``version`` is the hash of the documents and of how they are indexed. Index and documents are mapped
-into memory, not read: processes on one machine share them.
+format), where each of its lines begins, the index of the `bm25s` library, and ``corpus.json``,
+whose ``version`` is the hash of the documents and of how they are indexed. Index and documents are
+mapped into memory, not read: processes on one machine share them.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ PASSING = (429, 500, 502, 503, 504)
 class ServiceRetriever:
     """Asks a service, and says plainly when it is gone.
 
-    A token in the environment (:data:`criticflow.retrieval.protocol.TOKEN`) goes with every request.
+    A token in the environment (:data:`criticflow.retrieval.protocol.TOKEN`) goes with every
+    request.
     """
 
     def __init__(self, service: Service) -> None:
@@ -105,8 +106,7 @@ class ServiceRetriever:
         if reply.status_code != 200:
             hint = f": set {TOKEN}" if reply.status_code == 401 else ""
             raise UserError(
-                f"the retriever at {self.url} refuses: {reply.status_code} "
-                f"{reply.text[:200]}{hint}"
+                f"the retriever at {self.url} refuses: {reply.status_code} {reply.text[:200]}{hint}"
             )
         try:
             return reply.json()

@@ -1,9 +1,10 @@
 """One dialogue of a model with a search engine, as a state machine over tokens.
 
-It neither samples nor searches: the rollouts of training (:mod:`criticflow.verl_plugin.search_loop`),
-probe and evaluation (:mod:`criticflow.models.dialogues`) and the fine-tuning of the base model
-(:mod:`criticflow.stages.solved_dialogues`) ask it what comes next and tell it what came back. So all
-of them have the same turns, limits and tokens.
+It neither samples nor searches: the rollouts of training
+(:mod:`criticflow.verl_plugin.search_loop`), probe and evaluation
+(:mod:`criticflow.models.dialogues`) and the fine-tuning of the base model
+(:mod:`criticflow.stages.solved_dialogues`) ask it what comes next and tell it what came back. So
+all of them have the same turns, limits and tokens.
 
 Invariants, whatever the model writes and the documents contain:
 

@@ -213,7 +213,9 @@ def as_tensors(
     labels = torch.full((len(examples), longest), IGNORE)
     for row, (ids, own) in enumerate(examples):
         tokens[row, : len(ids)] = torch.tensor(ids)
-        labels[row, : len(ids)] = torch.where(torch.tensor(own) > 0, tokens[row, : len(ids)], IGNORE)
+        labels[row, : len(ids)] = torch.where(
+            torch.tensor(own) > 0, tokens[row, : len(ids)], IGNORE
+        )
     return tokens, labels
 
 

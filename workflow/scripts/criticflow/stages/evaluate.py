@@ -133,18 +133,7 @@ def model_figures(samples: pd.DataFrame, evaluate: config.Evaluate) -> dict[str,
             "response_length": float(greedy["n_tokens"].mean()),
             "truncation_rate": float(greedy["truncated"].mean()),
         },
-        **({"search": search_figures(sampled)} if "searches" in sampled else {}),
     }
-
-
-def search_figures(samples: pd.DataFrame) -> dict[str, float]:
-    """Means over dialogues: ``turns``, ``searches``, ``tokens_read``, ``f1``, and where the gold
-    documents are known ``gold_retrieved``, the share of them that was read."""
-    figures = {name: samples[name].mean() for name in ("turns", "searches", "f1")}
-    figures["tokens_read"] = (samples["written"].map(len) - samples["n_tokens"]).mean()
-    if "gold_retrieved" in samples:
-        figures["gold_retrieved"] = samples["gold_retrieved"].mean()
-    return {name: float(value) for name, value in figures.items()}
 
 
 def _bounds(estimate: outcomes.Estimate) -> list[float] | None:

@@ -23,6 +23,7 @@ from criticflow.models.sampling import Engine
 from criticflow.report.plots import plot_probe
 from criticflow.stages.samples import add_scores, read_problems
 from criticflow.stats import outcomes
+from criticflow.stats.compare import dialogue_values
 from criticflow.stats.outcomes import per_prompt
 
 RESAMPLES = 2000
@@ -123,6 +124,7 @@ def signal_figures(samples: pd.DataFrame, probe: config.Probe) -> dict[str, dict
         "truncation_rate": per_prompt(samples, "truncated").mean(axis=1),
         "format_rate": per_prompt(samples, "format_ok").mean(axis=1),
         **{f"pass@{k}": outcomes.pass_at_k(counts, probe.n, k) for k in range(1, probe.n + 1)},
+        **dialogue_values(samples),
     }
     found = {
         name: asdict(outcomes.bootstrap_mean(value, probe.seed, RESAMPLES))

@@ -37,9 +37,11 @@ def read_problems(parquet: Path | str) -> pd.DataFrame:
 
 
 def add_scores(samples: pd.DataFrame, problems: pd.DataFrame) -> pd.DataFrame:
-    """Samples with ``key``, ``score``, ``correct`` and ``format_ok``, by ``prompt_index``; dialogues
-    with a search engine also with ``f1`` and, where the gold documents are known,
-    ``gold_retrieved``."""
+    """Samples with ``key``, ``score``, ``correct`` and ``format_ok``, by ``prompt_index``.
+
+    Dialogues with a search engine also get ``f1`` and, where the gold documents are known,
+    ``gold_retrieved``.
+    """
     tasks = {kind: get_task(kind) for kind in problems["data_source"].unique()}
     kinds, truths = list(problems["data_source"]), list(problems["ground_truth"])
     scores = [

@@ -1,9 +1,9 @@
 """Made-up facts about made-up people: a corpus, and questions that need it.
 
 Every fact is one sentence, which is one document. A person has one of each relation, and is the
-mentor (rival, ...) of one other, so that the search for a fact also finds one that reads like it, the
-other way round. A question follows one fact or two. No two questions share a fact: whatever a model
-learned from some of them by heart answers none of the others.
+mentor (rival, ...) of one other, so that the search for a fact also finds one that reads like it,
+the other way round. A question follows one fact or two. No two questions share a fact: whatever a
+model learned from some of them by heart answers none of the others.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from criticflow.config import Facts
 from criticflow.errors import UserError
 from criticflow.retrieval.bm25 import Document
 
-FIRST = (
+# Lists, but easier to read (and to extend) as words.
+FIRST = (  # noqa: SIM905
     "Abel Bruno Clara Dora Edgar Frida Gustav Hanna Igor Julia Karl Lena Marko Nora Otto Petra "
     "Quint Rosa Stefan Tilda Ugo Vera Walter Xenia Yusuf Zora Anton Berta Casper Delia Emil Flora "
     "Gerd Helga Ivan Jonas Kira Lukas Mina Nils Olga Paul Rita Simon Thea Ulf Vito Wanda"
 ).split()
-LAST = (
+LAST = (  # noqa: SIM905
     "Alder Birch Cedar Dorn Elm Falk Gruber Hazel Ibsen Jung Kramer Linde Moser Nagel Olsen Pohl "
     "Quist Rowan Sander Thorn Ulrich Vogel Weber Xander Young Ziegler Arndt Brandt Conrad Decker "
     "Ebert Fischer Graf Huber Isler Jansen Keller Lorenz Maurer Neumann Oster Peters Rauch Stein "
@@ -30,11 +31,11 @@ LAST = (
 PEOPLE = ("mentor", "rival", "neighbour", "partner")
 """Relations to another person."""
 VALUES = {
-    "birthplace": (
+    "birthplace": (  # noqa: SIM905
         "Arlen Borova Cresk Dunmar Eastby Farrow Galen Harwick Istra Jarrow Kelmar Lowen Marsk "
         "Norwick Ostrava Pellow Quenby Rovan Selby Tarsk"
     ).split(),
-    "instrument": (
+    "instrument": (  # noqa: SIM905
         "banjo bassoon cello clarinet cornet drum fiddle flute guitar harp horn lute lyre oboe "
         "organ piano tuba viola violin zither"
     ).split(),

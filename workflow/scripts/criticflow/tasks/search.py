@@ -150,8 +150,7 @@ def _checked(ground_truth: Any) -> tuple[tuple[str, ...], tuple[str, ...], str]:
         if _texts(answers) and len(answers) and reward in ("exact_match", "f1"):
             return tuple(answers), tuple(ground_truth.get("documents") or ()), reward
     raise UserError(
-        'ground truth of search: expected {"answers": ["Paris"]}, '
-        f"not {str(ground_truth)[:80]!r}"
+        f'ground truth of search: expected {{"answers": ["Paris"]}}, not {str(ground_truth)[:80]!r}'
     )
 
 

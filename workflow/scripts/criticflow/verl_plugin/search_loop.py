@@ -1,10 +1,10 @@
 """Rollouts with search: the dialogues of Search-R1 as an agent loop of verl.
 
 verl's own ``tool_agent`` hands a tool's error to the model as if it had been found, cuts what a
-tool says in its middle, and samples all turns from one random stream. Here an error of the retriever
-is an error of the rollout (the step is not trained on, and a retry resumes), limits are the task's
-own, and every turn is sampled with a seed of its own, a function of (``rollout.seed``, step, prompt,
-sample, turn).
+tool says in its middle, and samples all turns from one random stream. Here an error of the
+retriever is an error of the rollout (the step is not trained on, and a retry resumes), limits are
+the task's own, and every turn is sampled with a seed of its own, a function of (``rollout.seed``,
+step, prompt, sample, turn).
 
 What was read has ``response_mask`` 0. verl takes from this mask which tokens take part in
 advantages (GAE goes around the others, whitening leaves them out), in both losses and in every KL.
