@@ -18,7 +18,7 @@ from criticflow.retrieval.bm25 import Bm25
 from criticflow.retrieval.settings import limits
 from criticflow.stages import base_model, corpus
 from criticflow.stages.data import prepare
-from criticflow.stages.solved_dialogues import solved_dialogue
+from criticflow.stages.solved_dialogues import solved_dialogue, without_searches
 
 
 def write_problems(path, count=40, solution="<answer>{0}+2</answer>"):
@@ -129,6 +129,20 @@ def test_unusable_data_is_one_line_and_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match="multiple of 32"):
         base_model.build(small(num_heads=4), tmp_path / "absent.parquet", out)
     assert not out.exists()
+
+
+def test_a_share_of_the_dialogues_answers_too_early():
+    solutions = [
+        f"<search> {n} </search><search> x </search><answer> {n} </answer>" for n in range(400)
+    ]
+    found = [without_searches(solution, 0.5, 0) for solution in solutions]
+    left = [solution.count("<search>") for solution in found]
+    assert 0.4 < left.count(2) / 400 < 0.6 and min(left.count(0), left.count(1)) > 60
+    assert all(solution.endswith("</answer>") for solution in found)
+    assert found == [without_searches(solution, 0.5, 0) for solution in solutions]
+    assert without_searches(solutions[0], 0.0, 0) == solutions[0]
+    plain = "<answer>3+4</answer>"
+    assert without_searches(plain, 1.0, 0) == plain
 
 
 def test_what_is_read_in_a_solved_dialogue_is_not_learned(tmp_path):

@@ -32,6 +32,9 @@ class Sft(Strict):
     steps: Positive = Field(450, description="optimizer steps")
     batch_size: Positive = Field(64, description="problems per step")
     learning_rate: float = Field(3e-3, gt=0, description="peak rate of a cosine schedule")
+    hasty: Fraction = Field(
+        0.0, description="share of solved dialogues with searches left out, from one on (search)"
+    )
     label_smoothing: Fraction = Field(
         0.025, description="probability spread over all tokens: keeps entropy for PPO to explore"
     )

@@ -26,7 +26,7 @@ from criticflow.models.word_tokenizer import word_tokenizer
 from criticflow.retrieval import protocol
 from criticflow.retrieval.bm25 import DOCUMENTS, read_documents
 from criticflow.retrieval.settings import limits, open_retriever
-from criticflow.stages.solved_dialogues import solved_dialogue
+from criticflow.stages.solved_dialogues import solved_dialogue, without_searches
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,14 @@ def build(
         retriever = open_retriever(task.search.service, corpus)
         bounds = limits(task.search, task.max_response_length)
         examples = [
-            solved_dialogue(prompt, solution, tokenizer, bounds, retriever, task.search.topk)
+            solved_dialogue(
+                prompt,
+                without_searches(solution, build.sft.hasty, build.seed),
+                tokenizer,
+                bounds,
+                retriever,
+                task.search.topk,
+            )
             for prompt, solution in problems
         ]
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,6 +46,19 @@ def solved_dialogue(
             "max_response_length: raise them"
         )
     return [*dialogue.prompt, *dialogue.tokens], [*[0] * len(dialogue.prompt), *dialogue.written]
+
+
+def without_searches(solution: str, share: float, seed: int) -> str:
+    """A solution whose searches are left out from one on, for this share of all; else as it is.
+
+    A model that is fine-tuned on such dialogues as well sometimes answers before it can know. Which
+    ones follows from the seed and the solution's text.
+    """
+    *searches, answer = _turns(solution)
+    drawn = random.Random(f"{seed}/{solution}")
+    if not searches or drawn.random() >= share:
+        return solution
+    return "".join([*searches[: drawn.randrange(len(searches))], answer])
 
 
 def _turns(solution: str) -> Sequence[str]:
