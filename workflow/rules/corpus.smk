@@ -15,7 +15,7 @@ rule build_corpus:
     threads: 1
     resources:
         # bm25s holds all words of the documents while it makes the index.
-        mem_mb=lambda wildcards, input: 2000 + 12 * int(input.size_mb),
+        mem_mb=lambda wildcards, input: 2000 + 10 * int(input.size_mb),
         runtime=600,
     params:
         code=code("build_corpus.py"),
