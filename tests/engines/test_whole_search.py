@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -143,3 +144,47 @@ def test_a_retriever_that_is_gone_ends_the_training_with_its_name(folder):
     gone = {"search.corpus": "null", "search.service": service}
     _, output, _, _ = train(folder, "gone", code=1, **gone)
     assert "the retriever at http://127.0.0.1:9 does not answer" in output
+
+
+CONVERSE = """
+import sys
+from pathlib import Path
+import pandas as pd
+from criticflow.models.dialogues import converse, search_engine
+from criticflow.models.sampling import Engine
+from criticflow.stages.samples import add_scores, read_problems
+from test_whole_search import CONFIG
+
+folder, task = Path(sys.argv[1]), CONFIG.tasks["facts"]
+problems = read_problems(folder / "data" / "train.parquet").head(24)
+model = CONFIG.models["base"]
+search = search_engine(task, folder / "corpus")
+with Engine(folder / "base", model, 184, CONFIG.resources) as engine:
+    prompts = list(problems["prompt"])
+    found = add_scores(converse(engine, search, prompts, 2, 1.0, 0), problems)
+    turned = converse(engine, search, prompts[::-1], 2, 1.0, 0)
+    found["turned"] = turned.set_index(["prompt", "sample_index"])["response"].loc[
+        list(zip(found["prompt"], found["sample_index"]))
+    ].to_numpy()
+    found["greedy"] = list(converse(engine, search, prompts, 1, 0.0, 0)["response"].repeat(2))
+found.to_parquet(folder / "samples.parquet")
+"""
+
+
+def test_an_evaluation_holds_the_dialogues_of_training(folder):
+    here = str(Path(__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {here!r})\n{CONVERSE}", folder],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    samples = pd.read_parquet(folder / "samples.parquet")
+    assert (samples["turned"] == samples["response"]).all()  # whatever the order of the prompts
+    assert (samples["greedy"] != samples["response"]).any()
+    assert (samples["written"].map(sum) == samples["n_tokens"]).all()
+    assert (samples["logprobs"].map(len) == samples["n_tokens"]).all()
+    assert (samples["tokens"].map(len) - samples["n_tokens"] == samples["tokens_read"]).all()
+    read = samples["response"].map(protocol.read)
+    assert (read.map(len) > 0).mean() > 0.3 and samples["gold_retrieved"].max() == 1
+    # Of one prompt the samples differ: each has a seed of its own.
+    assert samples.groupby("prompt_index")["response"].nunique().max() == 2
