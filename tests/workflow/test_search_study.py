@@ -10,6 +10,7 @@ from criticflow.config.load import load_config
 from criticflow.config.merging import merge
 from criticflow.errors import UserError
 from criticflow.planning.study import read_study
+from criticflow.training.deciding import deciding
 
 STUDY = PROJECT / "config/studies/search.yaml"
 EXPERIMENT = PROJECT / "config/experiments/qwen2.5-3b-search.yaml"
@@ -47,6 +48,16 @@ def test_the_experiment_is_planned_and_its_limits_fit(tmp_path):
         task.search.max_turn_tokens + task.search.max_observation_tokens
     )
     assert longest <= task.max_response_length
+
+
+def test_where_a_corpus_is_searched_decides_no_weights():
+    plain, unmasked = (deciding(study(), run) for run in ("ppo", "ppo-unmasked"))
+    assert plain["run"]["search"] != unmasked["run"]["search"]
+    service = {"url": "http://127.0.0.1:8000"}
+    served = deciding(study(tasks={"facts": {"search": {"service": service}}}), "ppo")
+    assert served == plain
+    longer = deciding(study(tasks={"facts": {"search": {"topk": 5}}}), "ppo")
+    assert longer != plain
 
 
 @pytest.mark.parametrize(
