@@ -62,6 +62,9 @@ class SearchAgentLoop(AgentLoopBase):
         prompt = await self.ct_build_initial_tokens(list(kwargs["raw_prompt"]))
         dialogue = Dialogue(prompt, self.limits, self.codec)
         steps: list[Any] = []
+        request_id = (
+            uuid4().hex
+        )  # of all turns: verl sends them to one engine, whose cache has them
         while (request := dialogue.request) is not None:
             params = sampling_params | {
                 "seed": sampling_seed(self.rollout_config.seed, f"{trajectory}/{request.turn}"),
@@ -71,7 +74,7 @@ class SearchAgentLoop(AgentLoopBase):
             }
             with simple_timer("generate_sequences", metrics):
                 output = await self.server_manager.generate(
-                    request_id=uuid4().hex,
+                    request_id=request_id,
                     prompt_ids=request.ids,
                     sampling_params=params,
                     priority=int(priority),
