@@ -20,6 +20,7 @@ from criticflow.training.overrides import SMALLEST_BUCKET, bucket_megabytes, ver
 from criticflow.verl_plugin import BATCHED_ROLLOUTS, SEARCH_LOOP, settings
 from criticflow.verl_plugin.critic_model import check_models
 from criticflow.verl_plugin.rollout_errors import TellingAgentLoopManager
+from criticflow.verl_plugin.search_loop import search_settings
 
 PROJECT = Path(__file__).parents[2]
 
@@ -420,3 +421,14 @@ def test_without_search_no_key_of_it_is_set(study):
         model_dir="m", critic_dir=None, data_dir=Path("d"), checkpoint_dir=Path("c"),
     )  # fmt: skip
     assert not [override for override in overrides if override.startswith("search.")]
+
+
+def test_the_agent_loop_reads_back_what_the_task_says():
+    study = read_study([PROJECT / "config/studies/search.yaml"])
+    search = study.tasks["facts"].search.model_copy(
+        update={"service": Service(url="http://node7:8000", timeout_seconds=2), "invalid": "hint"}
+    )
+    task = study.tasks["facts"].model_copy(update={"search": search})
+    config = verl_config(study.model_copy(update={"tasks": {"facts": task}}), "ppo")
+    found, corpus, masked = search_settings(config)
+    assert found == search and corpus is None and masked

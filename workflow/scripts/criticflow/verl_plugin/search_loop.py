@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import uuid4
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopOutput
 from verl.utils.profiler import simple_timer
 from verl.utils.rollout_trace import rollout_trace_op
@@ -40,10 +40,7 @@ class SearchAgentLoop(AgentLoopBase):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        given = OmegaConf.to_container(self.config.search, resolve=True)
-        self.masked = as_bool("search.mask_observations", given.pop("mask_observations"))
-        corpus = given.pop("corpus")
-        search = Search.model_validate(given)
+        search, corpus, self.masked = search_settings(self.config)
         self.limits = limits(search, self.rollout_config.response_length)
         self.codec = Codec(self.tokenizer)
         place = f"{corpus} {search.service}"
@@ -96,6 +93,20 @@ class SearchAgentLoop(AgentLoopBase):
             metrics=metrics,
             extra_fields=_versions(steps) | {"turn_scores": [], "tool_rewards": []},
         )
+
+
+def search_settings(config: DictConfig) -> tuple[Search, str | None, bool]:
+    """``search.*`` of verl's whole configuration: the dialogues, the corpus directory, and whether
+    what was read is masked.
+
+    Raises:
+        UserError: ``mask_observations`` is no boolean.
+        ValidationError: another value is none that the configuration would take.
+    """
+    given = OmegaConf.to_container(config.search, resolve=True)
+    masked = as_bool("search.mask_observations", given.pop("mask_observations"))
+    corpus = given.pop("corpus")
+    return Search.model_validate(given), corpus, masked
 
 
 def response_mask(dialogue: Dialogue, masked: bool) -> list[int]:
