@@ -168,6 +168,11 @@ def test_what_is_read_in_a_solved_dialogue_is_not_learned(tmp_path):
         assert tokenizer.unk_token_id not in ids
         learned = [token for token, kept in zip(ids, own, strict=True) if kept]
         assert tokenizer.decode(learned).split() == solution.replace("><", "> <").split()
+    hasty = build.sft.model_copy(update={"hasty": config.Hasty(share=1.0, steps=2)})
+    both = build.model_copy(update={"sft": hasty})
+    base_model.build(both, train, tmp_path / "both", task, tmp_path / "corpus")
+    weights = [sha256(tmp_path / name / "model.safetensors") for name in ("model", "both")]
+    assert weights[0] != weights[1]
     short = task.model_copy(update={"max_response_length": 20})
     with pytest.raises(UserError, match="does not fit"):
         base_model.build(build, train, tmp_path / "short", short, tmp_path / "corpus")

@@ -25,6 +25,14 @@ def _exactly_one(section: Strict, *keys: str) -> None:
         raise ValueError(f"give exactly one of {', '.join(keys)}, not {len(given)}")
 
 
+class Hasty(Strict):
+    """A second fine-tuning, on dialogues that answer before they can know (tasks with search)."""
+
+    share: Fraction = Field(0.4, description="of the dialogues: searches left out, from one on")
+    steps: Positive = Field(120, description="optimizer steps")
+    learning_rate: float = Field(1.5e-3, gt=0, description="peak rate of a cosine schedule")
+
+
 class Sft(Strict):
     """Supervised fine-tuning that makes the base model partly competent."""
 
@@ -32,8 +40,8 @@ class Sft(Strict):
     steps: Positive = Field(450, description="optimizer steps")
     batch_size: Positive = Field(64, description="problems per step")
     learning_rate: float = Field(3e-3, gt=0, description="peak rate of a cosine schedule")
-    hasty: Fraction = Field(
-        0.0, description="share of solved dialogues with searches left out, from one on (search)"
+    hasty: Hasty | None = Field(
+        None, description="then learn to answer too early as well (tasks with search); null: no"
     )
     label_smoothing: Fraction = Field(
         0.025, description="probability spread over all tokens: keeps entropy for PPO to explore"

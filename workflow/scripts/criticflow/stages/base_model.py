@@ -65,20 +65,18 @@ def build(
         tokenizer = word_tokenizer(_texts(train_parquet, corpus), build.max_positions)
     else:
         tokenizer = char_tokenizer(build.max_positions)
+    second: list[tuple[list[int], list[int]]] = []
     if task is not None and task.search is not None:
         retriever = open_retriever(task.search.service, corpus)
         bounds = limits(task.search, task.max_response_length)
-        examples = [
-            solved_dialogue(
-                prompt,
-                without_searches(solution, build.sft.hasty, build.seed),
-                tokenizer,
-                bounds,
-                retriever,
-                task.search.topk,
-            )
-            for prompt, solution in problems
-        ]
+        searched = (tokenizer, bounds, retriever, task.search.topk)
+        examples = [solved_dialogue(*problem, *searched) for problem in problems]
+        if (hasty := build.sft.hasty) is not None:
+            early = [
+                (prompt, without_searches(solution, hasty.share, build.seed))
+                for prompt, solution in problems
+            ]
+            second = [solved_dialogue(*problem, *searched) for problem in early]
     else:
         examples = [encode(prompt, solution, tokenizer) for prompt, solution in problems]
     longest = max(len(tokens) for tokens, _ in examples)
@@ -92,6 +90,10 @@ def build(
     log.info("Qwen3 with %.2fM parameters, %d solved problems", count / 1e6, len(examples))
     with _deterministic():
         fine_tune(model, examples, build.sft, build.seed, pad=tokenizer.pad_token_id)
+        if second:
+            shorter = {"steps": hasty.steps, "learning_rate": hasty.learning_rate}
+            sft = build.sft.model_copy(update=shorter)
+            fine_tune(model, second, sft, build.seed + 1, pad=tokenizer.pad_token_id)
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
