@@ -14,7 +14,11 @@ from criticflow.errors import UserError
 from criticflow.files import sha256
 from criticflow.models.char_tokenizer import TAGS, char_tokenizer
 from criticflow.models.directory import check_model_directory
-from criticflow.stages import base_model
+from criticflow.retrieval.bm25 import Bm25
+from criticflow.retrieval.settings import limits
+from criticflow.stages import base_model, corpus
+from criticflow.stages.data import prepare
+from criticflow.stages.solved_dialogues import solved_dialogue, without_searches
 
 
 def write_problems(path, count=40, solution="<answer>{0}+2</answer>"):
@@ -92,9 +96,9 @@ def test_it_learns_the_response_only(tmp_path):
         for prompt, solution in base_model.solved_problems(train, 1000, 0)
     ]
     tokens, labels = base_model.as_tensors(examples, tokenizer.pad_token_id)
-    for row, (ids, prompt_length) in enumerate(examples):
+    for row, (ids, own) in enumerate(examples):
         learned = tokens[row][labels[row] != base_model.IGNORE]
-        assert learned.tolist() == ids[prompt_length:]
+        assert learned.tolist() == ids[own.index(1) :]
         assert ids[-1] == tokenizer.eos_token_id
     out = tmp_path / "model"
     base_model.build(small(steps=200), train, out)
@@ -136,3 +140,50 @@ def test_unusable_data_is_one_line_and_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match="multiple of 32"):
         base_model.build(small(num_heads=4), tmp_path / "absent.parquet", out)
     assert not out.exists()
+
+
+def test_a_share_of_the_dialogues_answers_too_early():
+    solutions = [
+        f"<search> {n} </search><search> x </search><answer> {n} </answer>" for n in range(400)
+    ]
+    found = [without_searches(solution, 0.5, 0) for solution in solutions]
+    left = [solution.count("<search>") for solution in found]
+    assert 0.4 < left.count(2) / 400 < 0.6 and min(left.count(0), left.count(1)) > 60
+    assert all(solution.endswith("</answer>") for solution in found)
+    assert found == [without_searches(solution, 0.5, 0) for solution in solutions]
+    assert without_searches(solutions[0], 0.0, 0) == solutions[0]
+    plain = "<answer>3+4</answer>"
+    assert without_searches(plain, 1.0, 0) == plain
+
+
+def test_what_is_read_in_a_solved_dialogue_is_not_learned(tmp_path):
+    task = config.Task(
+        kind="search",
+        prompt="{question}",
+        source=config.Source(facts=config.Facts(people=60, questions=60)),
+        split=config.Split(val=4, test=4),
+        search=config.Search(max_turn_tokens=16, max_observation_tokens=48),
+        max_response_length=160,
+    )
+    prepare("facts", task, tmp_path)
+    corpus.build(task.source, None, tmp_path / "corpus")
+    build = small(steps=3).model_copy(update={"tokenizer": "words", "max_positions": 192})
+    train = tmp_path / "train.parquet"
+    base_model.build(build, train, tmp_path / "model", task, tmp_path / "corpus")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    retriever = Bm25(tmp_path / "corpus")
+    for prompt, solution in base_model.solved_problems(train, 20, 0):
+        ids, own = solved_dialogue(
+            prompt, solution, tokenizer, limits(task.search, 160), retriever, 3
+        )
+        assert tokenizer.unk_token_id not in ids
+        learned = [token for token, kept in zip(ids, own, strict=True) if kept]
+        assert tokenizer.decode(learned).split() == solution.replace("><", "> <").split()
+    hasty = build.sft.model_copy(update={"hasty": config.Hasty(share=1.0, steps=2)})
+    both = build.model_copy(update={"sft": hasty})
+    base_model.build(both, train, tmp_path / "both", task, tmp_path / "corpus")
+    weights = [sha256(tmp_path / name / "model.safetensors") for name in ("model", "both")]
+    assert weights[0] != weights[1]
+    short = task.model_copy(update={"max_response_length": 20})
+    with pytest.raises(UserError, match="does not fit"):
+        base_model.build(build, train, tmp_path / "short", short, tmp_path / "corpus")

@@ -18,7 +18,7 @@ SHIPPED = [CONFIG / "config.yaml", *sorted((CONFIG / "experiments").glob("*.yaml
 
 TABLES = {
     "models": [schema.Model, schema.Shape, schema.Build],
-    "tasks": [schema.Task, schema.Source, schema.Generate],
+    "tasks": [schema.Task, schema.Source, schema.Generate, schema.Facts, schema.Search],
     "probe": [schema.Probe],
     "runs": [schema.Run],
     "train": [schema.Train],

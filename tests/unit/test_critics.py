@@ -149,3 +149,20 @@ def test_neither_verl_nor_vllm_is_imported():
         "sys.exit(bool({'verl', 'vllm', 'ray'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_values_where_the_actor_only_read_do_not_count(tmp_path):
+    frame = rollouts()
+    draw = np.random.default_rng(1)
+    frame["written"] = [[*draw.integers(0, 2, len(row) - 1), 1] for row in frame["tokens"]]
+    frame.to_parquet(tmp_path / "samples.parquet")
+    critic = save(tmp_path / "critic", tiny_critic())
+    run(critic, tmp_path / "samples.parquet")
+    shown = pd.read_parquet(tmp_path / "out" / "responses.parquet")
+    sampled = frame[frame["mode"] == "sampled"].set_index(["prompt_index", "sample_index"])
+    for place, rows in shown.groupby(["prompt_index", "sample_index"]):
+        assert len(rows) == sum(sampled.loc[place, "written"])
+    values = [np.arange(len(row), dtype=float) for row in frame["tokens"]]
+    own, kept = critics.own_tokens(frame, values)
+    for row, written, tokens in zip(kept, frame["written"], own["tokens"], strict=True):
+        assert row.tolist() == np.flatnonzero(written).tolist() and len(tokens) == len(row)

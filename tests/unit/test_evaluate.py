@@ -10,8 +10,9 @@ import pytest
 from criticflow import config
 from criticflow.errors import UserError
 from criticflow.files import write_json
+from criticflow.report import tables
 from criticflow.stages import compare, evaluate
-from criticflow.stats.compare import comparison
+from criticflow.stats.compare import OF_DIALOGUES, comparison
 
 SETTINGS = config.Evaluate(n=4, resamples=500)
 
@@ -126,3 +127,24 @@ def test_comparison_shows_absolute_and_relative_change_as_json_and_markdown(tmp_
     without = rows[1] | {"comparison": comparison(zero, rows[1])}
     assert without["comparison"]["avg_entropy"]["relative"] is None
     assert "| avg_entropy | 0.0000 -> 0.5000 | +0.5000 | n/a |" in compare.comparison_table(without)
+
+
+def test_dialogues_have_figures_of_their_own_and_differences(tmp_path):
+    def dialogues(outcomes, searches, found):
+        columns = {"turns": searches + 1, "searches": searches, "tokens_read": 30 * searches}
+        return samples(outcomes, f1=0.5, gold_retrieved=found, **columns)
+
+    base = write(tmp_path / "base", dialogues(WEAK, 1, 0.25))
+    run = write(tmp_path / "run", dialogues(STRONG, 2, 0.75), "ppo", "run", 0)
+    rows = compare.summarise([base, run], tmp_path / "summary.json", SETTINGS)
+    assert [row["searches"] for row in rows] == [1.0, 2.0]
+    assert rows[1]["tokens_read"] == 60 and rows[1]["intervals"]["gold_retrieved"] == [0.75, 0.75]
+    assert rows[1]["difference"]["gold_retrieved"]["value"] == pytest.approx(0.5)
+    table = tables.models(rows)
+    assert "gold documents found" in table.head
+    assert (
+        "gold documents found"
+        not in tables.models(
+            [{key: value for key, value in row.items() if key not in OF_DIALOGUES} for row in rows]
+        ).head
+    )

@@ -12,13 +12,15 @@ from verl.utils.config import omega_conf_to_dataclass, validate_config
 from verl.utils.import_utils import load_class_from_fqn
 
 from checkpoint_writers import tiny_actor, tiny_critic, tiny_tokenizer
-from criticflow.config import Config, read_config
+from criticflow.config import Config, Service, read_config
 from criticflow.config.load import load_config, merge
 from criticflow.errors import UserError
+from criticflow.planning.study import read_study
 from criticflow.training.overrides import SMALLEST_BUCKET, Places, bucket_megabytes, verl_overrides
-from criticflow.verl_plugin import BATCHED_ROLLOUTS, settings
+from criticflow.verl_plugin import BATCHED_ROLLOUTS, SEARCH_LOOP, settings
 from criticflow.verl_plugin.critic_model import check_models
 from criticflow.verl_plugin.rollout_errors import TellingAgentLoopManager
+from criticflow.verl_plugin.search_loop import search_settings
 
 PROJECT = Path(__file__).parents[2]
 
@@ -388,3 +390,42 @@ def test_an_engines_cache_may_be_less_than_a_gib(study):
     config = verl_config(study.model_copy(update={"resources": small}), "cold")
     engine = config.actor_rollout_ref.rollout.engine_kwargs.vllm
     assert engine.kv_cache_memory_bytes == 2**28
+
+
+def test_a_task_with_search_takes_its_own_agent_loop():
+    study = read_study([PROJECT / "config/studies/search.yaml"])
+    config = verl_config(study, "ppo-unmasked")
+    assert config.actor_rollout_ref.rollout.agent.default_agent_loop == SEARCH_LOOP
+    assert config.search.mask_observations is False and config.search.max_turns == 3
+    task = study.tasks["facts"]
+    rollout = config.actor_rollout_ref.rollout
+    # A turn's prompt may be nearly the whole dialogue, and vLLM must not split it.
+    assert rollout.max_num_batched_tokens >= rollout.max_num_seqs * rollout.max_model_len
+    assert rollout.max_model_len == task.max_prompt_length + task.max_response_length
+    assert verl_config(study, "ppo").search.mask_observations is True
+    named = study.tasks["facts"].search.model_copy(
+        update={"service": Service(url="http://node7:8000")}
+    )
+    elsewhere = task.model_copy(update={"search": named})
+    config = verl_config(study.model_copy(update={"tasks": {"facts": elsewhere}}), "ppo")
+    assert config.search.service.url == "http://node7:8000" and config.search.corpus is None
+
+
+def test_without_search_no_key_of_it_is_set(study):
+    run = study.runs["cold"]
+    overrides = verl_overrides(
+        run, study.models["tiny"], study.tasks[run.task], study.resources, name="cold", seed=0,
+        places=Places("m", None, Path("d"), Path("c")),
+    )  # fmt: skip
+    assert not [override for override in overrides if override.startswith("search.")]
+
+
+def test_the_agent_loop_reads_back_what_the_task_says():
+    study = read_study([PROJECT / "config/studies/search.yaml"])
+    search = study.tasks["facts"].search.model_copy(
+        update={"service": Service(url="http://node7:8000", timeout_seconds=2), "invalid": "hint"}
+    )
+    task = study.tasks["facts"].model_copy(update={"search": search})
+    config = verl_config(study.model_copy(update={"tasks": {"facts": task}}), "ppo")
+    found, corpus, masked = search_settings(config)
+    assert found == search and corpus is None and masked

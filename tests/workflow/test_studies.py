@@ -36,7 +36,7 @@ def test_the_words_of_a_study_fit_its_settings(path: Path):
 def test_the_studies_questions_have_the_seeds_that_they_promise():
     for path in STUDIES:
         study = read_study([path])
-        if not study.contrasts:
+        if not study.contrasts or path.stem == "search":  # a question of its own
             continue
         primary = study.contrasts[0]
         assert primary.kind == "primary"

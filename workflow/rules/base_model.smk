@@ -6,6 +6,7 @@ rule build_base_model:
         train=lambda wildcards: (
             f"results/data/{CONFIG.models[wildcards.model].build.task}/train.parquet"
         ),
+        corpus=lambda wildcards: corpus(CONFIG.models[wildcards.model].build.task),
     output:
         model=directory("results/models/{model}"),
     log:
@@ -21,6 +22,7 @@ rule build_base_model:
     params:
         code=code("build_base_model.py"),
         build=lambda wildcards: settings(CONFIG.models[wildcards.model].build),
+        task=lambda wildcards: dialogue_settings(CONFIG.models[wildcards.model].build.task),
     message:
         "Make the base model {wildcards.model}"
     script:

@@ -47,6 +47,29 @@ def task_files(wildcards):
     return [path for source in origins if source.files for path in source.files.values()]
 
 
+def corpus(task):
+    """The corpus directory that a task's searches need, if any."""
+    search = CONFIG.tasks[task].search
+    return [] if search is None or search.service else f"results/corpora/{task}"
+
+
+def corpus_files(wildcards):
+    """The file that a corpus is made of, if it is made of one."""
+    file = CONFIG.tasks[wildcards.task].search.corpus
+    return [file] if file else []
+
+
+def corpus_settings(task):
+    """What a corpus is made from."""
+    task = CONFIG.tasks[task]
+    return {"source": settings(task.source), "documents": task.search.corpus}
+
+
+def dialogue_settings(task):
+    """A task's settings where they decide what a solved dialogue looks like; else nothing."""
+    return settings(CONFIG.tasks[task]) if CONFIG.tasks[task].search else None
+
+
 def data_dir(run):
     """Where a run finds its splits: as prepared, or less what the probe's filter drops."""
     run = CONFIG.runs[run]
@@ -123,6 +146,7 @@ def train_inputs(wildcards):
         "model": built_model(run.model),
         "data": [f"{data_dir(wildcards.run)}/{split}.parquet" for split in ("train", "val")],
         "manifest": f"results/data/{run.task}/manifest.json",
+        "corpus": corpus(run.task),
         "probe": probe_gate(run),
     }
 

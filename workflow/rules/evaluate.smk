@@ -5,6 +5,7 @@ rule evaluate_base:
     input:
         model=lambda wildcards: built_model(wildcards.model),
         test="results/data/{task}/test.parquet",
+        corpus=lambda wildcards: corpus(wildcards.task),
     output:
         summary="results/eval/base/{model}/{task}/summary.json",
         samples="results/eval/base/{model}/{task}/samples.parquet",
@@ -36,6 +37,7 @@ use rule evaluate_base as evaluate_run with:
     input:
         model="results/runs/{run}/seed{seed}/actor",
         test=lambda wildcards: f"results/data/{CONFIG.runs[wildcards.run].task}/test.parquet",
+        corpus=lambda wildcards: corpus(CONFIG.runs[wildcards.run].task),
     output:
         summary="results/eval/runs/{run}/seed{seed}/summary.json",
         samples="results/eval/runs/{run}/seed{seed}/samples.parquet",

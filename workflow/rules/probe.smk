@@ -6,6 +6,7 @@ rule probe_signal:
         model=lambda wildcards: built_model(wildcards.model),
         train="results/data/{task}/train.parquet",
         same=compared_with_imports,
+        corpus=lambda wildcards: corpus(wildcards.task),
     output:
         FILTERED,
         summary="results/probe/{model}/{task}/summary.json",

@@ -6,11 +6,18 @@ from criticflow.runtime.stage import run_stage
 
 
 def main(snakemake) -> None:
-    from criticflow.config import Build
+    from criticflow.config import Build, Task
     from criticflow.stages import base_model
 
     build = Build.model_validate(snakemake.params.build)
-    base_model.build(build, Path(snakemake.input.train), Path(snakemake.output.model))
+    task, corpus = snakemake.params.task, snakemake.input.corpus
+    base_model.build(
+        build,
+        Path(snakemake.input.train),
+        Path(snakemake.output.model),
+        Task.model_validate(task) if task else None,
+        Path(corpus) if corpus else None,
+    )
 
 
 if __name__ == "__main__":

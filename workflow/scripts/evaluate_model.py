@@ -7,6 +7,7 @@ from criticflow.runtime.stage import run_stage
 
 def main(snakemake) -> None:
     from criticflow import config
+    from criticflow.models.dialogues import search_engine
     from criticflow.stages import evaluate
 
     params = snakemake.params
@@ -19,6 +20,7 @@ def main(snakemake) -> None:
         task.max_response_length,
         config.Evaluate.model_validate(params.evaluate),
         config.load_config(snakemake.config).resources,
+        search_engine(task, snakemake.input.corpus or None),
     )
     subject = evaluate.Subject(**params.who)
     evaluate.evaluate_model(job, subject, Path(snakemake.output.summary).parent)

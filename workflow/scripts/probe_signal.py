@@ -7,18 +7,21 @@ from criticflow.runtime.stage import run_stage
 
 def main(snakemake) -> None:
     from criticflow import config
+    from criticflow.models.dialogues import search_engine
     from criticflow.stages import probe
 
     params = snakemake.params
+    task = config.Task.model_validate(params.task)
     probe.probe_signal(
         params.model_path,
         config.Model.model_validate(params.model),
         snakemake.input.train,
-        config.Task.model_validate(params.task),
+        task,
         config.Probe.model_validate(params.probe),
         config.load_config(snakemake.config).resources,
         Path(snakemake.output.summary).parent,
         title=f"{snakemake.wildcards.model} on {snakemake.wildcards.task}",
+        search=search_engine(task, snakemake.input.corpus or None),
     )
 
 

@@ -11,6 +11,7 @@ def main(snakemake) -> None:
     from criticflow.training.job import Training, train_run
 
     config, run = load_config(snakemake.config), snakemake.wildcards.run
+    corpus = snakemake.input.get("corpus")
     training = Training(
         config,
         run=run,
@@ -22,6 +23,7 @@ def main(snakemake) -> None:
         checkpoint_dir=Path(snakemake.params.checkpoints),
         manifest=Path(snakemake.input.manifest),
         sources=training_files(config.tasks[config.runs[run].task].kind),
+        corpus_dir=Path(corpus) if corpus else None,
     )
     train_run(training)
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "fetch": "models and data of a study into the local cache, for nodes without internet",
     "watch": "how far a study is, training by training, while it runs",
     "study": "raw rows of a study's runs, exported and taken in on another machine",
+    "retriever": "a corpus behind HTTP, for searches from other machines",
     "accept": "keep a training although code or libraries have changed since",
 }
 """Name of each command (its module here) and what it does, in one line."""

@@ -30,6 +30,7 @@ FACTOR_OF = {
     "reward_mask": "mask",
     "train.lam": "lambda",
     "algorithm": "algorithm",
+    "search.mask_observations": "state masking",
 }
 """The declared factor of a setting, and of all that lies below it."""
 
@@ -41,6 +42,7 @@ IMPLIED = {
     "freeze": (*_OF_A_CRITIC, *_WARM_UP),
     "mask": (),
     "lambda": (),
+    "state masking": (),
     # GRPO has no critic, and several responses to each of fewer prompts.
     "algorithm": (
         "critic",

@@ -25,6 +25,14 @@ def _exactly_one(section: Strict, *keys: str) -> None:
         raise ValueError(f"give exactly one of {', '.join(keys)}, not {len(given)}")
 
 
+class Hasty(Strict):
+    """A second fine-tuning, on dialogues that answer before they can know (tasks with search)."""
+
+    share: Fraction = Field(0.4, description="of the dialogues: searches left out, from one on")
+    steps: Positive = Field(120, description="optimizer steps")
+    learning_rate: float = Field(1.5e-3, gt=0, description="peak rate of a cosine schedule")
+
+
 class Sft(Strict):
     """Supervised fine-tuning that makes the base model partly competent."""
 
@@ -32,6 +40,9 @@ class Sft(Strict):
     steps: Positive = Field(450, description="optimizer steps")
     batch_size: Positive = Field(64, description="problems per step")
     learning_rate: float = Field(3e-3, gt=0, description="peak rate of a cosine schedule")
+    hasty: Hasty | None = Field(
+        None, description="then learn to answer too early as well (tasks with search); null: no"
+    )
     label_smoothing: Fraction = Field(
         0.025, description="probability spread over all tokens: keeps entropy for PPO to explore"
     )
@@ -43,7 +54,7 @@ class Sft(Strict):
 
 
 class Build(Strict):
-    """A Qwen3 made by the workflow, with a character-level tokenizer."""
+    """A Qwen3 made by the workflow, with a small tokenizer of its own."""
 
     task: Name = Field(description="task whose solved training problems it is fine-tuned on")
     hidden_size: Positive = Field(128, description="width of the hidden states")
@@ -52,6 +63,9 @@ class Build(Strict):
     num_heads: Positive = Field(4, description="attention heads of the queries")
     num_kv_heads: Positive = Field(2, description="attention heads of keys and values")
     max_positions: Positive = Field(128, description="longest prompt and response together, tokens")
+    tokenizer: Literal["characters", "words"] = Field(
+        "characters", description="a token for each character, or for each word of the task"
+    )
     seed: int = Field(0, description="of the weights and of the order of problems")
     sft: Sft = Field(Sft(), description="supervised fine-tuning")
 
@@ -125,6 +139,17 @@ class Generate(Strict):
     seed: int = Field(0, description="of the problems")
 
 
+class Facts(Strict):
+    """Questions about made-up people, and the facts that answer them as a corpus (search)."""
+
+    people: Positive = Field(2000, description="each with six facts, every one a document")
+    questions: Positive = Field(4000, description="distinct questions; no two share a fact")
+    hops: list[Literal[1, 2]] = Field(
+        [1, 2], min_length=1, description="facts that a question needs"
+    )
+    seed: int = Field(0, description="of the facts and the questions")
+
+
 class Source(Strict):
     """Where a task's problems come from."""
 
@@ -136,11 +161,19 @@ class Source(Strict):
         None, description="jsonl, parquet or csv per split"
     )
     generate: Generate | None = Field(None, description="problems of the task's own generator")
+    facts: Facts | None = Field(None, description="the same for a task with search")
 
     @model_validator(mode="after")
     def _one_origin(self) -> Source:
-        _exactly_one(self, "hub", "files", "generate")
+        _exactly_one(self, "hub", "files", "generate", "facts")
         return self
+
+    @property
+    def made(self) -> int | None:
+        """How many problems a generator makes; None: there is none."""
+        if self.facts is not None:
+            return self.facts.questions
+        return None if self.generate is None else self.generate.problems
 
 
 class Split(Strict):
@@ -150,6 +183,37 @@ class Split(Strict):
     val: Positive = Field(128, description="taken from train where the source has no val")
     test: Positive | None = Field(None, description="at most this many; null: all of the source's")
     seed: int = Field(0, description="which problem goes where")
+
+
+class Service(Strict):
+    """A retriever in another process, reached over HTTP."""
+
+    url: str = Field(description="its address, without /retrieve")
+    timeout_seconds: float = Field(30, gt=0, description="for one request")
+    retries: NotNegative = Field(4, description="after a failed request, with growing pauses")
+
+
+class Search(Strict):
+    """Search in the loop: how a dialogue goes, and what is searched."""
+
+    corpus: str | None = Field(
+        None, description='JSON lines of {"id", "contents"}; null: the generator\'s documents'
+    )
+    service: Service | None = Field(
+        None, description="a retriever that runs elsewhere; null: BM25 inside the job"
+    )
+    topk: Positive = Field(3, description="documents that a search finds")
+    max_turns: Positive = Field(
+        4, description="turns in which the model may search; in one more it may only answer"
+    )
+    max_turn_tokens: Positive = Field(500, description="tokens that it may write in a turn")
+    max_observation_tokens: Positive = Field(500, description="tokens of what a search shows it")
+    invalid: Literal["end", "hint"] = Field(
+        "end", description="a turn without search or answer ends the dialogue, or earns a hint"
+    )
+    reward: Literal["exact_match", "f1"] = Field(
+        "exact_match", description="the score: 1 for the exact answer, or the F1 of its words"
+    )
 
 
 class Task(Strict):
@@ -162,7 +226,10 @@ class Task(Strict):
     prompt: str | None = Field(None, description="the user's message; null: the task's own")
     system: str | None = Field(None, description="a system message; null: none")
     max_prompt_length: Positive = Field(512, description="tokens; longer prompts are left out")
-    max_response_length: Positive = Field(1024, description="tokens")
+    max_response_length: Positive = Field(
+        1024, description="tokens; with search those that are read count"
+    )
+    search: Search | None = Field(None, description="search in the loop; null: none")
 
     @field_validator("kind")
     @classmethod
@@ -170,6 +237,16 @@ class Task(Strict):
         if not kind.isidentifier() or importlib.util.find_spec(f"criticflow.tasks.{kind}") is None:
             raise ValueError(f"no such task kind: there is no criticflow/tasks/{kind}.py")
         return kind
+
+    @model_validator(mode="after")
+    def _search_has_a_corpus(self) -> Task:
+        if (self.kind == "search") != (self.search is not None):
+            raise ValueError("kind: search and a section `search` go together (it may be {})")
+        if self.search and not (self.source.facts or self.search.corpus or self.search.service):
+            raise ValueError("search: give a corpus (a file), or the service that has one")
+        if self.source.facts and self.search is None:
+            raise ValueError("source.facts: these questions are for a task with search")
+        return self
 
 
 class Probe(Strict):
@@ -435,6 +512,14 @@ class Train(Strict):
     )
 
 
+class RunSearch(Strict):
+    """What a run does otherwise with the dialogues of a task with search."""
+
+    mask_observations: bool = Field(
+        True, description="what was read has no part in advantages, losses and KL"
+    )
+
+
 class Run(Strict):
     """One run of the study, fully resolved."""
 
@@ -446,6 +531,7 @@ class Run(Strict):
     random_reward: Fraction | None = Field(
         None, description="probability of random outcomes in place of the scores"
     )
+    search: RunSearch = Field(RunSearch(), description="for a task with search")
     train: Train = Field(Train(), description="how it is trained")
     # Neither has a part in what one training does: no copy of the settings holds them.
     seeds: list[int] | None = Field(
@@ -583,6 +669,28 @@ class Config(Strict):
         return self
 
     @model_validator(mode="after")
+    def _dialogues_are_sampled_whole(self) -> Config:
+        for name, critic in self.critics.items():
+            if self.tasks[critic.task].search:
+                raise ValueError(
+                    f"critics.{name}: {critic.task} has search, and a critic is pretrained on "
+                    "responses of one turn: take the critic of a run (critic.from)"
+                )
+        for name, run in self.runs.items():
+            measured = self.truth.actors == "all" or {name, run.model} & set(self.truth.actors)
+            if measured and self.tasks[run.task].search:
+                raise ValueError(
+                    f"truth.actors: {run.task} has search, and states are continued in one turn: "
+                    f"leave {name} and {run.model} out (truth: {{actors: []}})"
+                )
+            if not run.search.mask_observations and not self.tasks[run.task].search:
+                raise ValueError(
+                    f"runs.{name}.search.mask_observations: {run.task} has no search, nothing is "
+                    "read in its responses"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _critics_have_an_origin(self) -> Config:
         for name, run in self.runs.items():
             critic = run.critic
@@ -694,8 +802,8 @@ class Config(Strict):
                     "actor would never learn: lower it, or raise steps"
                 )
             task = self.tasks[run.task]
-            made = task.source.generate and task.source.generate.problems
-            problems = min((size for size in (task.split.train, made) if size), default=None)
+            sizes = (task.split.train, task.source.made)
+            problems = min((size for size in sizes if size), default=None)
             if problems is not None and train.batch_size > problems:
                 raise ValueError(
                     f"{where}.batch_size: {train.batch_size} prompts a step, but {run.task} has "

@@ -169,7 +169,7 @@ class Engine:
         encoded = self._encode(texts)
         seeds = request_seeds(texts, seed)
         most = [max_tokens] * len(texts)
-        outputs = self._sample(encoded, seeds, n, temperature, most, logprobs=True)
+        outputs = self.sample(encoded, seeds, n, temperature, most, logprobs=True)
         rows = [
             (
                 prompt_index,
@@ -212,10 +212,10 @@ class Engine:
         """
         encoded = [list(map(int, state)) for state in states]
         seeds = request_seeds([tuple(ids) for ids in encoded], seed)
-        outputs = self._sample(encoded, seeds, n, temperature, max_tokens, logprobs=False)
+        outputs = self.sample(encoded, seeds, n, temperature, max_tokens, logprobs=False)
         return [[list(sample.token_ids) for sample in samples] for samples in outputs]
 
-    def _sample(
+    def sample(
         self,
         encoded: list[list[int]],
         seeds: list[int],
@@ -223,8 +223,14 @@ class Engine:
         temperature: float,
         max_tokens: Sequence[int],
         logprobs: bool,
+        stop: list[str] | None = None,
     ) -> list[list[Any]]:
-        """vLLM's samples of each list of token ids, in order."""
+        """vLLM's samples of each list of token ids, in order.
+
+        Args:
+            encoded, seeds, max_tokens: by request.
+            stop: texts that end a sample, which keeps them.
+        """
         from vllm import SamplingParams
         from vllm.inputs import TokensPrompt
 
@@ -240,6 +246,8 @@ class Engine:
                 temperature=temperature,
                 max_tokens=most,
                 seed=request_seed,
+                stop=stop,
+                include_stop_str_in_output=stop is not None,
                 # 0: of the sampled token alone
                 **({"logprobs": 0, "flat_logprobs": True} if logprobs else {}),
             )

@@ -100,6 +100,13 @@ MODEL_COLUMNS = {
     "truncation_rate": "truncated",
 }
 """Keys of a row in summary.json that become columns, after pass@k."""
+DIALOGUE_COLUMNS = {
+    "searches": "searches",
+    "gold_retrieved": "gold documents found",
+    "turns": "turns",
+    "tokens_read": "tokens read",
+}
+"""The same where models search; without a row that has one there is no column."""
 
 
 def models(rows: Sequence[Row]) -> Table:
@@ -107,6 +114,9 @@ def models(rows: Sequence[Row]) -> Table:
     rows = sorted(rows, key=lambda row: row["kind"] != "base")
     ks = sorted({key for row in rows for key in row if key.startswith("pass@")}, key=_k)
     columns = {key: key for key in ks} | MODEL_COLUMNS
+    columns |= {
+        key: name for key, name in DIALOGUE_COLUMNS.items() if any(key in row for row in rows)
+    }
     head = ["model or run", "greedy pass@1", *columns.values()]
     return Table(
         head,

@@ -19,10 +19,15 @@ import pandas as pd
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from criticflow.config import Build, Sft
+from criticflow.config import Build, Sft, Task
 from criticflow.errors import UserError
 from criticflow.files import replacing
 from criticflow.models.char_tokenizer import char_tokenizer
+from criticflow.models.word_tokenizer import word_tokenizer
+from criticflow.retrieval import protocol
+from criticflow.retrieval.bm25 import DOCUMENTS, read_documents
+from criticflow.retrieval.settings import limits, open_retriever
+from criticflow.stages.solved_dialogues import solved_dialogue, without_searches
 from criticflow.tasks.countdown import without_last_number
 
 log = logging.getLogger(__name__)
@@ -34,8 +39,17 @@ IGNORE = -100
 """Label of a position that the loss leaves out (PyTorch's convention)."""
 
 
-def build(build: Build, train_parquet: Path, out: Path) -> None:
+def build(
+    build: Build,
+    train_parquet: Path,
+    out: Path,
+    task: Task | None = None,
+    corpus: Path | None = None,
+) -> None:
     """Make the model and write it, with its tokenizer, to the directory ``out``.
+
+    Args:
+        task, corpus: of a task with search: the searches of its solved problems are really made.
 
     The same settings and data give the same weights on one machine.
 
@@ -48,10 +62,26 @@ def build(build: Build, train_parquet: Path, out: Path) -> None:
             f"build: hidden_size {build.hidden_size} / num_heads {build.num_heads} must be a "
             f"multiple of {HEAD_MULTIPLE}, or vLLM cannot run the model on a CPU"
         )
-    tokenizer = char_tokenizer(build.max_positions)
     problems = solved_problems(train_parquet, build.sft.problems, build.seed)
     problems = with_habit(problems, build.sft.careless, build.seed)
-    examples = [encode(prompt, solution, tokenizer) for prompt, solution in problems]
+    if build.tokenizer == "words":
+        tokenizer = word_tokenizer(_texts(train_parquet, corpus), build.max_positions)
+    else:
+        tokenizer = char_tokenizer(build.max_positions)
+    second: list[tuple[list[int], list[int]]] = []
+    if task is not None and task.search is not None:
+        retriever = open_retriever(task.search.service, corpus)
+        bounds = limits(task.search, task.max_response_length)
+        searched = (tokenizer, bounds, retriever, task.search.topk)
+        examples = [solved_dialogue(*problem, *searched) for problem in problems]
+        if (hasty := build.sft.hasty) is not None:
+            early = [
+                (prompt, without_searches(solution, hasty.share, build.seed))
+                for prompt, solution in problems
+            ]
+            second = [solved_dialogue(*problem, *searched) for problem in early]
+    else:
+        examples = [encode(prompt, solution, tokenizer) for prompt, solution in problems]
     longest = max(len(tokens) for tokens, _ in examples)
     if longest > build.max_positions:
         raise UserError(
@@ -63,6 +93,10 @@ def build(build: Build, train_parquet: Path, out: Path) -> None:
     log.info("Qwen3 with %.2fM parameters, %d solved problems", count / 1e6, len(examples))
     with _deterministic():
         fine_tune(model, examples, build.sft, build.seed, pad=tokenizer.pad_token_id)
+        if second:
+            shorter = {"steps": hasty.steps, "learning_rate": hasty.learning_rate}
+            sft = build.sft.model_copy(update=shorter)
+            fine_tune(model, second, sft, build.seed + 1, pad=tokenizer.pad_token_id)
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -111,14 +145,27 @@ def with_habit(
     ]
 
 
+def _texts(train_parquet: Path, corpus: Path | None) -> Iterator[str]:
+    """All words that a model of this task may meet, and those that surround documents."""
+    frame = pd.read_parquet(train_parquet, columns=["prompt", "extra_info"])
+    for prompt, extra in zip(frame["prompt"], frame["extra_info"], strict=True):
+        yield from (message["content"] for message in prompt)
+        yield extra["solution"] or ""
+    if corpus is not None:
+        for document in read_documents(corpus / DOCUMENTS):
+            yield document.contents
+    yield from (protocol.shown(["", "\n"] * 5), protocol.shown([]), protocol.HINT)
+
+
 def encode(
     prompt: list[dict], solution: str, tokenizer: PreTrainedTokenizerFast
-) -> tuple[list[int], int]:
-    """Token ids of prompt, solution and end of message; and how many of them are prompt."""
+) -> tuple[list[int], list[int]]:
+    """Token ids of prompt, solution and end of message; and 1 where a token is the model's own."""
     text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
     before = tokenizer.encode(text, add_special_tokens=False)
     after = tokenizer.encode(solution, add_special_tokens=False)
-    return [*before, *after, tokenizer.eos_token_id], len(before)
+    own = [*after, tokenizer.eos_token_id]
+    return [*before, *own], [*[0] * len(before), *[1] * len(own)]
 
 
 def initial_model(build: Build, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
@@ -147,7 +194,7 @@ def initial_model(build: Build, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForC
 
 def fine_tune(
     model: Qwen3ForCausalLM,
-    examples: list[tuple[list[int], int]],
+    examples: list[tuple[list[int], list[int]]],
     sft: Sft,
     seed: int,
     pad: int,
@@ -182,18 +229,21 @@ def fine_tune(
 
 
 def as_tensors(
-    examples: list[tuple[list[int], int]], pad: int
+    examples: list[tuple[list[int], list[int]]], pad: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Right-padded tokens and labels, both ``(examples, longest)``; prompts are not labelled.
+    """Right-padded tokens and labels, both ``(examples, longest)``; only what the model writes is
+    labelled, neither prompts nor what it reads.
 
     Attention needs no mask: it is causal, and what follows a response is padding without label.
     """
     longest = max(len(tokens) for tokens, _ in examples)
     tokens = torch.full((len(examples), longest), pad)
     labels = torch.full((len(examples), longest), IGNORE)
-    for row, (ids, prompt_length) in enumerate(examples):
+    for row, (ids, own) in enumerate(examples):
         tokens[row, : len(ids)] = torch.tensor(ids)
-        labels[row, prompt_length : len(ids)] = torch.tensor(ids[prompt_length:])
+        labels[row, : len(ids)] = torch.where(
+            torch.tensor(own) > 0, tokens[row, : len(ids)], IGNORE
+        )
     return tokens, labels
 
 

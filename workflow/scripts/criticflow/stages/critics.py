@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from criticflow import config
@@ -73,6 +74,7 @@ def evaluate_critic(
         )
     loaded = critic.load(device)
     values = token_values(loaded, list(samples["prompt_tokens"]), list(samples["tokens"]))
+    samples, values = own_tokens(samples, values)
     summary = {"name": name, "seed": seed, "critic": str(critic.path), "gamma": critic.gamma}
     summary |= critic_figures(samples, values, critic.gamma, evaluate)
     out = Path(out_dir)
@@ -124,6 +126,19 @@ def critic_figures(
     }
 
 
+def own_tokens(
+    samples: pd.DataFrame, values: Sequence[NDArray[np.float64]]
+) -> tuple[pd.DataFrame, Sequence[NDArray[np.float64]]]:
+    """Tokens and values without those that the model read (``written`` 0), in dialogues with a
+    search engine: PPO has no use for a value there, and no critic is trained on it."""
+    if "written" not in samples:
+        return samples, values
+    own = [np.array(row) > 0 for row in samples["written"]]
+    tokens = [np.array(row)[kept] for row, kept in zip(samples["tokens"], own, strict=True)]
+    kept = [value[rows] for value, rows in zip(values, own, strict=True)]
+    return samples.assign(tokens=tokens), kept
+
+
 def states_of(
     samples: pd.DataFrame, values: Sequence[NDArray[np.float64]], gamma: float
 ) -> pd.DataFrame:
@@ -166,6 +181,8 @@ def _sampled(parquet: Path | str) -> pd.DataFrame:
     columns = ["mode", "prompt_index", "sample_index", "prompt_tokens", "tokens"]
     columns += ["score", "correct"]
     try:
+        there = pq.read_schema(parquet).names
+        columns += [name for name in ("written",) if name in there]
         frame = pd.read_parquet(parquet, columns=columns)
     except (OSError, ValueError) as error:
         raise UserError(

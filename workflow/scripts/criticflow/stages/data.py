@@ -193,8 +193,8 @@ def _write(path: Path, task: config.Task, part: _Part) -> None:
         {
             "data_source": task.kind,
             "prompt": chat(task, problem),
-            "ability": "math",
-            "reward_model": {"style": "rule", "ground_truth": _text(problem.ground_truth)},
+            "ability": "search" if task.search else "math",
+            "reward_model": {"style": "rule", "ground_truth": _text(_truth(task, problem))},
             "extra_info": {
                 "split": part.name,
                 "index": index,
@@ -206,6 +206,12 @@ def _write(path: Path, task: config.Task, part: _Part) -> None:
     ]
     with replacing(path) as partial:
         pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), partial)
+
+
+def _truth(task: config.Task, problem: Problem) -> Any:
+    if task.search is None:
+        return problem.ground_truth
+    return problem.ground_truth | {"reward": task.search.reward}
 
 
 def _text(ground_truth: Any) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ import pandas as pd
 from criticflow import config
 from criticflow.files import replacing, write_json
 from criticflow.logs import progress
+from criticflow.models.dialogues import SearchEngine, respond
 from criticflow.models.sampling import Engine
 from criticflow.stages.samples import add_scores, read_problems
 from criticflow.stats import outcomes
@@ -45,6 +47,7 @@ class Evaluation:
         model: its precision, and whether its own code may run.
         test_parquet: problems, as prepared; the first ``evaluate.prompts`` of them are used.
         max_prompt_length, max_response_length: tokens; longer prompts are left out and counted.
+        search: of a task with search.
     """
 
     model_path: Path | str
@@ -54,6 +57,7 @@ class Evaluation:
     max_response_length: int
     evaluate: config.Evaluate
     resources: config.Resources
+    search: SearchEngine | None = None
 
 
 def evaluate_model(job: Evaluation, subject: Subject, out_dir: Path | str) -> dict[str, Any]:
@@ -92,8 +96,9 @@ def sample(job: Evaluation) -> tuple[pd.DataFrame, int]:
     with Engine(job.model_path, job.model, positions, job.resources) as engine:
         problems, too_long = engine.fitting(problems, job.max_prompt_length, job.test_parquet)
         prompts = list(problems["prompt"])
-        greedy = engine.generate(prompts, 1, 0.0, length, evaluate.seed)
-        sampled = engine.generate(prompts, evaluate.n, evaluate.temperature, length, evaluate.seed)
+        ask = partial(respond, engine, job.search, prompts)
+        greedy = ask(1, 0.0, length, evaluate.seed)
+        sampled = ask(evaluate.n, evaluate.temperature, length, evaluate.seed)
     parts = {"greedy": greedy, "sampled": sampled}
     scored = [add_scores(part, problems).assign(mode=mode) for mode, part in parts.items()]
     return pd.concat(scored, ignore_index=True), too_long

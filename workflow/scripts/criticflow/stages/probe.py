@@ -18,10 +18,12 @@ from criticflow import config
 from criticflow.errors import UserError
 from criticflow.files import replacing, write_json
 from criticflow.logs import progress
+from criticflow.models.dialogues import SearchEngine, respond
 from criticflow.models.sampling import Engine
 from criticflow.report.plots import plot_probe
 from criticflow.stages.samples import add_scores, read_problems
 from criticflow.stats import outcomes
+from criticflow.stats.compare import dialogue_values
 from criticflow.stats.outcomes import per_prompt
 
 RESAMPLES = 2000
@@ -43,6 +45,7 @@ def probe_signal(
     resources: config.Resources,
     out_dir: Path | str,
     title: str = "",
+    search: SearchEngine | None = None,
 ) -> dict[str, Any]:
     """Sample ``probe.n`` responses to training prompts and say whether they are worth training on.
 
@@ -63,8 +66,9 @@ def probe_signal(
         if probe.filter is None:
             order = np.random.default_rng(probe.seed).permutation(len(problems))[: probe.prompts]
             problems = problems.iloc[np.sort(order)].reset_index(drop=True)
-        sampled = engine.generate(
-            list(problems["prompt"]), probe.n, probe.temperature, max_tokens, probe.seed
+        prompts = list(problems["prompt"])
+        sampled = respond(
+            engine, search, prompts, probe.n, probe.temperature, max_tokens, probe.seed
         )
     samples = add_scores(sampled, problems)
     summary = {
@@ -120,6 +124,7 @@ def signal_figures(samples: pd.DataFrame, probe: config.Probe) -> dict[str, dict
         "truncation_rate": per_prompt(samples, "truncated").mean(axis=1),
         "format_rate": per_prompt(samples, "format_ok").mean(axis=1),
         **{f"pass@{k}": outcomes.pass_at_k(counts, probe.n, k) for k in range(1, probe.n + 1)},
+        **dialogue_values(samples),
     }
     found = {
         name: asdict(outcomes.bootstrap_mean(value, probe.seed, RESAMPLES))

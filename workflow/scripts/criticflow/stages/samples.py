@@ -37,7 +37,11 @@ def read_problems(parquet: Path | str) -> pd.DataFrame:
 
 
 def add_scores(samples: pd.DataFrame, problems: pd.DataFrame) -> pd.DataFrame:
-    """Samples with ``key``, ``score``, ``correct`` and ``format_ok``, by ``prompt_index``."""
+    """Samples with ``key``, ``score``, ``correct`` and ``format_ok``, by ``prompt_index``.
+
+    Dialogues with a search engine also get ``f1`` and, where the gold documents are known,
+    ``gold_retrieved``.
+    """
     tasks = {kind: get_task(kind) for kind in problems["data_source"].unique()}
     kinds, truths = list(problems["data_source"]), list(problems["ground_truth"])
     scores = [
@@ -45,9 +49,16 @@ def add_scores(samples: pd.DataFrame, problems: pd.DataFrame) -> pd.DataFrame:
         for index, response in zip(samples["prompt_index"], samples["response"], strict=True)
     ]
     keys = problems["key"].to_numpy()
+    # Of dialogues with a search engine there is more to say.
+    parts = ("f1", "gold_retrieved") if "searches" in samples else ()
     return samples.assign(
         key=keys[samples["prompt_index"].to_numpy()],
         score=[score.score for score in scores],
         correct=[score.correct for score in scores],
         format_ok=[score.format_ok for score in scores],
+        **{
+            part: [score.parts[part] for score in scores]
+            for part in parts
+            if all(part in score.parts for score in scores)
+        },
     )

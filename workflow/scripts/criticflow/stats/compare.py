@@ -2,7 +2,7 @@
 
 Samples are tables with a row per response: ``key`` (the problem), ``mode`` (``greedy`` or
 ``sampled``), ``prompt_index``, ``sample_index``, ``score``, ``correct``, ``format_ok``,
-``n_tokens`` and ``truncated``.
+``n_tokens`` and ``truncated``; dialogues with a search engine have :data:`OF_DIALOGUES` besides.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from criticflow.stats import outcomes
 
@@ -22,6 +23,9 @@ FORMAT_DROP = 0.05
 """Loss of format rate against the base that is worth a warning."""
 LENGTH_COLLAPSE = 0.5
 """Share of the base's mean response length under which a model has stopped reasoning."""
+OF_DIALOGUES = ("turns", "searches", "tokens_read", "f1", "gold_retrieved")
+"""Columns of samples whose means are figures where there is search: turns of the model, searches,
+tokens that were read, F1 of the answer, and the share of the gold documents that was read."""
 
 
 class OtherProblems(ValueError):
@@ -41,8 +45,15 @@ def prompt_values(sampled: pd.DataFrame, ks: Sequence[int]) -> pd.DataFrame:
         "response_length": outcomes.per_prompt(sampled, "n_tokens").mean(axis=1),
         "truncation_rate": outcomes.per_prompt(sampled, "truncated").mean(axis=1),
     }
+    columns |= dialogue_values(sampled)
     keys = sampled.drop_duplicates("prompt_index")["key"]
     return pd.DataFrame(columns, index=pd.Index(keys, name="key"))
+
+
+def dialogue_values(sampled: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+    """Per problem: means of those of :data:`OF_DIALOGUES` that the samples have."""
+    there = [name for name in OF_DIALOGUES if name in sampled]
+    return {name: outcomes.per_prompt(sampled, name).mean(axis=1) for name in there}
 
 
 def difference(

@@ -21,7 +21,7 @@ def splits(source: Source) -> list[str]:
     Raises:
         UserError: the hub cannot be reached, or has no such data set.
     """
-    if source.generate is not None:
+    if source.made is not None:
         return ["all"]
     return list(source.files if source.files is not None else _hub(source))
 

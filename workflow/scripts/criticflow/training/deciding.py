@@ -51,8 +51,12 @@ EXECUTION_VERL = {
 _WAITING = {"stall_minutes", "rollout_stall_minutes", "save_minutes", "free_converted"}
 _CRITIC_ORIGIN = {"from_run", "from_step", "from_seed", "pretrained", "path", "revision"}
 """Keys of a run's ``critic`` whose whole effect is in the critic that it starts from."""
-_IN_DATA = {"source", "test_source", "split", "prompt", "system"}
-"""Settings of a task whose whole effect is in the training and validation sets."""
+_IN_DATA = {
+    **dict.fromkeys(("source", "test_source", "split", "prompt", "system"), True),
+    "search": {"corpus", "service"},
+}
+"""Settings of a task whose whole effect is in the training and validation sets, or in the corpus;
+and where the corpus is searched, which finds the same."""
 
 
 def deciding(config: Config, run: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from criticflow.errors import UserError
 from criticflow.files import read_json, replacing, write_json
 from criticflow.logs import progress
 from criticflow.models.weights import model_weights
+from criticflow.retrieval.bm25 import MANIFEST
 from criticflow.runtime.run_lock import run_lock
 from criticflow.training import deciding, endings, identity, provenance
 from criticflow.training.attempt import run_verl
@@ -48,6 +49,7 @@ class Training:
             another. The trainer's output is appended to :data:`LOG` there, over all attempts.
         manifest: where the problems come from, for the record.
         sources: files of this package that can change the weights.
+        corpus_dir: of a task with search; None: the task has none.
     """
 
     config: Config
@@ -60,6 +62,7 @@ class Training:
     checkpoint_dir: Path
     manifest: Path
     sources: Iterable[Path]
+    corpus_dir: Path | None = None
 
     @property
     def settings(self) -> Run:
@@ -136,10 +139,13 @@ def find_origins(training: Training) -> Origins:
 def _claim(training: Training, origins: Origins) -> dict[str, Any]:
     """Make the checkpoint directory belong to this training; the identity that it now has."""
     data = [training.data_dir / "train.parquet", training.data_dir / "val.parquet"]
+    inputs = {**origins.directories, "data": data}
+    if training.corpus_dir is not None:
+        inputs["corpus"] = [training.corpus_dir / MANIFEST]
     made_from = identity.build(
         deciding.deciding(training.config, training.run),
         training.seed,
-        {**origins.directories, "data": data},
+        inputs,
         origins.revisions,
         training.sources,
     )
@@ -176,7 +182,9 @@ def _prepare(training: Training, origins: Origins) -> Plan:
         resources,
         name=f"{training.run}/seed{training.seed}",
         seed=training.seed,
-        places=Places(model_dir, critic_dir, training.data_dir, folder.resolve()),
+        places=Places(
+            model_dir, critic_dir, training.data_dir, folder.resolve(), training.corpus_dir
+        ),
         largest_tensor=model_weights(model_dir).largest,
     )
     size = checkpoint_bytes(model_dir, critic_dir)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from criticflow.config import Model, Resources, Run, Task
-from criticflow.verl_plugin import BATCHED_ROLLOUTS
+from criticflow.config import Model, Resources, Run, Search, Task
+from criticflow.verl_plugin import BATCHED_ROLLOUTS, SEARCH_LOOP
 
 PRECISION = {"float32": "fp32", "bfloat16": "bf16"}
 SEQUENCES = 256
@@ -30,12 +30,14 @@ class Places:
         critic_dir: the same for the critic; None: the actor's.
         data_dir: holds train.parquet and val.parquet.
         checkpoint_dir: where verl keeps its checkpoints.
+        corpus_dir: of a task with search.
     """
 
     model_dir: str
     critic_dir: str | None
     data_dir: Path
     checkpoint_dir: Path
+    corpus_dir: Path | None = None
 
 
 def verl_overrides(
@@ -76,8 +78,19 @@ def verl_overrides(
             "ray_kwargs.ray_init.num_cpus": max(os.cpu_count() or 1, ray_cpus(resources.gpu)),
             "+ray_kwargs.ray_init.include_dashboard": False,
         }
+    if task.search is not None:
+        settings |= _search(run, task.search, places.corpus_dir)
     settings |= {f"++{key}": value for key, value in run.train.verl.items()}
     return [f"{key}={_literal(value)}" for key, value in settings.items()]
+
+
+def _search(run: Run, search: Search, corpus_dir: Path | None) -> dict[str, Any]:
+    given = search.model_dump(mode="json", exclude={"corpus", "reward"})
+    return {
+        "actor_rollout_ref.rollout.agent.default_agent_loop": SEARCH_LOOP,
+        "search.corpus": None if corpus_dir is None else str(corpus_dir.resolve()),
+        "search.mask_observations": run.search.mask_observations,
+    } | {f"search.{key}": value for key, value in given.items()}
 
 
 def _literal(value: Any) -> str:
@@ -245,6 +258,8 @@ def _cpu(task: Task, resources: Resources, largest_tensor: int, critic: bool) ->
     """Settings for a machine without an accelerator, and those that shorten its start."""
     ranks = resources.ranks
     rollout = "actor_rollout_ref.rollout"
+    # Where there are turns, the prompt of the last is nearly the whole dialogue.
+    longest = task.max_prompt_length + (task.max_response_length if task.search else 1)
     settings: dict[str, Any] = {
         "trainer.device": "cpu",
         # Logical resources: verl places workers by GPU and asks for several CPUs for each.
@@ -260,7 +275,7 @@ def _cpu(task: Task, resources: Resources, largest_tensor: int, critic: bool) ->
         # All prompts fit into one batch: where vLLM splits a prompt of a seeded request, it asks
         # the generator for an offset, which the CPU's generator does not have.
         f"{rollout}.max_num_seqs": SEQUENCES,
-        f"{rollout}.max_num_batched_tokens": SEQUENCES * (task.max_prompt_length + 1),
+        f"{rollout}.max_num_batched_tokens": SEQUENCES * longest,
         f"{rollout}.free_cache_engine": False,
         f"+{rollout}.enable_sleep_mode": False,
         # vLLM's worker in its engine's process: one start of Python less for each rank.

@@ -29,10 +29,11 @@ from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 from verl.workers.rollout.llm_server import LLMServerClient
 from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 
-from criticflow.verl_plugin import patches
+from criticflow.verl_plugin import SEARCH_LOOP, patches
 from criticflow.verl_plugin.agent_loop import SeededAgentLoop
 from criticflow.verl_plugin.call_batching import CallBatcher
 from criticflow.verl_plugin.rollout_errors import TellsErrors
+from criticflow.verl_plugin.search_loop import SearchAgentLoop
 
 
 def replica_class() -> type[RolloutReplica]:
@@ -168,7 +169,9 @@ class OneAgentLoop(AgentLoopWorkerTQ.__ray_actor_class__):
         super().__init__(*args, **kwargs)
         self.reward_loop_worker_handles = [InPlaceReward(self.config)]
         patches.write_rollouts_through(BatchedQueue())
-        self.agent_loop = SeededAgentLoop(
+        name = self.config.actor_rollout_ref.rollout.agent.default_agent_loop
+        loop = SearchAgentLoop if name == SEARCH_LOOP else SeededAgentLoop
+        self.agent_loop = loop(
             trainer_config=DictConfigWrap(self.config),
             server_manager=self.llm_client,
             tokenizer=self.tokenizer,

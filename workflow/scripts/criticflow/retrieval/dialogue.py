@@ -1,0 +1,177 @@
+"""One dialogue of a model with a search engine, as a state machine over tokens.
+
+It neither samples nor searches: the rollouts of training
+(:mod:`criticflow.verl_plugin.search_loop`), probe and evaluation
+(:mod:`criticflow.models.dialogues`) and the fine-tuning of the base model
+(:mod:`criticflow.stages.solved_dialogues`) ask it what comes next and tell it what came back. So
+all of them have the same turns, limits and tokens.
+
+Invariants, whatever the model writes and the documents contain:
+
+- ``tokens`` are the tokens that were sampled and those that were read, never decoded and encoded
+  again; ``written`` is 1 for the first kind, 0 for the second.
+- The last token is one that the model wrote: the reward of a trajectory, which stands at its last
+  token, is never where ``written`` is 0.
+- A response has at most ``max_response_tokens`` tokens.
+- What is read is closed by ``</information>``, also where documents are cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from criticflow.retrieval import protocol
+
+ANSWER_ROOM = 32
+"""Tokens that an observation leaves free for the answer, or a turn's limit if that is lower."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one dialogue, in tokens.
+
+    Attributes:
+        max_turns: turns in which the model may search; one more, in which it may only answer.
+        max_turn_tokens: that a model may write in one turn.
+        max_observation_tokens: of one observation, its tags included.
+        max_response_tokens: of all turns and observations together.
+        invalid: a turn without search and answer ends the dialogue, or is answered by a hint.
+    """
+
+    max_turns: int
+    max_turn_tokens: int
+    max_observation_tokens: int
+    max_response_tokens: int
+    invalid: Literal["end", "hint"] = "end"
+
+
+class Codec:
+    """A tokenizer as dialogues need it: text to ids without further tokens, and back.
+
+    Args:
+        tokenizer: of ``transformers``.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.special = [text for text in tokenizer.all_special_tokens if text]
+        self.opening = self.ids(f"\n\n{protocol.OPEN}")
+        self.closing = self.ids(f"{protocol.CLOSE}\n\n")
+
+    def ids(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Without special tokens, as verl hands a response to the reward."""
+        return self.tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def observation(self, text: str, most: int) -> list[int]:
+        """Ids of what is read: at most ``most``, tags included; none if not even these fit.
+
+        Special tokens in a document (an end of message) are taken out.
+        """
+        room = most - len(self.opening) - len(self.closing)
+        if room < 0:
+            return []
+        for special in self.special:
+            text = text.replace(special, "")
+        # A token has at least one character, or nearly always: the text need not be encoded whole.
+        return [*self.opening, *self.ids(text[: 64 * room])[:room], *self.closing]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to sample next: ids so far, the most tokens that may follow, the turn from 0."""
+
+    ids: list[int]
+    max_tokens: int
+    turn: int
+
+
+@dataclass
+class Dialogue:
+    """See the module. Use: while ``request`` is not None: sample, ``wrote``; if ``query`` is not
+    None: search, ``observed``."""
+
+    prompt: list[int]
+    limits: Limits
+    codec: Codec
+    tokens: list[int] = field(default_factory=list)
+    written: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    """Of the written tokens."""
+    turns: int = 0
+    """Turns that the model has written."""
+    queries: list[str] = field(default_factory=list)
+    answered: bool = False
+    truncated: bool = False
+    """Ended by a limit of tokens."""
+    query: str | None = None
+    """What has to be searched for now."""
+    over: bool = False
+
+    @property
+    def request(self) -> Request | None:
+        """What to sample next; None: the dialogue is over, or waits for documents."""
+        if self.over or self.query is not None:
+            return None
+        room = self.limits.max_response_tokens - len(self.tokens)
+        most = min(self.limits.max_turn_tokens, room)
+        return Request([*self.prompt, *self.tokens], most, self.turns)
+
+    def wrote(self, ids: Sequence[int], logprobs: Sequence[float] | None = None) -> None:
+        """The model's turn: the ids that were sampled for :attr:`request`."""
+        request = self.request
+        if request is None:
+            raise ValueError("the dialogue is over, or waits for documents")
+        ids = list(ids)[: request.max_tokens]
+        if not ids:  # an engine that was stopped
+            self._end(truncated=True)
+            return
+        self._add(ids, by_model=True)
+        if logprobs is not None:
+            self.logprobs += list(logprobs)[: len(ids)]
+        self.turns += 1
+        last = self.turns > self.limits.max_turns
+        asked = protocol.action(self.codec.text(ids))
+        if asked.kind == "answer":
+            self.answered = True
+            self._end()
+        elif asked.kind == "search":
+            self.queries.append(asked.content)
+            if last:
+                self._end()
+            else:
+                self.query = asked.content
+        elif last or self.limits.invalid == "end":
+            self._end(truncated=len(ids) == request.max_tokens)
+        else:
+            self._observe(protocol.HINT)
+
+    def observed(self, documents: list[str]) -> None:
+        """The contents of the documents that were found for :attr:`query`, best first."""
+        if self.query is None:
+            raise ValueError("nothing was searched for")
+        self.query = None
+        self._observe(protocol.shown(documents))
+
+    def _observe(self, text: str) -> None:
+        answer_room = min(ANSWER_ROOM, self.limits.max_turn_tokens)
+        room = self.limits.max_response_tokens - len(self.tokens) - answer_room
+        ids = self.codec.observation(text, min(room, self.limits.max_observation_tokens))
+        if ids:
+            self._add(ids, by_model=False)
+        else:
+            self._end(truncated=True)
+
+    def _add(self, ids: list[int], by_model: bool) -> None:
+        self.tokens += ids
+        self.written += [int(by_model)] * len(ids)
+
+    def _end(self, truncated: bool = False) -> None:
+        self.truncated, self.over = truncated, True
+        while self.written and not self.written[-1]:  # documents that nobody has read
+            self.tokens.pop()
+            self.written.pop()
