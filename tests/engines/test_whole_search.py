@@ -16,8 +16,8 @@ from criticflow.retrieval import protocol
 from criticflow.runtime.processes import run_owned
 from criticflow.stages import base_model, corpus
 from criticflow.stages.data import prepare
-from criticflow.training.job import environment
-from criticflow.training.overrides import verl_overrides
+from criticflow.training.environment import environment
+from criticflow.training.overrides import Places, verl_overrides
 
 pytestmark = pytest.mark.slow
 
@@ -81,11 +81,9 @@ def train(folder: Path, name: str, arm: str = "masked", code: int = 0, **verl: A
         CONFIG.resources,
         name="arm",
         seed=0,
-        model_dir=str(folder / "base"),
-        critic_dir=None,
-        data_dir=folder / "data",
-        checkpoint_dir=folder / name,
-        corpus_dir=folder / "corpus",
+        places=Places(
+            str(folder / "base"), None, folder / "data", folder / name, folder / "corpus"
+        ),
     )
     common = {
         "hydra.run.dir": str(folder / name / "hydra"),
