@@ -19,7 +19,14 @@ COMMIT = "1" * 40
 STUDY = {
     "models": {"tiny": None, "named": {"path": "owner/model"}, "unused": {"path": "owner/other"}},
     "tasks": {"countdown-mini": None, "gsm8k": {"kind": "gsm8k", "source": {}}},
-    "runs": {"cold": {"model": "named", "task": "gsm8k"}, "warm-frozen-m50": None},
+    "runs": {
+        "cold": {"model": "named", "task": "gsm8k"},
+        "constant": None,
+        "warm-frozen": None,
+        "constant-m50": None,
+        "warm-frozen-m50": None,
+    },
+    "contrasts": [],
 }
 
 

@@ -84,9 +84,12 @@ def test_costs_add_up_step_by_step(models):
     assert costs.loc[40, "generated_tokens"] == 40 * 20 * run.train.batch_size
     assert costs.loc[40, "seconds"] == 80
     forward = Size(10, 8, 2, 3).forward(30 * run.train.batch_size, 30)
-    warm_up = run.train.critic_warmup
-    assert costs.loc[warm_up, "flops"] == pytest.approx(warm_up * forward * (2 + 1 + 3))
-    assert costs.loc[40, "flops"] - costs.loc[39, "flops"] == pytest.approx(forward * 9)
+    critic = 3 * run.train.critic_epochs  # forward and backward passes of its updates
+    assert costs.loc[1, "flops"] == pytest.approx(forward * (2 + 1 + critic + 3))
+    assert costs.loc[40, "flops"] - costs.loc[39, "flops"] == pytest.approx(costs.loc[1, "flops"])
+    warming = run.model_copy(update={"train": run.train.model_copy(update={"critic_warmup": 3})})
+    costs = cumulative(metrics([0.1] * 5), warming, size, size)
+    assert costs.loc[3, "flops"] == pytest.approx(3 * forward * (2 + 1 + critic))
 
 
 def test_a_step_without_metrics_counts_as_the_median():
