@@ -218,7 +218,11 @@ def test_every_shipped_study_is_described_in_snakemakes_report(tmp_path, path):
     if gpus := (overlay.get("resources") or {}).get("gpu"):  # there may be none here
         overlay = merge(overlay, {"resources": {"gpu": 0, "cpu_ranks": gpus}})
     default = yaml.safe_load((PROJECT / "config/config.yaml").read_text(encoding="utf-8"))
-    runs = load_config(merge(default, overlay)).runs
+    config = load_config(merge(default, overlay))
+    runs = config.runs
+    for task in config.tasks.values():
+        if task.search and task.search.corpus:  # a file of the user's
+            (tmp_path / task.search.corpus).touch()
     made = tmp_path / "results/report.html"
     made.parent.mkdir()
     made.write_text("a page")
