@@ -26,6 +26,8 @@ claim_workdir()
 CONFIG = SimpleNamespace(
     runs=["r"], run_seeds=lambda: [("r", 0)], resources=SimpleNamespace(device="cpu", gpu=0)
 )
+IMPORTS = SimpleNamespace(files=[], notes=[])
+placed = str
 
 include: "{RULES}/messages.smk"
 

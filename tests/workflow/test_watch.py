@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from snake import PROJECT
+from snake import PROJECT, TWO_RUNS
 
 from criticflow.commands import watch
 from criticflow.planning.costs import Took
@@ -24,7 +24,7 @@ from criticflow.planning.study import read_study
 from criticflow.runtime.run_lock import run_lock
 from criticflow.training.state import states
 
-STUDY = {"seeds": [0, 1, 2], "truth": {"actors": []}}
+STUDY = TWO_RUNS | {"seeds": [0, 1, 2], "truth": {"actors": []}}
 
 
 @pytest.fixture
