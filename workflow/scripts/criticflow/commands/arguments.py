@@ -1,4 +1,4 @@
-"""Arguments that several commands have: a split, how a model samples, how it is loaded."""
+"""Arguments that several commands have: a study, a split, how a model samples and is loaded."""
 
 from __future__ import annotations
 
@@ -15,6 +15,30 @@ def command_parser(name: str, description: str, example: str) -> argparse.Argume
         description=description,
         epilog=example,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_study(parser: argparse.ArgumentParser) -> None:
+    """A study: its configuration, and where its results are."""
+    parser.add_argument(
+        "--configfile",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="configuration over config/config.yaml, the last file strongest",
+    )
+    parser.add_argument(
+        "--directory",
+        type=Path,
+        default=Path(),
+        help="working directory of the study, with its results",
+    )
+
+
+def add_costs_from(parser: argparse.ArgumentParser) -> None:
+    """Whose jobs say how long such jobs take."""
+    parser.add_argument(
+        "--costs-from", type=Path, help="working directory of earlier jobs; the same by default"
     )
 
 

@@ -8,7 +8,6 @@ login node.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from criticflow.commands.arguments import add_study, command_parser
 from criticflow.config import Config
 from criticflow.doctor.finding import Finding, checked, warning, wrong
 from criticflow.errors import UserError, run_program
@@ -44,22 +44,8 @@ def main(argv: list[str] | None = None) -> None:
         UserError: the study's configuration is wrong.
         SystemExit: with 1, if something is wrong here.
     """
-    parser = argparse.ArgumentParser(
-        prog="criticflow doctor",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--configfile",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="configuration over config/config.yaml, the last file strongest",
-    )
-    parser.add_argument(
-        "--directory", type=Path, default=Path(), help="working directory, with its results"
-    )
+    parser = command_parser("doctor", _DESCRIPTION, _EXAMPLE)
+    add_study(parser)
     arguments = parser.parse_args(argv)
     from criticflow.planning.study import read_study  # slow to import, with all below it
 

@@ -8,10 +8,10 @@ that cannot ask the hub what a name stands for finds the same in the cache.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
+from criticflow.commands.arguments import add_study, command_parser
 from criticflow.config import Config, Source
 from criticflow.errors import run_program
 
@@ -37,22 +37,8 @@ def main(argv: list[str] | None = None) -> None:
     Raises:
         UserError: the configuration is wrong, or neither hub nor cache has something.
     """
-    parser = argparse.ArgumentParser(
-        prog="criticflow fetch",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--configfile",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="configuration over config/config.yaml, the last file strongest",
-    )
-    parser.add_argument(
-        "--directory", type=Path, default=Path(), help="working directory of the study"
-    )
+    parser = command_parser("fetch", _DESCRIPTION, _EXAMPLE)
+    add_study(parser)
     arguments = parser.parse_args(argv)
     from criticflow.files import write_json  # with all below it slow to import
     from criticflow.planning.study import read_study

@@ -8,7 +8,6 @@ in another one (``--costs-from``), and are meant for the machine that made them.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +18,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from criticflow.commands.arguments import add_costs_from, add_study, command_parser
 from criticflow.config import Config
 from criticflow.config.contrasts import Contrast, actor_updates, differs_in, settings_difference
 from criticflow.errors import run_program
@@ -54,25 +54,9 @@ def main(argv: list[str] | None = None) -> None:
     Raises:
         UserError: its configuration is wrong.
     """
-    parser = argparse.ArgumentParser(
-        prog="criticflow plan",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--configfile",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="configuration over config/config.yaml, the last file strongest",
-    )
-    parser.add_argument(
-        "--directory", type=Path, default=Path(), help="working directory, with its results"
-    )
-    parser.add_argument(
-        "--costs-from", type=Path, help="working directory of earlier jobs; the same by default"
-    )
+    parser = command_parser("plan", _DESCRIPTION, _EXAMPLE)
+    add_study(parser)
+    add_costs_from(parser)
     arguments = parser.parse_args(argv)
     config = read_study(arguments.configfile)
     took = Took(arguments.costs_from or arguments.directory)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from criticflow.commands.arguments import add_study, command_parser
+
 _DESCRIPTION = """\
 Carry the raw rows of runs from one working directory to another, so that runs made on several
 machines, or before a machine is lost, become one study. Rows are what statistics, savings and
@@ -30,24 +32,10 @@ example:
 
 def parser() -> argparse.ArgumentParser:
     """Arguments of ``criticflow study``."""
-    result = argparse.ArgumentParser(
-        prog="criticflow study",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    result = command_parser("study", _DESCRIPTION, _EXAMPLE)
     commands = result.add_subparsers(dest="command", required=True)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--configfile",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="configuration over config/config.yaml, the last file strongest",
-    )
-    common.add_argument(
-        "--directory", type=Path, default=Path(), help="working directory of the study"
-    )
+    add_study(common)
     export = commands.add_parser("export", parents=[common], help="write the rows of finished runs")
     export.add_argument("place", type=Path, metavar="DEST", help="folder, or NAME.zip")
     export.add_argument(

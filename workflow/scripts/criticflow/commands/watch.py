@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
@@ -13,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from criticflow.commands.arguments import add_costs_from, add_study, command_parser
 from criticflow.commands.plan import duration
 from criticflow.planning.costs import Took
 from criticflow.planning.study import read_study
@@ -38,25 +38,9 @@ ROOM = 8
 
 def parser() -> argparse.ArgumentParser:
     """Arguments of ``criticflow watch``."""
-    result = argparse.ArgumentParser(
-        prog="criticflow watch",
-        description=_DESCRIPTION,
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    result.add_argument(
-        "--configfile",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="configuration over config/config.yaml, the last file strongest",
-    )
-    result.add_argument(
-        "--directory", type=Path, default=Path(), help="working directory of the study"
-    )
-    result.add_argument(
-        "--costs-from", type=Path, help="working directory of earlier jobs; the same by default"
-    )
+    result = command_parser("watch", _DESCRIPTION, _EXAMPLE)
+    add_study(result)
+    add_costs_from(result)
     result.add_argument("--once", action="store_true", help="print one table of all and end")
     result.add_argument(
         "--every", type=float, default=5.0, metavar="SECONDS", help="between two looks (default: 5)"

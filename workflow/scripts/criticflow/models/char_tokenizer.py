@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 PAD, END, UNKNOWN = "<|pad|>", "<|end|>", "<|unknown|>"
 ROLES = ("system", "user", "assistant")
+SPECIAL = (PAD, END, UNKNOWN, *(f"<|{role}|>" for role in ROLES))
 TAGS = ("<answer>", "</answer>", "<think>", "</think>")
 CHARACTERS = [chr(code) for code in range(0x20, 0x7F)] + ["\n"]
 
@@ -29,15 +31,35 @@ def char_tokenizer(max_positions: int) -> PreTrainedTokenizerFast:
     token each.
     """
     assert set(string.printable) - set("\t\r\v\f") == set(CHARACTERS)
-    special = [PAD, END, UNKNOWN, *(f"<|{role}|>" for role in ROLES)]
-    vocabulary = {text: index for index, text in enumerate([*special, *TAGS, *CHARACTERS])}
+    vocabulary = {text: index for index, text in enumerate([*SPECIAL, *TAGS, *CHARACTERS])}
+    split = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    return word_level_tokenizer(vocabulary, split, TAGS, max_positions, decoders.Fuse())
+
+
+def word_level_tokenizer(
+    vocabulary: dict[str, int],
+    split: pre_tokenizers.PreTokenizer,
+    tags: Sequence[str],
+    max_positions: int,
+    decoder: decoders.Decoder | None = None,
+) -> PreTrainedTokenizerFast:
+    """A tokenizer of whole pieces of text, with our chat template.
+
+    Args:
+        vocabulary: id of each piece, :data:`SPECIAL` and the tags included.
+        split: text to pieces.
+        tags: pieces that are found in a text before it is split.
+        max_positions: tokens that the model takes.
+        decoder: pieces to text; None: they are joined by spaces.
+    """
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-    backend.decoder = decoders.Fuse()
+    backend.pre_tokenizer = split
+    if decoder is not None:
+        backend.decoder = decoder
     backend.add_special_tokens(
-        [AddedToken(text, special=True, normalized=False) for text in special]
+        [AddedToken(text, special=True, normalized=False) for text in SPECIAL]
     )
-    backend.add_tokens([AddedToken(text, special=False, normalized=False) for text in TAGS])
+    backend.add_tokens([AddedToken(text, special=False, normalized=False) for text in tags])
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         pad_token=PAD,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
+from tokenizers import Regex, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from criticflow.models.char_tokenizer import CHAT_TEMPLATE, END, PAD, ROLES, UNKNOWN
+from criticflow.models.char_tokenizer import SPECIAL, word_level_tokenizer
 
 TAGS = tuple(
     f"<{slash}{tag}>" for tag in ("search", "information", "answer", "think") for slash in ("", "/")
@@ -21,31 +21,14 @@ def word_tokenizer(texts: Iterable[str], max_positions: int) -> PreTrainedTokeni
     """One token per word or punctuation mark of ``texts``, one per tag of a dialogue, one per role.
 
     Spaces are no tokens: decoded tokens are joined by single spaces. One line break is a token, and
-    so are two. The tags are
-    ordinary tokens, so that a decoder that skips special tokens keeps them; padding, the end of a
-    message and the roles are special. A word that is not in ``texts`` becomes the unknown token.
+    so are two. The tags are ordinary tokens, so that a decoder that skips special tokens keeps
+    them; padding, the end of a message and the roles are special. A word that is not in ``texts``
+    becomes the unknown token.
     """
     split = pre_tokenizers.Split(Regex(r"\n+|\w+|[^\w\s]"), "removed", invert=True)
     words: set[str] = set()
     for text in texts:
         words.update(word for word, _ in split.pre_tokenize_str(text))
-    special = [PAD, END, UNKNOWN, *(f"<|{role}|>" for role in ROLES)]
-    tokens = [*special, *TAGS, *LINE_BREAKS, *sorted(words - {*LINE_BREAKS})]
+    tokens = [*SPECIAL, *TAGS, *LINE_BREAKS, *sorted(words - {*LINE_BREAKS})]
     vocabulary = {text: index for index, text in enumerate(tokens)}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
-    backend.pre_tokenizer = split
-    backend.add_special_tokens(
-        [AddedToken(text, special=True, normalized=False) for text in special]
-    )
-    backend.add_tokens([AddedToken(text, special=False, normalized=False) for text in TAGS])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token=PAD,
-        eos_token=END,
-        unk_token=UNKNOWN,
-        additional_special_tokens=[f"<|{role}|>" for role in ROLES],
-        chat_template=CHAT_TEMPLATE,
-        clean_up_tokenization_spaces=False,
-        model_max_length=max_positions,
-        padding_side="left",
-    )
+    return word_level_tokenizer(vocabulary, split, TAGS, max_positions)

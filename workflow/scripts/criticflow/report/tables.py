@@ -186,12 +186,13 @@ def critics(rows: Sequence[Row]) -> Table:
 UNITS = {
     "steps": ("steps", 1, "{:,.0f}"),
     "tokens": ("tokens", 1, "{:,.0f}"),
+    "generated_tokens": ("generated tokens", 1, "{:,.0f}"),
     "seconds": ("seconds", 1, "{:,.1f}"),
     "flops": ("TFLOP (estimated)", 1e12, "{:,.3g}"),
     "memory_bytes": ("peak memory of a worker (MiB)", 2**20, "{:,.0f}"),
     "optimizer_bytes": ("critic's optimizer state (MiB)", 2**20, "{:,.2f}"),
 }
-"""Words, divisor and form of the ledger's units."""
+"""Words, divisor and form of what a training costs."""
 
 
 def savings(rows: Sequence[Row]) -> Table:
@@ -209,20 +210,15 @@ def savings(rows: Sequence[Row]) -> Table:
     )
 
 
-SPEED_UNITS = {
-    "steps": ("steps", 1, "{:,.0f}"),
-    "generated_tokens": ("generated tokens", 1, "{:,.0f}"),
-    "seconds": ("seconds", 1, "{:,.1f}"),
-    "flops": ("TFLOP (estimated)", 1e12, "{:,.3g}"),
-}
-"""Words, divisor and form of what a threshold costs."""
+SPEED_UNITS = ("steps", "generated_tokens", "seconds", "flops")
+"""What a threshold costs."""
 
 
 def speed(found: Row) -> Table:
     """Area under the validation curve, and what the threshold cost each arm, if there is one."""
     units = [unit for unit in SPEED_UNITS if any(unit in row["units"] for row in found["arms"])]
     head = ["arm", "seeds", "area under the curve"]
-    head += [*(["reached it"] if units else []), *(SPEED_UNITS[unit][0] for unit in units)]
+    head += [*(["reached it"] if units else []), *(UNITS[unit][0] for unit in units)]
     return Table(
         head,
         [
@@ -231,7 +227,7 @@ def speed(found: Row) -> Table:
                 _number(len(row["seeds"]), "{:d}"),
                 estimate(row["area"]),
                 *([_reached(row)] if units else []),
-                *(_cost(row["units"].get(unit), *SPEED_UNITS[unit][1:]) for unit in units),
+                *(_cost(row["units"].get(unit), *UNITS[unit][1:]) for unit in units),
             ]
             for row in found["arms"]
         ],
@@ -242,7 +238,7 @@ def speed_contrasts(found: Row) -> Table:
     """Differences in area, paired by seeds; the log-rank test of what the threshold costs."""
     units = [unit for unit in SPEED_UNITS if any(unit in row["p"] for row in found["contrasts"])]
     head = ["contrast", "seeds", "difference in area", "p"]
-    head += [f"log-rank p, {SPEED_UNITS[unit][0]}" for unit in units]
+    head += [f"log-rank p, {UNITS[unit][0]}" for unit in units]
     return Table(
         head,
         [
