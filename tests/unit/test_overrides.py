@@ -53,6 +53,24 @@ def study() -> Config:
     return read_config(PROJECT / "config" / "config.yaml")
 
 
+@pytest.mark.parametrize("verl", [{}, {"critic.use_dynamic_bsz": True}])
+def test_the_critic_keeps_to_the_micro_batch_size(study, tmp_path, verl):
+    run = study.runs["cold"]
+    train = run.train.model_copy(update={"micro_batch_size": 4, "verl": verl})
+    runs = {"cold": run.model_copy(update={"train": train})}
+    tiny_critic().save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    config = verl_config(
+        study.model_copy(update={"runs": runs}), "cold", str(tmp_path), model_dir=str(tmp_path)
+    )
+    engine = omega_conf_to_dataclass(config.critic).engine
+    if verl:
+        assert engine.use_dynamic_bsz is True
+    else:
+        assert engine.use_dynamic_bsz is False
+        assert engine.micro_batch_size_per_gpu == engine.infer_micro_batch_size_per_gpu == 4
+
+
 def test_the_cold_run_trains_a_critic_from_the_base_model(study):
     config = verl_config(study, "cold")
     assert config.critic.model.path == "models/base"

@@ -81,7 +81,11 @@ class ValueModelConfig(ModelConfig):
 
 @dataclass
 class CriticConfig(FSDPCriticConfig):
-    """verl's FSDP critic; criticflow's keys go on to the model."""
+    """verl's FSDP critic; criticflow's keys go on to the model, verl's own batching to the engine.
+
+    verl 0.9.1 hands the engine of a critic no batching (verl issue 7462): whatever
+    ``ppo_micro_batch_size_per_gpu`` says, a micro-batch has 32,768 tokens, and the memory for them.
+    """
 
     freeze: Any = False
     value_head: str = "linear"
@@ -96,3 +100,15 @@ class CriticConfig(FSDPCriticConfig):
         self.model.value_head = self.value_head
         self.model.constant = None if self.constant is None else float(self.constant)
         self.model.scale = float(self.scale)
+        self._batch_the_engine()
+
+    def _batch_the_engine(self) -> None:
+        """Let the engine cut batches as the critic's keys say, as verl does for the actor's."""
+        size = self.ppo_micro_batch_size_per_gpu
+        if self.use_dynamic_bsz or size is None:
+            return
+        self.engine.use_dynamic_bsz = False
+        self.engine.micro_batch_size_per_gpu = size
+        self.engine.infer_micro_batch_size_per_gpu = (
+            self.ppo_infer_micro_batch_size_per_gpu or self.forward_micro_batch_size_per_gpu or size
+        )
