@@ -121,7 +121,8 @@ def test_declared_contrasts_say_in_which_factors_their_arms_differ():
         yaml.safe_load((PROJECT / "config" / name).read_text(encoding="utf-8"))
         for name in ("config.yaml", "studies/critic-value.yaml")
     )
-    found = {row["name"]: row for row in declared(load_config(merge(default, study)))}
+    config = load_config(merge(default, study))
+    found = {row["name"]: row for row in declared(config.contrasts, config.runs)}
     assert found["critic-under-mask"]["differs_in"] == "critic source"
     assert found["critic-under-mask"]["kind"] == "primary"
     assert found["mask-alone"]["differs_in"] == "mask"

@@ -150,6 +150,10 @@ def test_reading_changes_nothing_it_was_given():
             {"tasks": {"countdown-mini": {"source": {"generate": {"problems": 64}}}}},
             "has at most 64 training problems",
         ),
+        (
+            {"tasks": {"countdown-mini": {"max_response_length": 120}}},
+            "are more than the 128 positions of tiny",
+        ),
         ({"train": {"strategy": "fsdp"}}, "runs.cold.train.strategy: fsdp needs a GPU"),
         (
             {"runs": {"cold": {"reward_mask": {"ratio": 1.0, "rescale": True}}}},

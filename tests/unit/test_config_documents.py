@@ -11,19 +11,21 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from criticflow.config import json_schema, schema
+from criticflow import config
+from criticflow.config import json_schema
+from criticflow.config.fields import Strict
 
 CONFIG = Path(__file__).parents[2] / "config"
 SHIPPED = [CONFIG / "config.yaml", *sorted((CONFIG / "experiments").glob("*.yaml"))]
 
 TABLES = {
-    "models": [schema.Model, schema.Shape, schema.Build],
-    "tasks": [schema.Task, schema.Source, schema.Generate, schema.Facts, schema.Search],
-    "probe": [schema.Probe],
-    "runs": [schema.Run],
-    "train": [schema.Train],
-    "evaluate": [schema.Evaluate],
-    "resources": [schema.Resources],
+    "models": [config.Model, config.Shape, config.Build],
+    "tasks": [config.Task, config.Source, config.Generate, config.Facts, config.Search],
+    "probe": [config.Probe],
+    "runs": [config.Run],
+    "train": [config.Train],
+    "evaluate": [config.Evaluate],
+    "resources": [config.Resources],
 }
 """Sections of config/README.md, and what each of their tables describes."""
 APART = {"build", "source", "test_source", "generate", "train"}
@@ -34,15 +36,11 @@ FILE_ONLY = {"like"}
 """Keys that a file has and the resolved configuration has not."""
 
 
-def models() -> list[type[BaseModel]]:
-    found = [value for value in vars(schema).values() if isinstance(value, type)]
-    return [model for model in found if issubclass(model, schema.Strict)]
-
-
 def test_every_field_has_a_description():
     without = [
         f"{model.__name__}.{name}"
-        for model in models()
+        for model in Strict.__subclasses__()
+        if model.__module__.startswith("criticflow.config.")
         for name, field in model.model_fields.items()
         if not field.description
     ]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from criticflow.config import Resources, Run, Shape, Task
-from criticflow.config.schema import Critic, Source, Train
+from criticflow.config import Critic, Resources, Run, Shape, Source, Task, Train
 from criticflow.models.weights import Weights
 from criticflow.training import footprint as fp
 

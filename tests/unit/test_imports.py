@@ -34,7 +34,7 @@ def test_imports_run_one_way():
     ("module", "line"),
     [
         ("stats/outcomes.py", "from criticflow.models import sampling"),
-        ("config/schema.py", "import criticflow.tasks"),
+        ("config/study.py", "import criticflow.tasks"),
         ("verl_plugin/stopping.py", "import psutil"),
         ("verl_plugin/plugin.py", "from criticflow.runtime import run_lock"),
         ("checkpoint/retention.py", "from criticflow.training import job"),

@@ -102,7 +102,14 @@ def test_a_step_without_metrics_counts_as_the_median():
 
 def test_a_threshold_is_held_at_two_evaluations_or_censored(files, models, tmp_path):
     config = study()
-    found = write_speed(config, files, models, models, declared(config), tmp_path / "speed.json")
+    found = write_speed(
+        config,
+        files,
+        models,
+        models,
+        declared(config.contrasts, config.runs),
+        tmp_path / "speed.json",
+    )
     assert json.loads((tmp_path / "speed.json").read_text()) == found
     cold, flat = found["arms"]
     assert (found["threshold"], found["until"]) == (0.5, 40)
@@ -127,7 +134,9 @@ def test_a_threshold_is_held_at_two_evaluations_or_censored(files, models, tmp_p
 
 def test_without_a_threshold_there_are_areas_alone(files, tmp_path):
     config = study(None)
-    found = write_speed(config, files, {}, {}, declared(config), tmp_path / "speed.json")
+    found = write_speed(
+        config, files, {}, {}, declared(config.contrasts, config.runs), tmp_path / "speed.json"
+    )
     assert [row["units"] for row in found["arms"]] == [{}, {}]
     assert found["contrasts"][0]["p"] == {}
     assert tables.speed(found).head == ["arm", "seeds", "area under the curve"]
@@ -139,7 +148,9 @@ def test_runs_that_were_never_validated_have_no_curve(files, tmp_path):
             table = pd.read_parquet(path)
             table.drop(columns="val-core/countdown/reward/mean@1").to_parquet(path)
     config = study(None)
-    found = write_speed(config, files, {}, {}, declared(config), tmp_path / "speed.json")
+    found = write_speed(
+        config, files, {}, {}, declared(config.contrasts, config.runs), tmp_path / "speed.json"
+    )
     assert found == {"threshold": None, "until": None, "arms": [], "contrasts": []}
 
 

@@ -5,20 +5,55 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from criticflow import config
+from criticflow import config, tasks
 from criticflow.errors import UserError
 from criticflow.tasks import Problem, chat, get_task
 
-GROUND_TRUTH = {"countdown": {"numbers": [8, 2], "target": 10}, "gsm8k": "10", "math": "10"}
+GROUND_TRUTH = {
+    "countdown": {"numbers": [8, 2], "target": 10},
+    "gsm8k": "10",
+    "math": "10",
+    "search": {"answers": ["10"]},
+}
+MARK = {
+    "countdown": "<answer>",
+    "gsm8k": "####",
+    "math": "\\boxed{}",
+    "search": "<answer>",
+}
+"""What the task's own prompt says about where the answer stands."""
+RIGHT = {
+    "countdown": "<answer>8 + 2</answer>",
+    "gsm8k": "#### 10",
+    "math": "\\boxed{10}",
+    "search": "<answer>10</answer>",
+}
 PROBLEM = Problem("2 8 = 10", {"numbers": "8 2", "target": 10}, GROUND_TRUTH["countdown"])
+
+
+def test_every_kind_of_task_is_tried_here():
+    found = Path(tasks.__file__).parent.glob("[a-z]*.py")
+    assert {path.stem for path in found} == GROUND_TRUTH.keys() == MARK.keys() == RIGHT.keys()
 
 
 def task(**settings: object) -> config.Task:
     source = config.Source(generate=config.Generate())
     return config.Task(kind="countdown", source=source, **settings)
+
+
+# A dialogue with a search engine ends with its first answer, wherever that stands.
+@pytest.mark.parametrize("kind", sorted(RIGHT.keys() - {"search"}))
+def test_an_answer_counts_outside_of_the_reasoning_alone(kind):
+    for response, correct in (
+        (RIGHT[kind], True),
+        (f"<think>Hm.</think> {RIGHT[kind]}", True),
+        (f"<think>{RIGHT[kind]}</think> It is hard to say.", False),
+    ):
+        assert get_task(kind).score(response, GROUND_TRUTH[kind]).correct is correct, response
 
 
 @pytest.mark.parametrize("kind", ["chess", "_rows", "base", "a.b", ""])
@@ -39,7 +74,7 @@ def test_a_prompt_can_be_overridden_and_preceded_by_a_system_message():
 def test_default_prompts_ask_for_reasoning_and_an_answer_format(kind):
     prompt = get_task(kind).prompt.format(numbers="8 2", target=10, question="Q", problem="P")
     assert "<think>" in prompt
-    assert {"countdown": "<answer>", "gsm8k": "####", "math": "\\boxed{}"}[kind] in prompt
+    assert MARK[kind] in prompt
 
 
 @pytest.mark.parametrize(
@@ -103,7 +138,7 @@ def test_nothing_here_imports_torch():
     code = (
         "import sys, criticflow.stages.data, criticflow.verl_plugin.reward\n"
         "import criticflow.score, criticflow.tasks as t\n"
-        "[t.get_task(k) for k in ('countdown', 'gsm8k', 'math')]\n"
+        f"[t.get_task(k) for k in {[*GROUND_TRUTH]}]\n"
         "assert not {'torch', 'vllm', 'verl'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

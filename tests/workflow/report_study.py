@@ -105,7 +105,7 @@ def write_study(workdir: Path, config: Config, effect: float = 0.15) -> None:
             rows += _critic(results, name, seed, samples, config, draw)
     write_json(results / "critics.json", rows)
     compare.summarise(folders, results / "summary.json", config.evaluate)
-    compared = declared(config)
+    compared = declared(config.contrasts, config.runs)
     samples_of = _files(results / "eval/runs", config, "samples.parquet")
     contrasts.write_arms(samples_of, compared, results / "arms.json")
     contrasts.write_contrasts(

@@ -79,8 +79,8 @@ def study(installed, tmp_path_factory) -> Path:
 
 def test_the_wheel_holds_one_copy_of_the_package_and_the_workflow(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    assert [name for name in names if name.endswith("config/schema.py")] == [
-        "criticflow/config/schema.py"
+    assert [name for name in names if name.endswith("config/study.py")] == [
+        "criticflow/config/study.py"
     ]
     assert not [
         name for name in names if name.startswith(("tests", "docs")) or "__pycache__" in name

@@ -12,8 +12,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import Qwen3Config
 
-from criticflow.config import Model, Resources, Run, Task
-from criticflow.config.schema import Source
+from criticflow.config import Model, Resources, Run, Source, Task
 from criticflow.errors import UserError
 from criticflow.files import require_space
 from criticflow.runtime import memory

@@ -135,7 +135,7 @@ rule compare_arms:
         runtime=30,
     params:
         code=code("compare_arms.py"),
-        compared=declared(CONFIG),
+        compared=declared(CONFIG.contrasts, CONFIG.runs),
         smallest_effect=CONFIG.smallest_effect,
         threshold=CONFIG.validation_threshold,
     message:

@@ -1,29 +1,19 @@
 """Typed configuration. Imports neither torch nor any stage."""
 
 from criticflow.config.load import load_config, read_config
-from criticflow.config.schema import (
-    Build,
-    Config,
-    Critic,
-    Evaluate,
+from criticflow.config.measuring import Evaluate, Probe, Truth
+from criticflow.config.models import Build, Hasty, Model, Sft, Shape
+from criticflow.config.resources import Resources
+from criticflow.config.runs import Critic, PretrainedCritic, RewardMask, Run, Train
+from criticflow.config.study import Config
+from criticflow.config.tasks import (
     Facts,
     Generate,
-    Hasty,
-    Model,
-    PretrainedCritic,
-    Probe,
-    Resources,
-    RewardMask,
-    Run,
     Search,
     Service,
-    Sft,
-    Shape,
     Source,
     Split,
     Task,
-    Train,
-    Truth,
 )
 
 __all__ = [

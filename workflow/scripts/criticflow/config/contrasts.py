@@ -7,16 +7,14 @@ along by inheritance is found too.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from criticflow.config.names import Name, RunName, Strict
-
-if TYPE_CHECKING:
-    from criticflow.config.schema import Config, Run
+from criticflow.config.fields import Strict
+from criticflow.config.names import Name, RunName
+from criticflow.config.runs import Run
 
 FACTOR_OF = {
     "critic.from": "critic source",
@@ -123,77 +121,15 @@ def gae_lambda(run: Run) -> float | None:
     return None if run.algorithm == "grpo" else run.train.verl.get("algorithm.lam", run.train.lam)
 
 
-def declared(config: Config) -> list[dict[str, Any]]:
-    """The study's contrasts as JSON, each with the factors in which its runs differ."""
+def declared(contrasts: Sequence[Contrast], runs: Mapping[str, Run]) -> list[dict[str, Any]]:
+    """Contrasts as JSON, each with the factors in which its runs differ."""
     return [
         {
             **contrast.model_dump(mode="json"),
-            "differs_in": ", ".join(differs_in(config.runs[contrast.a], config.runs[contrast.b])),
+            "differs_in": ", ".join(differs_in(runs[contrast.a], runs[contrast.b])),
         }
-        for contrast in config.contrasts
+        for contrast in contrasts
     ]
-
-
-def check_contrasts(contrasts: Sequence[Contrast], config: Config) -> None:
-    """Every contrast compares what can be compared, and says what it is.
-
-    Raises:
-        ValueError: a run is not there, or the two cannot be compared, or differ in more than the
-            contrast admits.
-    """
-    names = [contrast.name for contrast in contrasts]
-    for number, contrast in enumerate(contrasts):
-        where = f"contrasts.{contrast.name}"
-        if names.index(contrast.name) < number:
-            raise ValueError(f"{where}: two contrasts have this name")
-        if contrast.kind == "primary" and number:
-            raise ValueError(f"{where}: a primary contrast is the first, and the only one")
-        for side, run in (("a", contrast.a), ("b", contrast.b)):
-            if run not in config.runs:
-                raise ValueError(
-                    f"{where}.{side}: no run named {run!r}; there is {', '.join(config.runs)}. "
-                    "List the contrasts of these runs, or contrasts: [] to compare none"
-                )
-        _comparable(contrast, config, where)
-
-
-def _comparable(contrast: Contrast, config: Config, where: str) -> None:
-    a, b = config.runs[contrast.a], config.runs[contrast.b]
-    if a.task != b.task:
-        raise ValueError(
-            f"{where}: {contrast.metric} is measured on {a.task} in {contrast.a} and on {b.task} "
-            f"in {contrast.b}: both need the same task"
-        )
-    if (k := re.fullmatch(r"pass@(\d+)", contrast.metric)) and int(k[1]) not in (
-        1,
-        *config.evaluate.k,
-    ):
-        raise ValueError(f"{where}.metric: {contrast.metric} is not among evaluate.k")
-    if not set(config.seeds_of(contrast.a)) & set(config.seeds_of(contrast.b)):
-        raise ValueError(f"{where}: {contrast.a} and {contrast.b} have no seed in common")
-    if actor_updates(a) != actor_updates(b):
-        raise ValueError(
-            f"{where}: the actor is updated {actor_updates(a)} times in {contrast.a} and "
-            f"{actor_updates(b)} times in {contrast.b} (steps without critic_warmup x batch_size / "
-            "mini_batch_size): make them equal"
-        )
-    found = differs_in(a, b)
-    if not found:
-        raise ValueError(f"{where}: {contrast.a} and {contrast.b} have the same settings")
-    lambdas = gae_lambda(a), gae_lambda(b)
-    if None not in lambdas and lambdas[0] != lambdas[1] and found != ["lambda"]:
-        raise ValueError(
-            f"{where}: lambda is {lambdas[0]} in {contrast.a} and {lambdas[1]} in {contrast.b}: "
-            "make them equal, or compare runs that differ in nothing else"
-        )
-    one = len(found) == 1 and found[0] in IMPLIED
-    if one and contrast.kind == "bundle":
-        raise ValueError(f"{where}: the runs differ in {found[0]} alone: that is no bundle")
-    if not one and contrast.kind != "bundle":
-        raise ValueError(
-            f"{where}: the runs differ in {', '.join(found)}: that answers no question about one "
-            "of them; compare other runs, or write kind: bundle"
-        )
 
 
 def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:

@@ -15,8 +15,9 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
+from criticflow.config.fields import Strict
 from criticflow.config.merging import merge, without_null
-from criticflow.config.names import Name, RunName, Strict
+from criticflow.config.names import Name, RunName
 from criticflow.errors import UserError
 
 Settings = dict[str, Any]

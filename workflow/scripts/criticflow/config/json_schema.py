@@ -15,7 +15,7 @@ import json
 from typing import Any
 
 from criticflow.config.grid import Grids
-from criticflow.config.schema import Config
+from criticflow.config.study import Config
 
 NAMED = ("models", "tasks", "runs", "critics")
 """Sections whose entries have names of the user's choice."""

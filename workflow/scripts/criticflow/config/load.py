@@ -10,9 +10,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from criticflow.config.checks import check
 from criticflow.config.grid import Grids
 from criticflow.config.merging import merge, without_null
-from criticflow.config.schema import Config
+from criticflow.config.study import Config
 from criticflow.errors import UserError
 
 DESCRIPTION = "description"
@@ -31,7 +32,8 @@ def load_config(raw: Mapping[str, Any]) -> Config:
     there is :data:`DESCRIPTION` too, which is left out.
 
     Raises:
-        UserError: every mistake found, each with the key it stands under.
+        UserError: every mistake within a section, or else the first between sections, each with
+            the key it stands under.
     """
     resolved = copy.deepcopy(dict(raw))
     resolved.pop(DESCRIPTION, None)
@@ -47,9 +49,14 @@ def load_config(raw: Mapping[str, Any]) -> Config:
         if isinstance(runs, dict):
             resolved["runs"] = {name: _resolve(name, runs, defaults) for name in runs}
             _keep_what_is_asked_for(resolved["runs"], resolved.get("truth"))
-        return Config.model_validate(resolved)
+        config = Config.model_validate(resolved)
     except ValidationError as error:
         raise UserError(f"configuration: {_in_words(error)}") from None
+    try:
+        check(config)
+    except ValueError as error:
+        raise UserError(f"configuration: {error}") from None
+    return config
 
 
 def read_config(path: Path | str) -> Config:

@@ -1,4 +1,4 @@
-"""Names in the configuration, and the base class of its sections."""
+"""Names in the configuration, and where the files of a run lie."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 _SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 RUN_PATTERN = rf"{_SEGMENT}(?:/{_SEGMENT})*"
@@ -28,12 +28,6 @@ def _no_seed_folder(name: str) -> str:
 
 Name = Annotated[str, Field(pattern=rf"^{_SEGMENT}$")]
 RunName = Annotated[str, Field(pattern=rf"^{RUN_PATTERN}$"), AfterValidator(_no_seed_folder)]
-
-
-class Strict(BaseModel):
-    """A section of the configuration: unknown keys and wrong types are errors."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 def run_and_seed(path: Path) -> tuple[str, int]:

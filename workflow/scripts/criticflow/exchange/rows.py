@@ -22,18 +22,9 @@ from criticflow.report.figures.curves import HEALTH, LEARNING
 from criticflow.report.health import LOST
 from criticflow.report.results import PROBE_COLUMNS
 from criticflow.stages.critics_table import references
+from criticflow.stats.compare import OF_DIALOGUES, OF_SAMPLES
 
-SAMPLES = (
-    "key",
-    "mode",
-    "prompt_index",
-    "sample_index",
-    "score",
-    "correct",
-    "format_ok",
-    "n_tokens",
-    "truncated",
-)
+SAMPLES = {*OF_SAMPLES, *OF_DIALOGUES}
 """Columns of an evaluation's ``samples.parquet``: all but texts, tokens and log-probabilities."""
 METRICS = {
     "step",

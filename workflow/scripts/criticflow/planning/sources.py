@@ -20,6 +20,9 @@ TRAINING = (
     *VLLM_PLUGIN,
 )
 """Modules that a training runs, or that verl loads by name: no import leads to them."""
+SETTLED = ("checks", "contrasts", "grid", "json_schema", "load", "measuring", "study")
+"""Modules of ``criticflow.config`` that make, check or compare settings. A training is given those
+of its own run, which are part of its identity."""
 PLANNING = Path(__file__).parent
 ROOT = PLANNING.parents[1]
 """The folder that the package lies in."""
@@ -50,7 +53,7 @@ def training_files(task_kind: str) -> list[Path]:
     """Files of the package that can change a training's weights, Hydra's YAML included.
 
     Statistics and the doctor are left out: the trainer logs the ones, the other looks at the
-    machine, and no weight follows from either.
+    machine, and no weight follows from either. So is what only leads to a run's settings.
 
     Args:
         task_kind: the module of ``criticflow.tasks`` that scores its responses.
@@ -58,8 +61,10 @@ def training_files(task_kind: str) -> list[Path]:
     folder = ROOT / PACKAGE
     data = (folder / "verl_plugin" / "config").glob("*.yaml")
     code = source_files("train_run.py", f"{PACKAGE}.tasks.{task_kind}", *TRAINING)
-    without = folder / "stats", folder / "doctor"
-    return sorted([*(path for path in code if not {*path.parents} & {*without}), *data])
+    without = {folder / "stats", folder / "doctor"}
+    settled = {folder / "config" / f"{name}.py" for name in SETTLED}
+    kept = [path for path in code if not {*path.parents} & without and path not in settled]
+    return sorted([*kept, *data])
 
 
 @cache

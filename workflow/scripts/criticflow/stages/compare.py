@@ -16,7 +16,14 @@ from criticflow import config
 from criticflow.errors import UserError
 from criticflow.files import read_json, replacing, write_json
 from criticflow.logs import progress
-from criticflow.stats.compare import OF_DIALOGUES, OtherProblems, comparison, difference, health
+from criticflow.stats.compare import (
+    OF_DIALOGUES,
+    OF_SAMPLES,
+    OtherProblems,
+    comparison,
+    difference,
+    health,
+)
 
 
 def summarise(
@@ -95,8 +102,7 @@ def _difference(base: Path, trained: Path, evaluate: config.Evaluate) -> dict[st
 
 
 def _samples(directory: Path) -> pd.DataFrame:
-    columns = ["key", "mode", "prompt_index", "sample_index", "score", "correct", "format_ok"]
     path = directory / "samples.parquet"
     there = pq.read_schema(path).names
-    columns += ["n_tokens", "truncated", *(name for name in OF_DIALOGUES if name in there)]
+    columns = [*OF_SAMPLES, *(name for name in OF_DIALOGUES if name in there)]
     return pd.read_parquet(path, columns=columns)

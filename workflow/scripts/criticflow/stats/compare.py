@@ -1,8 +1,7 @@
 """A trained model beside its base: differences per problem, changes, and warning signs.
 
-Samples are tables with a row per response: ``key`` (the problem), ``mode`` (``greedy`` or
-``sampled``), ``prompt_index``, ``sample_index``, ``score``, ``correct``, ``format_ok``,
-``n_tokens`` and ``truncated``; dialogues with a search engine have :data:`OF_DIALOGUES` besides.
+Samples are tables with a row per response and the columns :data:`OF_SAMPLES`; dialogues with a
+search engine have :data:`OF_DIALOGUES` besides.
 """
 
 from __future__ import annotations
@@ -23,6 +22,18 @@ FORMAT_DROP = 0.05
 """Loss of format rate against the base that is worth a warning."""
 LENGTH_COLLAPSE = 0.5
 """Share of the base's mean response length under which a model has stopped reasoning."""
+OF_SAMPLES = (
+    "key",
+    "mode",
+    "prompt_index",
+    "sample_index",
+    "score",
+    "correct",
+    "format_ok",
+    "n_tokens",
+    "truncated",
+)
+"""Columns of samples that figures come from. ``key``: the problem; ``mode``: greedy or sampled."""
 OF_DIALOGUES = ("turns", "searches", "tokens_read", "f1", "gold_retrieved")
 """Columns of samples whose means are figures where there is search: turns of the model, searches,
 tokens that were read, F1 of the answer, and the share of the gold documents that was read."""

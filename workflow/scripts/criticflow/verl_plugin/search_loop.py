@@ -22,7 +22,7 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopOutp
 from verl.utils.profiler import simple_timer
 from verl.utils.rollout_trace import rollout_trace_op
 
-from criticflow.config.schema import Search
+from criticflow.config.tasks import Search
 from criticflow.retrieval.bm25 import Found, Retriever
 from criticflow.retrieval.dialogue import Codec, Dialogue
 from criticflow.retrieval.protocol import STOP

@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import Field, ValidationError
 from verl.trainer.ppo.utils import need_critic
 
-from criticflow.config.schema import Fraction, RewardMask, Strict
+from criticflow.config.fields import Fraction, Strict
+from criticflow.config.runs import RewardMask
 from criticflow.errors import UserError
 from criticflow.models.value_head import HEADS
 from criticflow.verl_plugin.critic_loading import check_warm_start

@@ -1,0 +1,46 @@
+"""What one training job may use."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from criticflow.config.fields import NotNegative, Positive, Strict
+
+
+class Resources(Strict):
+    """What a training job may use."""
+
+    gpu: NotNegative = Field(0, description="GPUs of a training job; 0: run on the CPU")
+    cpu_ranks: Positive = Field(2, description="FSDP ranks when there is no GPU")
+    rollout_memory: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="share of GPU memory for vLLM"
+    )
+    gpu_memory_gb: float | None = Field(
+        None,
+        gt=0,
+        exclude=True,
+        description="GiB of one GPU where jobs run; null: what this machine's GPUs have",
+    )
+    kv_cache_gb: float = Field(1, gt=0, description="cache of one vLLM engine on the CPU, GiB")
+    stall_minutes: float = Field(
+        60, gt=0, description="a training job that completes no step for so long is ended"
+    )
+    rollout_stall_minutes: float = Field(
+        15, gt=0, description="one whose rollouts yield no token for so long is ended (CPU)"
+    )
+    save_minutes: float = Field(
+        5, gt=0, description="what SIGTERM leaves a training job to end its step and save"
+    )
+    free_converted: Literal["none", "optimizer", "all"] = Field(
+        "optimizer", description="what of a finished run's checkpoint goes once it is converted"
+    )
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]:
+        return "cuda" if self.gpu else "cpu"
+
+    @property
+    def ranks(self) -> int:
+        return self.gpu or self.cpu_ranks
