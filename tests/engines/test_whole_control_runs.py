@@ -70,7 +70,7 @@ def group_advantages(rewards, names):
 
 
 def test_grpo_sees_masked_rewards_before_its_groups_baseline(group):
-    settings = RewardMaskSettings(0.5, "fixed_ratio", seed=7)
+    settings = RewardMaskSettings(ratio=0.5, type="fixed_ratio", seed=7)
     assert_scores_are_true(group)
     assert len(group.metrics) == 2
     for step, row, names, scores in steps(group):
@@ -110,7 +110,7 @@ def whole(folder):
 
 
 def test_a_rescaled_mask_is_what_ppo_sees_and_what_the_critic_is_fitted_to(whole):
-    settings = RewardMaskSettings(0.5, rescale=True, seed=7)
+    settings = RewardMaskSettings(ratio=0.5, rescale=True, seed=7)
     assert_scores_are_true(whole)
     assert list(whole.metrics["training/global_step"]) == [1, 2, 3, 4]
     for step, row, names, scores in steps(whole):
@@ -207,7 +207,7 @@ def random(folder):
 
 def test_random_rewards_have_nothing_to_do_with_the_responses(random):
     assert_scores_are_true(random)
-    settings = RandomRewardSettings(0.5, seed=0)
+    settings = RandomRewardSettings(probability=0.5, seed=0)
     assert len(random.metrics) == 2
     for step, row, names, scores in steps(random):
         # A function of names, which are made of steps and prompts.
