@@ -296,3 +296,15 @@ def test_arms_that_differ_in_lambda_alone_are_compared():
     )
     runs = config.runs
     assert differs_in(runs["lam0.9/m0"], runs["constant/m0"]) == ["lambda"]
+
+
+def test_a_run_of_a_grid_can_be_named_wherever_a_run_is():
+    config = loaded(
+        truth={"actors": ["tiny", "cold/m0"], "steps": {"cold/m0": [20]}},
+        critics={
+            "fitted": {"model": "tiny", "task": "countdown-mini", "actor": "constant/m0"},
+        },
+    )
+    assert config.measures_truth("cold/m0") and not config.measures_truth("cold/m0.5")
+    assert 20 in config.runs["cold/m0"].train.keep_steps
+    assert config.critics["fitted"].actor == "constant/m0"

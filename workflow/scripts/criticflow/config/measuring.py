@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from criticflow.config.fields import Fraction, Positive, Strict
-from criticflow.config.names import Name
+from criticflow.config.names import RunName
 
 
 class Probe(Strict):
@@ -65,7 +65,7 @@ class Evaluate(Strict):
 class Truth(Strict):
     """The truth about values: Monte-Carlo estimates from states of held-out responses."""
 
-    actors: Literal["all", "learning"] | list[Name] = Field(
+    actors: Literal["all", "learning"] | list[RunName] = Field(
         "all",
         description="whose truth: base models and runs by name; all; learning: base models and the "
         "runs whose critic learns; or [] for nobody's",
@@ -73,7 +73,7 @@ class Truth(Strict):
     across: bool = Field(
         False, description="compare every critic with every actor, not with its own alone"
     )
-    steps: dict[Name, list[Positive]] = Field(
+    steps: dict[RunName, list[Positive]] = Field(
         {}, description="by run: steps besides the last whose actor and critic are compared too"
     )
     problems: Positive = Field(64, description="problems of the test split, its first ones")

@@ -15,7 +15,7 @@ class PretrainedCritic(Strict):
 
     model: Name = Field(description="base model that the critic starts from")
     task: Name = Field(description="task whose training problems are sampled")
-    actor: Name | None = Field(
+    actor: RunName | None = Field(
         None, description="run whose actor is sampled, same seed; null: the base model itself"
     )
     samples: Positive = Field(8, description="responses per problem")

@@ -96,12 +96,12 @@ def _write(
     values: list[pd.DataFrame],
     responses: list[pd.DataFrame],
 ) -> None:
-    with replacing(out / "values.parquet") as aside:
-        pd.concat(values, ignore_index=True).to_parquet(aside, index=False)
+    with replacing(out / "values.parquet") as partial:
+        pd.concat(values, ignore_index=True).to_parquet(partial, index=False)
     empty = pd.DataFrame(columns=[*ACTOR, *COLUMNS])
-    with replacing(out / "responses.parquet") as aside:
+    with replacing(out / "responses.parquet") as partial:
         table = pd.concat(responses, ignore_index=True) if responses else empty
-        table.to_parquet(aside, index=False)
+        table.to_parquet(partial, index=False)
     write_json(out / "rows.json", rows)
 
 

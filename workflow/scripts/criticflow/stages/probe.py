@@ -261,9 +261,9 @@ def _report(summary: dict[str, Any], gate: str, out: Path) -> None:
         return
     message = f"probe: {shown}: not good: {'; '.join(found['advice'])}"
     if gate == "fail":
-        with replacing(out / FAILED) as aside:
-            aside.mkdir()
+        with replacing(out / FAILED) as partial:
+            partial.mkdir()
             for name in ("summary.json", "samples.parquet", "probe.png"):
-                shutil.copy2(out / name, aside)
+                shutil.copy2(out / name, partial)
         raise UserError(f"{message} (probe.gate: fail); what the probe found is in {out / FAILED}")
     progress(f"warning: {message}")

@@ -59,8 +59,8 @@ def sample_returns(job: Sampling, out: Path) -> pd.DataFrame:
     """
     task, critic = job.task, job.critic
     problems = read_problems(job.train_parquet)
-    most = task.max_response_length
-    with Engine(job.model_path, job.model, task.max_prompt_length + most, job.resources) as engine:
+    limit = task.max_response_length
+    with Engine(job.model_path, job.model, task.max_prompt_length + limit, job.resources) as engine:
         problems, _ = engine.fitting(problems, task.max_prompt_length, job.train_parquet)
         chosen = choose(problems, critic, job.seed)
         there = probed(job.probe_samples, critic.samples, set(chosen["key"]))
@@ -68,13 +68,13 @@ def sample_returns(job: Sampling, out: Path) -> pd.DataFrame:
         parts = [there]
         if len(missing):
             prompts = list(missing["prompt"])
-            sampled = engine.generate(prompts, critic.samples, critic.temperature, most, job.seed)
+            sampled = engine.generate(prompts, critic.samples, critic.temperature, limit, job.seed)
             parts.append(add_scores(sampled, missing)[COLUMNS])
     found = pd.concat([part for part in parts if len(part)], ignore_index=True)
     held_out = set(chosen["key"][chosen["held_out"]])
     found["held_out"] = found["key"].isin(held_out)
-    with replacing(out) as aside:
-        found.to_parquet(aside, index=False)
+    with replacing(out) as partial:
+        found.to_parquet(partial, index=False)
     progress(
         f"{len(found)} responses to {len(chosen)} training problems ({len(held_out)} held out, "
         f"{len(there)} responses from the probe), mean score {found['score'].mean():.3f}"

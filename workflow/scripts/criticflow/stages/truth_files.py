@@ -47,8 +47,8 @@ def write_truth(
     if responses is not None:
         tables["responses"] = responses[RESPONSE_COLUMNS]
     for name, frame in tables.items():
-        with replacing(folder / f"{name}.parquet") as aside:
-            frame.to_parquet(aside, index=False)
+        with replacing(folder / f"{name}.parquet") as partial:
+            frame.to_parquet(partial, index=False)
     write_json(folder / "summary.json", summary)
 
 

@@ -110,13 +110,13 @@ def sample_states(
 
     ``prompt_index`` is the row of the problem in ``test_parquet``.
     """
-    truth, most = job.truth, job.max_response_length
+    truth, limit = job.truth, job.max_response_length
     problems = read_problems(job.test_parquet)
     problems["row"] = np.arange(len(problems))
     problems, _ = engine.fitting(problems, job.max_prompt_length, job.test_parquet)
     problems = problems.head(truth.problems).reset_index(drop=True)
     rows = problems["row"].to_numpy()
-    sampled = engine.generate(list(problems["prompt"]), 1, job.temperature, most, truth.seed)
+    sampled = engine.generate(list(problems["prompt"]), 1, job.temperature, limit, truth.seed)
     responses = add_scores(sampled, problems)
     responses["prompt_index"] = rows[responses["prompt_index"]]
     ends = line_ends(engine.tokenizer, responses["tokens"])
@@ -125,7 +125,7 @@ def sample_states(
         list(states["prefix_tokens"]),
         truth.continuations,
         job.temperature,
-        list(most - states["prefix_length"]),
+        list(limit - states["prefix_length"]),
         truth.seed,
     )
     texts = _texts(engine, states, continuations)
