@@ -39,6 +39,8 @@ def apply_to_verl() -> None:
         use_gloo_alone()
         if not in_rollout_process():
             leave_memory_unpinned()
+    if not in_rollout_process():
+        take_many_rows_of_logits()
 
 
 def apply_to_vllm() -> None:
@@ -118,6 +120,17 @@ def leave_memory_unpinned() -> None:
 
     original = fsdp.CPUOffloadPolicy
     fsdp.CPUOffloadPolicy = lambda pin_memory: original(pin_memory=False)
+
+
+@_once
+def take_many_rows_of_logits() -> None:
+    """verl 0.9.1 without flash-attention computes log-probabilities token by token in Python, and
+    chooses the function by name (``log_probabilities``)."""
+    import verl.utils.torch_functional as functional
+
+    from criticflow.verl_plugin.log_probabilities import log_probabilities
+
+    functional.logprobs_from_logits_v2 = log_probabilities
 
 
 @_once
