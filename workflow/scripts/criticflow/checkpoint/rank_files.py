@@ -11,9 +11,9 @@ from criticflow.files import read_json
 _RANK_FILE = re.compile(r"model_world_size_(\d+)_rank_(\d+)\.pt")
 
 
-def rank_file_name(world_size: int, rank: int) -> str:
-    """The name that verl gives to a rank's weights."""
-    return f"model_world_size_{world_size}_rank_{rank}.pt"
+def rank_file_name(world_size: int, rank: int, part: str = "model") -> str:
+    """The name that verl gives to a rank's file of ``model``, ``optim`` or ``extra_state``."""
+    return f"{part}_world_size_{world_size}_rank_{rank}.pt"
 
 
 def find_rank_files(local_dir: Path) -> tuple[list[Path], int | None, list[str]]:

@@ -16,7 +16,7 @@ import torch
 from torch.distributed.tensor import DeviceMesh, DTensor, Shard
 
 from criticflow.checkpoint.layout import local_box
-from criticflow.checkpoint.rank_files import find_rank_files
+from criticflow.checkpoint.rank_files import find_rank_files, rank_file_name
 from criticflow.checkpoint.reshard import distributed, mesh_on_rank, reshard
 from criticflow.checkpoint.retention import last_step
 from criticflow.checkpoint.shards import Mesh
@@ -52,12 +52,8 @@ def fit_ranks(directory: Path, ranks: int) -> int | None:
     return max(before.values())
 
 
-def _name(part: str, ranks: int, rank: int) -> str:
-    return f"{part}_world_size_{ranks}_rank_{rank}.pt"
-
-
 def _reshard_optimizer(source: Path, target: Path, before: int, ranks: int) -> None:
-    paths = [source / _name("optim", before, rank) for rank in range(before)]
+    paths = [source / rank_file_name(before, rank, "optim") for rank in range(before)]
     if not any(path.exists() for path in paths):
         return  # a frozen critic has none
     # Written by this project's own training, and mapped: only what is copied takes memory.
@@ -77,7 +73,7 @@ def _reshard_optimizer(source: Path, target: Path, before: int, ranks: int) -> N
         }
         torch.save(
             {"state": state, "param_groups": first["param_groups"]},
-            target / _name("optim", ranks, rank),
+            target / rank_file_name(ranks, rank, "optim"),
         )
 
 
@@ -110,6 +106,6 @@ def _remedy(ranks: int) -> str:
 
 def _copy_extra_state(source: Path, target: Path, before: int, ranks: int) -> None:
     for rank in range(ranks):
-        old = source / _name("extra_state", before, rank if rank < before else 0)
+        old = source / rank_file_name(before, rank if rank < before else 0, "extra_state")
         if old.exists():
-            shutil.copy2(old, target / _name("extra_state", ranks, rank))
+            shutil.copy2(old, target / rank_file_name(ranks, rank, "extra_state"))

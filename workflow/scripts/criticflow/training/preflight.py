@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -12,7 +11,7 @@ from pyarrow import parquet
 
 from criticflow.config import Model, Resources, Run, Task
 from criticflow.errors import UserError
-from criticflow.files import require_space
+from criticflow.files import free_space, require_space
 from criticflow.logs import progress
 from criticflow.models.directory import check_model_directory
 from criticflow.models.shape import directory_shape
@@ -108,12 +107,12 @@ def checkpoint_bytes(model_dir: str, critic_dir: str | None) -> int:
 def check_memory(parts: list[Part]) -> None:
     """Report how much memory a training takes at most; raise :class:`UserError` where it cannot fit
     into what is available to this process."""
-    most, available = total(parts), memory.available() / GIB
-    needed = f"{most:.1f} GiB of memory at most ({described(parts)}), {available:.1f} are free"
+    peak, available = total(parts), memory.available() / GIB
+    needed = f"{peak:.1f} GiB of memory at most ({described(parts)}), {available:.1f} are free"
     if available < least(parts):
         raise UserError(f"training takes {needed}: end other programs, or lower {remedies(parts)}")
     progress(f"training takes about {needed}")
-    if available < most:
+    if available < peak:
         progress(f"warning: it may run out of memory: lower {remedies(parts)}")
 
 
@@ -127,7 +126,7 @@ def check_shared_memory(buckets: int, store: int, folder: Path = SHARED_MEMORY) 
     """
     if not folder.is_dir():
         return  # not Linux
-    free = shutil.disk_usage(folder).free
+    free = free_space(folder)
     needed = buckets + (store if free >= store else 0)
     if free < needed:
         raise UserError(
