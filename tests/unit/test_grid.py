@@ -180,6 +180,7 @@ def contrast(a: str, b: str, **more: Any) -> dict[str, Any]:
         ("warm-frozen/m0", "constant/m0", ["critic source"]),
         ("cold/m0", "constant/m0", ["critic source"]),  # the constant implies that it is frozen
         ("warm/m0", "cold/m0", ["critic source"]),  # and warm-up steps come with the cold one
+        ("scaled/m0", "warm-frozen/m0", ["critic source"]),
         ("constant/m0.5", "constant/m0", ["mask"]),
         ("frozen/m0", "warm/m0", ["freeze"]),
         ("warm-frozen/m0", "cold/m0", ["critic source", "freeze"]),
@@ -196,6 +197,7 @@ def test_which_factors_differ_is_read_from_the_settings(a, b, factors):
     group = {"rollout_n": 4, "batch_size": 32, "mini_batch_size": 16, "lam": 0.9}
     critics = {
         "frozen": {"critic": {"from": "cold/m0", "freeze": True}},
+        "scaled": {"critic": {"from": "cold/m0", "freeze": True, "scale": 0.5}},
         "grpo": {"algorithm": "grpo", "train": group},
         "random": {**constant, "random_reward": 0.5},
         "rate": {**constant, "train": {"actor_lr": 1e-4}},

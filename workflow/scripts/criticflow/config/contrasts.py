@@ -24,6 +24,7 @@ FACTOR_OF = {
     "critic.path": "critic source",
     "critic.revision": "critic source",
     "critic.constant": "critic source",
+    "critic.scale": "critic source",
     "critic.freeze": "freeze",
     "reward_mask": "mask",
     "train.lam": "lambda",
