@@ -24,7 +24,7 @@ PLAIN := A-Za-z0-9/._+@%:,=\n\200-\377-
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run study watch test test-slurm test-all lint format lock bench-convert clean
+.PHONY: help setup run study watch test test-quick test-slurm test-all lint format lock bench-convert clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1: /p' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ watch: $(STAMP)  ## show how far that study is, training by training; Ctrl-C clo
 
 test: lint  ## lint, unit tests, workflow tests and a small run of the whole pipeline
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-quick: lint  ## lint, unit tests that start no engine, and a plan of the study: for every save
+	@$(BIN)/python -m pytest -m "not slow and not vllm and not seconds" tests/unit $(ARGS)
+	@$(BIN)/snakemake --cores all --dry-run --quiet --directory $$(mktemp -d)
 
 test-slurm: $(STAMP)  ## the pipeline and faults on a real Slurm, brought up here (Debian, root)
 	@tests/slurm/with_slurm.sh $(abspath $(BIN))/python -m pytest tests/slurm $(ARGS)
