@@ -20,6 +20,7 @@ for name in ("_run_prompt", "_agent_loop_postprocess"):
 """
 
 
+@pytest.mark.seconds
 def test_the_methods_that_write_rollouts_look_names_up_in_their_module():
     # Ray pickles what an actor inherits by value: with a copy of its module's names.
     actor = ray.remote(BatchedAgentLoopWorker).__ray_metadata__.modified_class
@@ -39,6 +40,7 @@ except TypeError as error:
 """
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("worker", [BatchedAgentLoopWorker, TellingAgentLoopWorker])
 def test_an_actor_begins_as_verls_worker(worker):
     # By value, verl's own __init__ would look for another copy of its class.

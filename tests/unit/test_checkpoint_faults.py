@@ -346,6 +346,7 @@ def test_the_program_says_one_line_and_exits_with_2(source, tmp_path):
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
+@pytest.mark.seconds
 def test_the_program_converts_checks_and_reshards(source, tmp_path):
     target, four = tmp_path / "out", tmp_path / "four"
     done = subprocess.run(

@@ -72,6 +72,7 @@ def program(script: str, *arguments: object, cache: Path) -> subprocess.Complete
     )
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("kind", "family"), [("critic", "TokenClassification"), ("actor", "CausalLM")]
 )

@@ -50,6 +50,7 @@ def roundtrip(tmp_path: Path, model, kind: str, *arguments, **options) -> Path:
     return source
 
 
+@pytest.mark.seconds
 def test_two_ranks_trained_mlp_head(tmp_path):
     model = tiny_critic("mlp")
     roundtrip(tmp_path, model, "critic", 2)
@@ -138,6 +139,7 @@ def test_verl_resumes_from_resharded(tmp_path, strategy, world_sizes):
     assert_same(load_file(tmp_path / "hf/model.safetensors"), model.state_dict())
 
 
+@pytest.mark.seconds
 def test_the_converter_needs_no_verl(tmp_path):
     """Neither verl nor what comes with it is imported by a whole conversion."""
     source = write_checkpoint(tmp_path / "in", tiny_critic(), 2)

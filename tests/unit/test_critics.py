@@ -66,6 +66,7 @@ def run(critic, samples, gamma=1.0):
     return critics.evaluate_critic(saved, samples, EVALUATE, RESOURCES.device, out, "cold", 0)
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("head", ["linear", "mlp"])
 def test_values_are_those_of_each_sequence_alone(tmp_path, head):
     critic = load_value_model(save(tmp_path / "critic", tiny_critic(head)), dtype=torch.float32)
@@ -143,6 +144,7 @@ def test_what_does_not_fit_together_is_named(tmp_path, samples):
         run(tmp_path / "nowhere", samples)
 
 
+@pytest.mark.seconds
 def test_neither_verl_nor_vllm_is_imported():
     code = (
         "import sys, criticflow.stages.critics\n"

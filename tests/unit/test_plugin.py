@@ -46,6 +46,7 @@ def test_the_training_command_names_the_plugin_for_every_process_of_the_job(tmp_
     )
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("start", "message"),
     [

@@ -71,6 +71,7 @@ def test_wrong(gold, response):
     assert TASK.score(response, gold).score == 0.0
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize("answer", ["10^{10^{10}}", "1000000!"])
 def test_the_time_limit_is_hard_and_the_next_answer_is_scored(answer):
     start = time.monotonic()

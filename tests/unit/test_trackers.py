@@ -62,6 +62,7 @@ def test_a_tracker_that_is_not_installed_is_named():
         check_trackers(["tensorboard", "swanlab"])
 
 
+@pytest.mark.seconds
 def test_tensorboard_writes_beside_the_checkpoints(tmp_path, monkeypatch):
     """By verl's own Tracking, in the environment of a training."""
     for name in ("TENSORBOARD_DIR", "WANDB_DIR"):

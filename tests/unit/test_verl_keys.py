@@ -22,6 +22,7 @@ def check(**verl: object) -> None:
     check_verl_keys(load_config(merge(default, over)))
 
 
+@pytest.mark.seconds
 @pytest.mark.parametrize(
     ("key", "says"),
     [
@@ -53,6 +54,7 @@ def test_verls_keys_ours_and_what_lies_below_open_mappings_pass():
     )
 
 
+@pytest.mark.seconds
 def test_a_field_of_verls_dataclass_passes_although_the_configuration_lacks_it():
     check(**{"critic.fsdp.mixed_precision": {"param_dtype": "fp32"}})
 
