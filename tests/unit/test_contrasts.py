@@ -84,6 +84,17 @@ def test_holm_takes_away_a_claim_that_the_interval_alone_would_allow():
     assert contrasts.verdict({**row, "kind": "primary"}).startswith("better")
 
 
+def test_an_interval_within_the_smallest_effect_on_both_sides_is_called_small():
+    row = {
+        "a": "warm", "b": "constant", "metric": METRIC, "seeds": [0, 1, 2], "kind": "primary",
+        "difference": {"value": -0.01, "low": -0.031, "high": 0.011}, "p": 0.3, "p_holm": None,
+        "detectable": 0.03, "sd_seed": 0.02, "sd_problem": 0.1, "sd_rest": 0.3, "problems": 60,
+    }  # fmt: skip
+    assert contrasts.verdict(row, 0.05).startswith("undecided, and small: -0.010 [-0.031, +0.011]")
+    assert contrasts.verdict(row, 0.03).startswith("undecided: ")
+    assert contrasts.verdict(row).startswith("undecided: ")
+
+
 def test_the_smallest_effect_of_interest_says_how_many_seeds():
     given = [contrast("null", "same", "constant", "primary")]
     (row,) = contrasts.rows(given, ARMS, smallest_effect=0.03)

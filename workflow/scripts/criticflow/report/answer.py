@@ -111,6 +111,8 @@ def _more(row: Row) -> list[str]:
     if len(row["seeds"]) < FEWEST_SEEDS or row["p"] is None:
         return [f"A claim needs at least {FEWEST_SEEDS} seeds, fixed before the study is run."]
     verdict, _, rest = row["verdict"].partition(": ")
+    if verdict.endswith("and small"):
+        return [f"The difference is small: {rest}."]
     return [f"{rest[0].upper()}{rest[1:]}."] if verdict.startswith("undecided") else []
 
 

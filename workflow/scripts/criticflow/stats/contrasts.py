@@ -100,7 +100,8 @@ def verdict(row: Row, smallest_effect: float | None = None) -> str:
     """The sentence that a row of ``rows`` allows, without its own key ``verdict``.
 
     "Better" or "worse" only where the 95 % interval excludes zero (a secondary contrast: and Holm's
-    p is at most 0.05).
+    p is at most 0.05). "Small" where the interval lies within the smallest effect of interest on
+    both sides: then no new study of that effect is asked for.
     """
     count, a, b, metric = len(row["seeds"]), row["a"], row["b"], row["metric"]
     if count < FEWEST_SEEDS or row["p"] is None:
@@ -119,6 +120,8 @@ def verdict(row: Row, smallest_effect: float | None = None) -> str:
     if low == high == 0:
         return f"no difference was seen: {a} and {b} have equal scores on every problem and seed"
     after = " after Holm's correction" if excludes else ""
+    if smallest_effect is not None and -smallest_effect < low and high < smallest_effect:
+        return f"undecided{after}, and small: {told}, less than {smallest_effect:.3f} either way"
     return f"undecided{after}: {_new_study(row, count, smallest_effect)}"
 
 
