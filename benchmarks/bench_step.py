@@ -60,8 +60,8 @@ def main() -> None:
         for name, how in BARE.items()
     ]
     known = sum(row["training"] or 0.0 for row in rows)
-    rows.append({"part": "rest", "training": median["step"] - known, "as": "verl, Ray"})
-    rows.append({"part": "step", "training": median["step"], "bare": sum(bare.values())})
+    rows.append({"part": "rest", "training": median["timing_s/step"] - known, "as": "verl, Ray"})
+    rows.append({"part": "step", "training": median["timing_s/step"], "bare": sum(bare.values())})
     print(
         f"{work.batch} trajectories, prompts of {work.prompt} and responses of {work.response} "
         f"tokens, micro-batches of {work.micro}, {work.ranks} ranks; seconds:\n"
