@@ -64,6 +64,7 @@ def test_where_a_corpus_is_searched_decides_no_weights():
     ("changes", "message"),
     [
         ({"truth": {"actors": "all"}}, "truth.actors: facts has search"),
+        ({"truth": {"actors": "learning"}}, "truth.actors: facts has search"),
         ({"critics": {"p": {"model": "tiny-search", "task": "facts"}}}, "critics.p: facts has"),
         ({"tasks": {"facts": {"search": None}}}, "go together"),
         (

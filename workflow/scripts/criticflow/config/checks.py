@@ -69,7 +69,7 @@ def _dialogues_are_sampled_whole(config: Config) -> None:
                 "responses of one turn: take the critic of a run (critic.from)"
             )
     for name, run in config.runs.items():
-        measured = config.truth.actors == "all" or {name, run.model} & set(config.truth.actors)
+        measured = config.measures_truth(name) or config.measures_truth(run.model)
         if measured and config.tasks[run.task].search:
             raise ValueError(
                 f"truth.actors: {run.task} has search, and states are continued in one turn: "
