@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import zipfile
 from pathlib import Path
@@ -31,6 +32,7 @@ OURS = (  # what stock verl does not know
     "critic.allow_untrained",
     "critic.constant",
     "critic.scale",
+    "critic.oracle",
     "critic.model.head_seed",
     "trainer.keep_steps",
     "trainer.keep_checkpoints",
@@ -82,6 +84,10 @@ STUDY: dict[str, Any] = {
             # With lambda 1 all advantages would be equal, and the actor would stay where it is.
             "train": {"steps": 3, "save_every": 2, "lam": 0.9, "kl_coef": 0.5},
         },
+        "oracle": {
+            "like": "plain",
+            "critic": {"freeze": True, "oracle": {"continuations": 3}, "scale": 0.5},
+        },
         "random": {
             "like": "plain",
             "critic": {"freeze": True, "allow_untrained": True},
@@ -128,6 +134,7 @@ def train(
     recorded: bool = False,
     stock: bool = False,
     reward: str = "token_share.py",
+    module: str | None = None,
     fails: bool = False,
     **verl: Any,
 ) -> Run:
@@ -143,6 +150,7 @@ def train(
             record.
         stock: verl's own trainer, workers, engines and agent loop instead of criticflow's.
         reward: file with the reward function, in this folder.
+        module: of this folder, which verl's processes import besides.
         fails: whether it is to end with an error, in place of a last step.
     """
     config = study()
@@ -167,9 +175,12 @@ def train(
     }
     metrics = folder / f"{name}.jsonl"
     env = environment(resources, metrics)
-    module = "criticflow.train"
+    program = "criticflow.train"
+    if module is not None:
+        paths = [str(HERE), env.get("PYTHONPATH", "")]
+        env |= {"VERL_USE_EXTERNAL_MODULES": module, "PYTHONPATH": os.pathsep.join(paths)}
     if stock:
-        module = "verl.trainer.main_ppo"
+        program = "verl.trainer.main_ppo"
         overrides = stock_overrides(overrides)
         env |= {
             "VERL_USE_EXTERNAL_PLUGINS": "none",
@@ -178,7 +189,7 @@ def train(
         }
     overrides += [f"{key}={value}" for key, value in (common | verl).items()]
     log = folder / f"{name}.log"
-    code = run_owned([sys.executable, "-m", module, *overrides], env, log)
+    code = run_owned([sys.executable, "-m", program, *overrides], env, log)
     output = log.read_text(errors="replace")
     assert (code == 1) if fails else (code == 0), output[-8000:]
     rows = [line["data"] for line in json_lines(metrics)] if metrics.exists() else []

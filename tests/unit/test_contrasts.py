@@ -160,3 +160,18 @@ def test_its_interval_covers_at_least_as_stated(seeds):
             )
             hits += found["low"] <= truth <= found["high"]
         assert hits / 300 >= 0.95 - 2 * np.sqrt(0.95 * 0.05 / 300), shift
+
+
+def test_a_contrast_with_a_constant_says_which_share_of_an_oracles_gain_it_has():
+    arms = ARMS | {"oracle": arm(0.7, seed=5)}
+    half = Contrast("half", "warm", "constant", "critic source", "primary", METRIC, "oracle")
+    none = Contrast("none", "same", "constant", "critic source", "secondary", METRIC, "worse")
+    (row,) = contrasts.rows([half], arms)
+    share = row["share_of_oracle"]
+    assert row["oracle"] == "oracle"
+    assert share["value"] == pytest.approx(0.5, abs=0.05)
+    assert 0.3 < share["low"] < share["value"] < share["high"] < 0.7
+    assert contrasts.rows([none], arms)[0]["share_of_oracle"] is None  # it gains nothing
+    assert contrasts.rows([contrast("plain", "warm", "constant")], arms)[0]["oracle"] is None
+    few = arms | {"oracle": arm(0.7, seeds=2, seed=5)}
+    assert contrasts.rows([half], few)[0]["share_of_oracle"] is None

@@ -14,11 +14,12 @@ from criticflow import config
 from criticflow.commands import judge as by_hand
 from criticflow.errors import UserError
 from criticflow.models.char_tokenizer import char_tokenizer
+from criticflow.models.line_ends import line_ends
 from criticflow.models.saved_critic import SavedCritic
 from criticflow.models.value_head import load_value_model
 from criticflow.stages import critics_table, judge
 from criticflow.stages.truth_files import ACTOR, read_truth, vocabulary_hash, write_truth
-from criticflow.stages.value_truth import line_ends, states_of
+from criticflow.stages.value_truth import states_of
 from criticflow.stats import truth_table
 from criticflow.verl_plugin.constant_critic import make_constant
 

@@ -118,7 +118,9 @@ def critic(config: Config, name: str) -> str:
         return "none (grpo)"
     if run.critic.constant is not None:
         return f"constant {run.critic.constant:g}"
-    origin = run.critic.from_run or run.critic.path or "base model"
+    if run.critic.oracle:
+        return f"oracle, {run.critic.oracle.continuations} continuations"
+    origin = run.critic.from_run or run.critic.pretrained or run.critic.path or "base model"
     return f"{origin}, {'frozen' if run.critic.freeze else 'learning'}"
 
 

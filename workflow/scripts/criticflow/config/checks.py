@@ -87,6 +87,11 @@ def _critics_have_an_origin(config: Config) -> None:
         critic = run.critic
         if sum(map(bool, (critic.from_run, critic.pretrained, critic.path))) > 1:
             raise ValueError(f"runs.{name}.critic: give 'from' or 'path', not both")
+        if critic.oracle and config.tasks[run.task].search:
+            raise ValueError(
+                f"runs.{name}.critic.oracle: {run.task} has search, and states are continued in "
+                "one turn"
+            )
         if run.algorithm == "grpo" and (critic.from_run or critic.pretrained or critic.freeze):
             raise ValueError(f"runs.{name}: grpo has no critic to load or freeze")
         seen = [name]

@@ -24,6 +24,7 @@ FACTOR_OF = {
     "critic.path": "critic source",
     "critic.revision": "critic source",
     "critic.constant": "critic source",
+    "critic.oracle": "critic source",
     "critic.scale": "critic source",
     "critic.freeze": "freeze",
     "reward_mask": "mask",
@@ -95,14 +96,14 @@ def settings_difference(a: Run, b: Run) -> dict[str, tuple[Any, Any]]:
 def differs_in(a: Run, b: Run) -> list[str]:
     """Factors in which two runs differ; a setting that is part of none stands for itself.
 
-    What a factor implies is not counted: a constant critic is frozen, GRPO has none.
+    What a factor implies is not counted: a constant and an oracle are frozen, GRPO has no critic.
     """
     keys = [key for key in settings_difference(a, b) if not _below(key, WITHOUT_EFFECT)]
     factors = dict.fromkeys(found for key in keys if (found := _factor(key)))
     if "algorithm" in factors:
         for factor in ("critic source", "freeze", "lambda"):
             factors.pop(factor, None)
-    if (a.critic.constant is None) != (b.critic.constant is None):
+    if a.critic.is_model != b.critic.is_model:
         factors.pop("freeze", None)
     implied = [key for factor in factors for key in IMPLIED[factor]]
     rest = [key for key in keys if _factor(key) is None and not _below(key, implied)]
@@ -123,14 +124,33 @@ def gae_lambda(run: Run) -> float | None:
 
 
 def declared(contrasts: Sequence[Contrast], runs: Mapping[str, Run]) -> list[dict[str, Any]]:
-    """Contrasts as JSON, each with the factors in which its runs differ."""
+    """Contrasts as JSON, each with the factors in which its runs differ, and its oracle."""
     return [
         {
             **contrast.model_dump(mode="json"),
             "differs_in": ", ".join(differs_in(runs[contrast.a], runs[contrast.b])),
+            "oracle": oracle_of(contrast, runs),
         }
         for contrast in contrasts
     ]
+
+
+def oracle_of(contrast: Contrast, runs: Mapping[str, Run]) -> str | None:
+    """The run that is a ceiling for a contrast with a constant critic: it differs from both runs in
+    the critic's source alone (and whether that learns), and its values are an oracle's."""
+    a, b = runs[contrast.a], runs[contrast.b]
+    if b.algorithm == "grpo" or b.critic.constant is None or a.critic.oracle is not None:
+        return None
+    allowed = {"critic source", "freeze"}
+    return next(
+        (
+            name
+            for name, run in runs.items()
+            if run.critic.oracle is not None
+            and all(set(differs_in(run, other)) <= allowed for other in (a, b))
+        ),
+        None,
+    )
 
 
 def _flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:

@@ -63,6 +63,15 @@ class RewardMask(Strict):
         return self
 
 
+class Oracle(Strict):
+    """Values that are means of continuations of the actor (``criticflow.verl_plugin.oracle``)."""
+
+    continuations: Positive = Field(8, description="of the current actor from every state")
+    lines_above: Positive | None = Field(
+        256, description="responses of more tokens have their states at line ends; null: none have"
+    )
+
+
 class Critic(Strict):
     """Where the critic comes from, and whether it learns."""
 
@@ -88,7 +97,18 @@ class Critic(Strict):
     )
     allow_untrained: bool = Field(False, description="permit freezing a critic never trained")
     constant: float | None = Field(None, description="the value of every state; needs freeze")
-    scale: float = Field(1.0, description="factor on the values of the critic that is loaded")
+    oracle: Oracle | None = Field(
+        None,
+        description="in place of a critic, means of continuations from every state; needs freeze",
+    )
+    scale: float = Field(
+        1.0, description="factor on the values of the critic that is loaded, or on an oracle's"
+    )
+
+    @property
+    def is_model(self) -> bool:
+        """Whether a model gives the values, rather than a constant or an oracle."""
+        return self.constant is None and self.oracle is None
 
     @model_validator(mode="before")
     @classmethod
@@ -120,12 +140,25 @@ class Critic(Strict):
         return self
 
     @model_validator(mode="after")
+    def _oracle_stands_alone(self) -> Critic:
+        if self.oracle is None:
+            return self
+        if not self.freeze:
+            raise ValueError("oracle needs freeze: true: no critic learns beside it")
+        origins = (self.from_run, self.pretrained, self.path, self.constant)
+        if any(origin is not None for origin in origins):
+            raise ValueError(
+                "oracle: its values are no critic's: leave from, path and constant out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _frozen_is_trained(self) -> Critic:
-        trained = self.from_run or self.pretrained or self.path or self.constant is not None
+        trained = self.from_run or self.pretrained or self.path or not self.is_model
         if self.freeze and not (trained or self.allow_untrained):
             raise ValueError(
                 "freeze: true would keep a fresh value head as it is: give the trained critic "
-                "(from or path), or for a control run constant, or allow_untrained: true"
+                "(from or path), or for a control run constant, oracle, or allow_untrained: true"
             )
         return self
 

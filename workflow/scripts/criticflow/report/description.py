@@ -17,6 +17,8 @@ def describe(run: Run) -> str:
     if run.algorithm == "ppo":
         if critic.constant is not None:
             origin = f"the critic is a constant, {critic.constant:g}"
+        elif critic.oracle:
+            origin = f"values are means of {critic.oracle.continuations} continuations (oracle)"
         elif critic.from_run:
             origin = f"critic from {critic.from_run}"
         elif critic.pretrained:
@@ -25,7 +27,7 @@ def describe(run: Run) -> str:
             origin = f"critic from {critic.path}"
         else:
             origin = "the critic starts afresh"
-        words.append(f"{origin}, frozen" if critic.freeze and critic.constant is None else origin)
+        words.append(f"{origin}, frozen" if critic.freeze and critic.is_model else origin)
     if mask.ratio:
         rescaled = ", the others rescaled" if mask.rescale else ""
         words.append(f"{100 * mask.ratio:g} % of the rewards masked{rescaled}")

@@ -73,14 +73,18 @@ def arms(results: Results) -> Table:
 
 
 def contrasts(rows: Sequence[Row]) -> Table:
-    """One row a contrast, its verdict in words."""
+    """One row a contrast, its verdict in words; the share of an oracle's gain if there is one."""
     head = ["contrast", "difference", "improves in", "p", "p (Holm)", "seeds", "verdict"]
+    shared = any(row.get("share_of_oracle") for row in rows)
+    if shared:
+        head.insert(2, "of the oracle's gain")
     return Table(
         head,
         [
             [
                 Cell(row["name"], f"{row['kind']}: differs in {row['differs_in']}"),
                 estimate(row["difference"], "{:+.3f}"),
+                *([estimate(row["share_of_oracle"], "{:.2f}")] if shared else []),
                 _share(row["probability_of_improvement"]),
                 _number(row["p"], "{:.3g}"),
                 _number(row["p_holm"], "{:.3g}"),

@@ -39,7 +39,7 @@ def write_contrasts(
     wanted = [contrasts.Contrast(**contrast) for contrast in compared]
     metrics: dict[str, set[str]] = {}
     for one in wanted:
-        for arm in (one.a, one.b):
+        for arm in filter(None, (one.a, one.b, one.oracle)):
             metrics.setdefault(arm, set()).add(one.metric)
     scores = {arm: _scores(samples[arm], sorted(names)) for arm, names in metrics.items()}
     try:

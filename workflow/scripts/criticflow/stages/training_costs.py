@@ -15,6 +15,7 @@ UNITS = ("steps", "generated_tokens", "seconds", "flops")
 VALIDATION = "val-core/"
 """First part of the columns with scores on validation; their mean over samples ends with this."""
 MEAN = "/mean@"
+ORACLE_TOKENS = "criticflow/oracle/tokens"
 
 
 def cumulative(
@@ -22,10 +23,10 @@ def cumulative(
 ) -> pd.DataFrame:
     """``step`` and :data:`UNITS`, one row a step, 0 first: what it cost until the end of a step.
 
-    ``generated_tokens`` are those of responses; ``seconds`` verl's time of a step, with validation
-    and saving; ``flops`` as :mod:`criticflow.stats.flops` estimates them, NaN where the models'
-    sizes are not known. A step that has no metrics (its process died before it logged them) counts
-    as the median step.
+    ``generated_tokens`` are those of responses and of an oracle's continuations; ``seconds`` verl's
+    time of a step, with validation and saving; ``flops`` as :mod:`criticflow.stats.flops` estimates
+    them, NaN where the models' sizes are not known. A step that has no metrics (its process died
+    before it logged them) counts as the median step.
 
     Args:
         metrics: ``metrics.parquet``.
@@ -36,7 +37,7 @@ def cumulative(
     response, prompt = (_filled(table, f"{name}_length/mean") for name in ("response", "prompt"))
     spent = {
         "steps": np.ones(len(table)),
-        "generated_tokens": sequences * response,
+        "generated_tokens": sequences * response + _continued(table),
         "seconds": _filled(table, "timing_s/step"),
         "flops": _flops(table, run, sequences, prompt + response, actor, critic),
     }
@@ -65,7 +66,7 @@ def _flops(
         flops.size_of(model_size(path)) if path is not None and path.exists() else None
         for path in (actor, critic)
     ]
-    has_critic = run.algorithm == "ppo" and run.critic.constant is None
+    has_critic = run.algorithm == "ppo" and run.critic.is_model
     if sizes[0] is None or (has_critic and sizes[1] is None):
         return np.full(len(table), np.nan)
     train = run.train
@@ -80,7 +81,13 @@ def _flops(
     warm_up = train.critic_warmup if learns else 0
     updates = table["step"].to_numpy() > warm_up
     critic_size = sizes[1] if has_critic else None
-    return flops.of_steps(sequences * context, context, updates, sizes[0], critic_size, passes)
+    found = flops.of_steps(sequences * context, context, updates, sizes[0], critic_size, passes)
+    return found + sizes[0].forward(_continued(table), context)
+
+
+def _continued(table: pd.DataFrame) -> np.ndarray:
+    """Tokens of an oracle's continuations in each step."""
+    return _filled(table, ORACLE_TOKENS) if ORACLE_TOKENS in table else np.zeros(len(table))
 
 
 def _filled(table: pd.DataFrame, column: str) -> np.ndarray:

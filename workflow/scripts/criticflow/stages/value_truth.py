@@ -24,6 +24,7 @@ import pandas as pd
 
 from criticflow import config
 from criticflow.logs import progress
+from criticflow.models.line_ends import line_ends
 from criticflow.models.sampling import Engine
 from criticflow.stages.samples import add_scores, read_problems
 from criticflow.stages.truth_files import vocabulary_hash, write_truth
@@ -178,17 +179,6 @@ def states_of(
     states = pd.DataFrame(rows, columns=columns)
     states.insert(0, "state", np.arange(len(states)))
     return states
-
-
-def line_ends(tokenizer: Any, responses: Sequence[Sequence[int]]) -> list[list[int]]:
-    """By response, after how many of its tokens a line has ended."""
-    breaks: dict[int, bool] = {}
-    for token in {int(token) for response in responses for token in response}:
-        breaks[token] = "\n" in tokenizer.decode([token])
-    return [
-        [place + 1 for place, token in enumerate(response) if breaks[int(token)]]
-        for response in responses
-    ]
 
 
 def _texts(

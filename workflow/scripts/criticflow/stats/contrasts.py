@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from criticflow.stats import crossed, power
 from criticflow.stats.improvement import probability_of_improvement
 from criticflow.stats.intervals import UNDEFINED, Figure
+from criticflow.stats.savings import share_of_oracle
 
 Floats = NDArray[np.float64]
 Row = dict[str, Any]
@@ -27,7 +28,8 @@ class Contrast:
     """What is compared: ``a - b`` in ``metric``, of which a higher figure is better.
 
     A ``primary`` contrast is tested alone at 0.05, ``secondary`` ones together (Holm); a ``bundle``
-    differs in several factors and answers no question about one of them.
+    differs in several factors and answers no question about one of them. ``oracle`` is the arm that
+    shows what a critic could be worth, where ``b`` is a constant.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Contrast:
     differs_in: str
     kind: Literal["primary", "secondary", "bundle"]
     metric: str
+    oracle: str | None = None
 
 
 def rows(
@@ -160,7 +163,23 @@ def _compared(contrast: Contrast, scores: Mapping[str, pd.DataFrame]) -> Row:
         "p": found.pop("p"),
         "p_holm": None,
         **found,
+        "oracle": contrast.oracle,
+        "share_of_oracle": _share_of_oracle(contrast, scores),
     }
+
+
+def _share_of_oracle(contrast: Contrast, scores: Mapping[str, pd.DataFrame]) -> Figure | None:
+    """On the seeds that all three arms have; None: there is no oracle, or no gain to share."""
+    if contrast.oracle is None:
+        return None
+    arms = {name: scores[name] for name in (contrast.a, contrast.b, contrast.oracle)}
+    seeds = set.intersection(*(set(table["seed"]) for table in arms.values()))
+    if len(seeds) < FEWEST_SEEDS:
+        return None
+    a, b, ceiling = (table[table["seed"].isin(seeds)] for table in arms.values())
+    part, _ = crossed.paired(a, b, contrast.metric)
+    whole, _ = crossed.paired(ceiling, b, contrast.metric)
+    return share_of_oracle(part, whole)
 
 
 def _improvement(

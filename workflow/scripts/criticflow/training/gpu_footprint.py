@@ -72,7 +72,7 @@ def gpu_memory(run: Run, task: Task, resources: Resources, shape: Shape, card: f
     train, ranks = run.train, resources.ranks
     compute = BYTES[train.dtype]
     actor = BYTES[train.verl.get(ACTOR_DTYPE, "float32")] * shape.parameters / ranks / GIB
-    has_critic = run.algorithm == "ppo" and run.critic.constant is None
+    has_critic = run.algorithm == "ppo" and run.critic.is_model
     learns = has_critic and not run.critic.freeze
     critic = BYTES[train.verl.get(CRITIC_DTYPE, "float32")] * critic_parameters(shape) / ranks / GIB
     weights = [Part("actor's weights", actor, MORE_GPUS)]

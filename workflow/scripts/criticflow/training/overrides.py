@@ -171,7 +171,7 @@ def _rollout(run: Run, task: Task, resources: Resources, seed: int) -> dict[str,
 
 
 def _critic(run: Run, model: Model, critic_dir: str, seed: int) -> dict[str, Any]:
-    train = run.train
+    train, oracle = run.train, run.critic.oracle
     settings = {
         "critic.model.path": critic_dir,
         "critic.model.trust_remote_code": model.trust_remote_code,
@@ -183,8 +183,11 @@ def _critic(run: Run, model: Model, critic_dir: str, seed: int) -> dict[str, Any
         "critic.ppo_micro_batch_size_per_gpu": train.micro_batch_size,
         "critic.freeze": run.critic.freeze,
         "critic.value_head": run.critic.value_head,
-        "critic.constant": run.critic.constant,
+        # The engine of a critic whose values an oracle replaces is a constant's.
+        "critic.constant": 0.0 if oracle else run.critic.constant,
         "critic.scale": run.critic.scale,
+        "critic.oracle_continuations": oracle and oracle.continuations,
+        "critic.oracle_lines_above": oracle and oracle.lines_above,
     } | _engine("critic.fsdp", run)
     if train.critic_epochs is not None:
         settings["critic.ppo_epochs"] = train.critic_epochs

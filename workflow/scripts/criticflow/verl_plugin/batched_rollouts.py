@@ -43,8 +43,9 @@ def replica_class() -> type[RolloutReplica]:
     return BatchedReplica
 
 
-READ_IN_TRAINING = {"uid", "num_turns", "reward_model", "extra_fields"}
-"""Fields of a trajectory that verl's trainer reads again, besides its tensors."""
+READ_IN_TRAINING = {"uid", "num_turns", "data_source", "reward_model", "extra_fields"}
+"""Fields of a trajectory that the trainer reads again, besides its tensors: verl's, and those by
+which an oracle scores (``oracle``)."""
 
 
 class BatchedClient(LLMServerClient):

@@ -92,6 +92,8 @@ class CriticConfig(FSDPCriticConfig):
     allow_untrained: Any = False
     constant: Any = None
     scale: Any = 1.0
+    oracle_continuations: Any = None
+    oracle_lines_above: Any = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

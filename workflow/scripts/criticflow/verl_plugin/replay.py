@@ -29,6 +29,8 @@ class OrderedReplayBuffer(ReplayBuffer):
         super().__init__(*args, poll_interval=POLL_INTERVAL, **kwargs)
         self.tolerance = tolerance
         self.lost = 0
+        self.newest: KVBatchMeta | None = None
+        """The batch of the step, as it was sampled last."""
 
     def sample(
         self, global_steps: int, partition_id: str, batch_size: int
@@ -42,6 +44,8 @@ class OrderedReplayBuffer(ReplayBuffer):
         batch, metrics = super().sample(
             global_steps=global_steps, partition_id=partition_id, batch_size=batch_size
         )
+        if partition_id == "train":
+            self.newest = batch
         return batch, metrics | ({METRIC: self.lost} if partition_id == "train" else {})
 
     def _select_prompt_uids(

@@ -15,6 +15,7 @@ from criticflow.config.fields import Fraction, Strict
 from criticflow.config.runs import RewardMask
 from criticflow.errors import UserError
 from criticflow.models.value_head import HEADS
+from criticflow.verl_plugin import SEARCH_LOOP
 from criticflow.verl_plugin.critic_loading import check_warm_start
 from criticflow.verl_plugin.frozen_critic import check_trained
 from criticflow.verl_plugin.lost_trajectories import Tolerance
@@ -118,6 +119,39 @@ class AdvantageSettings(Strict):
         return self.value_gate or given != (None, None)
 
 
+class OracleSettings(Strict):
+    """``critic.oracle_*``, ``critic.scale``, ``algorithm.gamma`` (see ``oracle``)."""
+
+    continuations: int = Field(ge=1)
+    lines_above: int | None = Field(None, ge=1)
+    scale: float = 1.0
+    gamma: float = 1.0
+
+    @classmethod
+    def read(cls, config: DictConfig) -> OracleSettings | None:
+        """From verl's whole configuration; None: values are those of a critic.
+
+        Raises:
+            UserError: a number is out of its range, the critic would learn, or responses are
+                dialogues.
+        """
+        critic, key = config.critic, "critic.oracle_continuations"
+        if critic.oracle_continuations is None:
+            return None
+        if not as_bool("critic.freeze", critic.freeze):
+            raise UserError(f"{key} needs critic.freeze=true: no critic learns beside an oracle")
+        if config.actor_rollout_ref.rollout.agent.default_agent_loop == SEARCH_LOOP:
+            raise UserError(f"{key}: a dialogue with searches is not continued from its states")
+        lines = critic.oracle_lines_above
+        with _named("critic.oracle_{}"):
+            return cls(
+                continuations=_integer(key, critic.oracle_continuations),
+                lines_above=None if lines is None else _integer("critic.oracle_lines_above", lines),
+                scale=_number("critic.scale", critic.scale),
+                gamma=_number("algorithm.gamma", config.algorithm.gamma),
+            )
+
+
 @contextmanager
 def _named(key: str) -> Iterator[None]:
     """Turn what the schema refuses into an error with verl's key; ``{}`` stands for the field."""
@@ -211,6 +245,7 @@ def check(config: DictConfig) -> None:
     RewardMaskSettings.read(config)
     RandomRewardSettings.read(config)
     AdvantageSettings.read(config)
+    OracleSettings.read(config)
     keep_checkpoints(config)
     lost_trajectories(config)
     _integer("critic.model.head_seed", config.critic.model.head_seed)

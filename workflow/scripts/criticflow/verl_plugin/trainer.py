@@ -7,7 +7,8 @@ For every batch verl computes, and this trainer leaves as it is,
 
 1. r may be masked per trajectory before A_t is computed (``reward_mask``), or be random
    (``random_reward``).
-2. V may be frozen: no update of the critic (``frozen_critic``); and constant (``constant_critic``).
+2. V may be frozen: no update of the critic (``frozen_critic``); constant (``constant_critic``); or
+   the mean of continuations from every state (``oracle``).
 3. V may come from another run's checkpoint while everything else is fresh (``critic_loading``).
 4. Prompts are named by step and content rather than at random, so that a trajectory has the same
    identity in every run, and batches are in the order of these names (``replay``). A step that
@@ -43,6 +44,7 @@ from verl.trainer.ppo.utils import Role
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
+from verl.utils.debug import marked_timer
 from verl.workers.rollout.llm_server import LLMServerClient
 from verl.workers.rollout.replica import RolloutReplicaRegistry
 from verl.workers.utils.padding import response_to_nested
@@ -53,6 +55,7 @@ from criticflow.verl_plugin import BATCHED_ROLLOUTS, batched_rollouts, patches, 
 from criticflow.verl_plugin.advantages import recompute, without
 from criticflow.verl_plugin.critic_loading import critic_folder, own_checkpoint
 from criticflow.verl_plugin.critic_metrics import critic_metrics
+from criticflow.verl_plugin.oracle import Oracle, in_rows
 from criticflow.verl_plugin.random_reward import random_outcomes, with_random_outcomes
 from criticflow.verl_plugin.replay import OrderedReplayBuffer
 from criticflow.verl_plugin.reward_mask import mask_metrics, masked_trajectories, reward_scale
@@ -75,6 +78,7 @@ class CriticflowTrainer(PPOTrainerSync):
         self.random_reward = settings.RandomRewardSettings.read(config)
         self.advantage = settings.AdvantageSettings.read(config)
         self._whole_masks: tuple[list[str], torch.Tensor] | None = None
+        self.use_oracle = settings.OracleSettings.read(config) is not None
         self.freeze_critic = settings.as_bool("critic.freeze", config.critic.freeze)
         self.keep_checkpoints = settings.keep_checkpoints(config)
         self.keep_steps = frozenset(config.trainer.keep_steps)
@@ -116,6 +120,13 @@ class CriticflowTrainer(PPOTrainerSync):
         names = prompt_names(self.global_steps, list(batch["raw_prompt"]))
         tu.assign_non_tensor_stack(batch, "uid", names)
         return batch
+
+    def on_sample_end(self) -> None:
+        if self.use_oracle:  # while the engines are awake
+            with marked_timer("oracle", self.timing_raw, color="red"):
+                oracle = Oracle(self.config, self.get_llm_client(), self.tokenizer)
+                self.oracle_values = oracle.values(self.replay_buffer.newest)
+        super().on_sample_end()
 
     def on_step_begin(self) -> None:
         super().on_step_begin()
@@ -163,6 +174,18 @@ class CriticflowTrainer(PPOTrainerSync):
         print(f"critic: {len(names)} tensors from {folder}, none from elsewhere: {names}")
         for rank, (old, new) in enumerate(zip(before, after, strict=True)):
             print(f"critic: rank {rank} sha256 {old[:16]} before, {new[:16]} after loading")
+
+    def _compute_values(self, batch: Any, metrics: dict) -> Any:
+        if not self.use_oracle:
+            return super()._compute_values(batch, metrics)
+        values, found = self.oracle_values
+        metrics.update(found)
+        self.give_values(batch, values)
+        return batch
+
+    def give_values(self, batch: Any, values: dict[str, np.ndarray]) -> None:
+        """Let a batch have these values, by trajectory, as if its critic had given them."""
+        self._publish(batch, {"values": in_rows(values, batch.keys)})
 
     def _update_critic(self, batch: Any, metrics: dict) -> Any:
         return batch if self.freeze_critic else super()._update_critic(batch, metrics)
