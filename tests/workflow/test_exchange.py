@@ -175,6 +175,17 @@ def test_an_arm_whose_settings_change_is_trained_here(rows, tmp_path):
         read_imports(other, lambda run: deciding(other, run), tmp_path / "new")
 
 
+def test_rows_of_a_version_that_knew_fewer_keys_count(rows, tmp_path):
+    manifest = json.loads((rows / "export.json").read_text())
+    for run in manifest["runs"].values():
+        for entry in run.values():
+            entry["settings"] = "the digest of other keys"
+    write_json(rows / "export.json", manifest)
+    take_in(rows, tmp_path / "new", CONFIG)
+    imports = read_imports(CONFIG, lambda run: deciding(CONFIG, run), tmp_path / "new")
+    assert imports.files.keys() == set(CONFIG.run_seeds()) and not imports.notes
+
+
 def refusal(rows: Path, workdir: Path, **over: Any) -> str:
     """What an import is refused with; nothing is taken in."""
     config = configuration(**OVERLAY | over)

@@ -304,7 +304,10 @@ def _place(
     taken = []
     for run, seed in new:
         entry = manifest["runs"][run][str(seed)]
-        runs[run] = runs.get(run, {}) | {str(seed): entry | {"export": number}}
+        # Equal by now to those of the study; the exporter may have known fewer keys.
+        settings = digest(deciding(config, run))
+        origin = {"settings": settings, "export": number}
+        runs[run] = runs.get(run, {}) | {str(seed): entry | origin}
         taken += entry["files"]
     for name, seeds in manifest["critics"].items():
         for seed, entry in seeds.items():

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from criticflow.config import Config
-from criticflow.config.merging import without_null
 from criticflow.errors import UserError
 from criticflow.files import read_json
 
@@ -32,17 +31,13 @@ EMPTY: dict[str, Any] = {
 }
 """An index of nothing; :mod:`criticflow.exchange.take_in` fills it."""
 
-_DEPTH = 10
-"""Levels of nested settings; there are fewer."""
 Settings = Callable[[str], Mapping[str, Any]]
 """Settings of a run that decide its weights, as JSON."""
 
 
 def digest(settings: Mapping[str, Any]) -> str:
-    """SHA-256 of settings. A key that is null is as none: an export made before there was such a
-    key has the same."""
-    given = without_null(settings, _DEPTH)
-    return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
+    """SHA-256 of settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def measured(config: Config) -> dict[str, Any]:
