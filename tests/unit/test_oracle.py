@@ -10,9 +10,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from criticflow.config import Run
+from criticflow.config import Run, load_config
 from criticflow.config.contrasts import Contrast, differs_in, oracle_of
+from criticflow.errors import UserError
 from criticflow.models.char_tokenizer import char_tokenizer
+from criticflow.training import state
 from criticflow.verl_plugin import oracle
 from criticflow.verl_plugin.settings import OracleSettings
 
@@ -145,3 +147,22 @@ def test_a_contrast_with_a_constant_knows_its_ceiling():
     assert ceiling_of("oracle", "constant") is None
     del runs["oracle"]
     assert ceiling_of("cold", "constant") is None
+
+
+def test_an_oracle_leaves_no_critic():
+    raw = {
+        "models": {"m": {"path": "m"}},
+        "tasks": {"t": {"kind": "countdown", "source": {"generate": {}}}},
+        "runs": {
+            "oracle": RUN | {"critic": {"oracle": {}, "freeze": True}},
+            "warm": RUN | {"critic": {"from": "oracle"}},
+        },
+        "truth": {"actors": "learning"},
+    }
+    with pytest.raises(UserError, match=r"runs.warm.critic.from: oracle leaves no critic behind"):
+        load_config(raw)
+    del raw["runs"]["warm"]
+    config = load_config(raw)
+    assert not config.runs["oracle"].leaves_critic
+    stages = [stage.rule for stage in state.stages(config, "oracle", 0)]
+    assert stages == ["train_run", "convert_checkpoint", "evaluate_run"]

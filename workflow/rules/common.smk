@@ -92,7 +92,7 @@ def built_model(model):
 
 
 def has_critic(run):
-    return CONFIG.runs[run].algorithm == "ppo"
+    return CONFIG.runs[run].leaves_critic
 
 
 def kinds(run):

@@ -99,8 +99,8 @@ def _critics_have_an_origin(config: Config) -> None:
             if source in seen:
                 raise ValueError(f"runs: critic.from is a cycle: {' -> '.join([*seen, source])}")
             from_critic = config.runs[seen[-1]].critic.from_run
-            if from_critic and config.runs[source].algorithm == "grpo":
-                raise ValueError(f"runs.{seen[-1]}.critic.from: {source} is grpo, without critic")
+            if from_critic and not config.runs[source].leaves_critic:
+                raise ValueError(f"runs.{seen[-1]}.critic.from: {source} leaves no critic behind")
             seen.append(source)
 
 

@@ -247,6 +247,11 @@ class Run(Strict):
     )
 
     @property
+    def leaves_critic(self) -> bool:
+        """Whether there is a critic after the training: GRPO has none, nor has an oracle."""
+        return self.algorithm == "ppo" and self.critic.oracle is None
+
+    @property
     def critic_learns(self) -> bool:
         """Whether a critic is trained along with the actor: GRPO has none, a frozen one stays."""
         return self.algorithm == "ppo" and not self.critic.freeze

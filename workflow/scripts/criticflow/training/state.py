@@ -109,7 +109,7 @@ def stages(config: Config, run: str, seed: int) -> Iterator[Stage]:
     yield Stage(
         "train_run", "training", "trained", f"logs/train_run/{where}.log", f"{made}/metrics.parquet"
     )
-    has_critic = settings.algorithm == "ppo"
+    has_critic = settings.leaves_critic
     for kind in ("actor", "critic") if has_critic else ("actor",):
         yield Stage(
             "convert_checkpoint",
@@ -133,7 +133,7 @@ def stages(config: Config, run: str, seed: int) -> Iterator[Stage]:
             f"logs/evaluate_critic/{where}.log",
             f"results/eval/critics/{where}/summary.json",
         )
-    if config.truth.actors == "all" or run in config.truth.actors:
+    if config.measures_truth(run):
         last = f"{where}/step{settings.train.steps}/{settings.task}"
         yield Stage(
             "truth_of_run",
