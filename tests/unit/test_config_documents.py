@@ -8,30 +8,15 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
-from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from criticflow import config
-from criticflow.config import json_schema
+from criticflow.config import documents, json_schema
 from criticflow.config.fields import Strict
 
 CONFIG = Path(__file__).parents[2] / "config"
+COMMAND = "python -m criticflow.config.documents"
 SHIPPED = [CONFIG / "config.yaml", *sorted((CONFIG / "experiments").glob("*.yaml"))]
 
-TABLES = {
-    "models": [config.Model, config.Shape, config.Build],
-    "tasks": [config.Task, config.Source, config.Generate, config.Facts, config.Search],
-    "probe": [config.Probe],
-    "runs": [config.Run],
-    "train": [config.Train],
-    "evaluate": [config.Evaluate],
-    "resources": [config.Resources],
-}
-"""Sections of config/README.md, and what each of their tables describes."""
-APART = {"build", "source", "test_source", "generate", "train"}
-"""Fields with a table of their own."""
-RESOLVED = {"critic.pretrained", "critic.from_step", "critic.from_seed"}
-"""Fields that the long form of ``critic.from`` is resolved to."""
 FILE_ONLY = {"like"}
 """Keys that a file has and the resolved configuration has not."""
 
@@ -47,51 +32,47 @@ def test_every_field_has_a_description():
     assert without == []
 
 
-def fields(model: type[BaseModel], prefix: str = "") -> dict[str, object]:
-    """Dotted key and default of every field; a section is replaced by its fields."""
-    found: dict[str, object] = {}
-    for name, field in model.model_fields.items():
-        key = prefix + (field.alias or name)
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, BaseModel) and name not in APART:
-            found |= fields(section, f"{key}.")
-        else:
-            found[key] = field.default
-    return found
-
-
 def rows(table: str) -> dict[str, object]:
     """Key and default of every row; a row may have several of both."""
     found: dict[str, object] = {}
     for line in table.splitlines()[2:]:
-        _, keys, default, meaning, _ = map(str.strip, line.split("|"))
+        _, _, default, meaning, _ = map(str.strip, line.split("|"))
         assert meaning
-        names = re.findall(r"`([^`]+)`", keys)
+        names = documents.keys(line)
         values = yaml.safe_load(f"[{default.replace('`', '')}]")
         assert len(values) in (0, len(names)), line
         found |= dict(zip(names, values or [PydanticUndefined] * len(names), strict=True))
     return found
 
 
-@pytest.mark.parametrize("section", TABLES)
+@pytest.mark.parametrize("section", documents.TABLES)
 def test_the_tables_of_the_readme_are_those_of_the_schema(section):
-    text = (CONFIG / "README.md").read_text(encoding="utf-8")
-    part = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
-    tables = re.findall(r"(?:^\|.*\n)+", part, re.MULTILINE)
-    assert len(tables) == len(TABLES[section])
-    for table, model in zip(tables, TABLES[section], strict=True):
-        told, real = rows(table), fields(model)
-        assert told.keys() - FILE_ONLY == real.keys() - RESOLVED
+    tables = documents.tables((CONFIG / "README.md").read_text(encoding="utf-8"), section)
+    assert len(tables) == len(documents.TABLES[section])
+    for table, model in zip(tables, documents.TABLES[section], strict=True):
+        told, real = rows(table), documents.fields(model)
+        assert told.keys() - FILE_ONLY == real.keys(), f"run: {COMMAND}"
         for key in told.keys() - FILE_ONLY:
             if told[key] is not PydanticUndefined:  # an empty cell: no default worth telling
-                assert told[key] == real[key], key
+                assert told[key] == real[key].get_default(call_default_factory=True), key
+
+
+def test_a_field_without_a_row_gets_one_and_all_others_stay_as_they_are():
+    text = (CONFIG / "README.md").read_text(encoding="utf-8")
+    assert documents.with_all_rows(text) == text
+    for key in ("`critic.freeze`", "`strategy`", "`keep_steps`"):
+        row = re.search(rf"^\| {key} \|.*\n", text, re.MULTILINE)[0]
+        mended = documents.with_all_rows(text.replace(row, "", 1))
+        assert len(mended.splitlines()) == len(text.splitlines())
+        assert (
+            re.search(rf"^\| {key} \| .*", mended, re.MULTILINE)[0].split("|")[2]
+            == row.split("|")[2]
+        )
 
 
 def test_the_json_schema_is_fresh():
     written = (CONFIG / "schema.json").read_text(encoding="utf-8")
-    assert written == json_schema.text(), (
-        "run: python -m criticflow.config.json_schema > config/schema.json"
-    )
+    assert written == json_schema.text(), f"run: {COMMAND}"
 
 
 def validator() -> jsonschema.Draft202012Validator:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import time
@@ -12,32 +13,24 @@ import pytest
 from criticflow import config, tasks
 from criticflow.errors import UserError
 from criticflow.tasks import Problem, chat, get_task
+from task_example import TaskExample
 
-GROUND_TRUTH = {
-    "countdown": {"numbers": [8, 2], "target": 10},
-    "gsm8k": "10",
-    "math": "10",
-    "search": {"answers": ["10"]},
-}
-MARK = {
-    "countdown": "<answer>",
-    "gsm8k": "####",
-    "math": "\\boxed{}",
-    "search": "<answer>",
-}
-"""What the task's own prompt says about where the answer stands."""
-RIGHT = {
-    "countdown": "<answer>8 + 2</answer>",
-    "gsm8k": "#### 10",
-    "math": "\\boxed{10}",
-    "search": "<answer>10</answer>",
-}
-PROBLEM = Problem("2 8 = 10", {"numbers": "8 2", "target": 10}, GROUND_TRUTH["countdown"])
+KINDS = sorted(path.stem for path in Path(tasks.__file__).parent.glob("[a-z]*.py"))
 
 
-def test_every_kind_of_task_is_tried_here():
-    found = Path(tasks.__file__).parent.glob("[a-z]*.py")
-    assert {path.stem for path in found} == GROUND_TRUTH.keys() == MARK.keys() == RIGHT.keys()
+def example(kind: str) -> TaskExample:
+    """The example that the kind's own tests have."""
+    return importlib.import_module(f"test_tasks_{kind}").EXAMPLE
+
+
+COUNTDOWN = example("countdown")
+PROBLEM = Problem("2 8 = 10", COUNTDOWN.fields, COUNTDOWN.ground_truth)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_right_response_of_every_kind_is_right(kind):
+    score = get_task(kind).score(example(kind).right, example(kind).ground_truth)
+    assert (score.score, score.correct) == (1.0, True)
 
 
 def task(**settings: object) -> config.Task:
@@ -46,14 +39,15 @@ def task(**settings: object) -> config.Task:
 
 
 # A dialogue with a search engine ends with its first answer, wherever that stands.
-@pytest.mark.parametrize("kind", sorted(RIGHT.keys() - {"search"}))
+@pytest.mark.parametrize("kind", sorted({*KINDS} - {"search"}))
 def test_an_answer_counts_outside_of_the_reasoning_alone(kind):
+    right = example(kind).right
     for response, correct in (
-        (RIGHT[kind], True),
-        (f"<think>Hm.</think> {RIGHT[kind]}", True),
-        (f"<think>{RIGHT[kind]}</think> It is hard to say.", False),
+        (f"<think>Hm.</think> {right}", True),
+        (f"<think>{right}</think> It is hard to say.", False),
     ):
-        assert get_task(kind).score(response, GROUND_TRUTH[kind]).correct is correct, response
+        score = get_task(kind).score(response, example(kind).ground_truth)
+        assert score.correct is correct, response
 
 
 @pytest.mark.parametrize("kind", ["chess", "_rows", "base", "a.b", ""])
@@ -70,11 +64,11 @@ def test_a_prompt_can_be_overridden_and_preceded_by_a_system_message():
     ]
 
 
-@pytest.mark.parametrize("kind", GROUND_TRUTH)
+@pytest.mark.parametrize("kind", KINDS)
 def test_default_prompts_ask_for_reasoning_and_an_answer_format(kind):
-    prompt = get_task(kind).prompt.format(numbers="8 2", target=10, question="Q", problem="P")
+    prompt = get_task(kind).prompt.format(**example(kind).fields)
     assert "<think>" in prompt
-    assert MARK[kind] in prompt
+    assert example(kind).mark in prompt
 
 
 @pytest.mark.parametrize(
@@ -108,14 +102,14 @@ def test_huge_responses_get_a_score_quickly(kind, bit):
         seconds = []
         for _ in range(3):  # the best of three: garbage collection may fall into one
             start = time.process_time()
-            score = get_task(kind).score(response, GROUND_TRUTH[kind])
+            score = get_task(kind).score(response, example(kind).ground_truth)
             seconds.append(time.process_time() - start)
         assert min(seconds) < 0.05
         assert 0 <= score.score < 1
         assert not score.correct
 
 
-@pytest.mark.parametrize("kind", GROUND_TRUTH)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "answer",
     [
@@ -130,7 +124,7 @@ def test_code_is_not_executed(kind, answer, tmp_path):
     path = tmp_path / "executed"
     code = answer.replace("{path}", str(path))
     for response in (code, f"<answer>{code}</answer>", f"#### {code}", f"\\boxed{{{code}}}"):
-        get_task(kind).score(response, GROUND_TRUTH[kind])
+        get_task(kind).score(response, example(kind).ground_truth)
     assert not path.exists()
 
 
@@ -138,7 +132,7 @@ def test_nothing_here_imports_torch():
     code = (
         "import sys, criticflow.stages.data, criticflow.verl_plugin.reward\n"
         "import criticflow.score, criticflow.tasks as t\n"
-        f"[t.get_task(k) for k in {[*GROUND_TRUTH]}]\n"
+        f"[t.get_task(k) for k in {KINDS}]\n"
         "assert not {'torch', 'vllm', 'verl'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -16,8 +16,15 @@ from criticflow.tasks._arithmetic import MAX_LENGTH, numbers, parse, value
 from criticflow.tasks._countdown_problems import generate, solve
 from criticflow.tasks.countdown import _from_row, without_last_number
 from real_data import needs_real_data, read
+from task_example import TaskExample
 
 TASK = get_task("countdown")
+EXAMPLE = TaskExample(
+    fields={"numbers": "8 2", "target": 10},
+    mark="<answer>",
+    ground_truth={"numbers": [8, 2], "target": 10},
+    right="<answer>8 + 2</answer>",
+)
 TRUTH = {"numbers": [3, 5, 2], "target": 16}
 
 

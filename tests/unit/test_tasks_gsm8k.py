@@ -8,8 +8,10 @@ from criticflow.errors import UserError
 from criticflow.tasks import Dropped, get_task
 from criticflow.tasks.gsm8k import _from_row
 from real_data import needs_real_data, read
+from task_example import TaskExample
 
 TASK = get_task("gsm8k")
+EXAMPLE = TaskExample({"question": "Q"}, mark="####", ground_truth="10", right="#### 10")
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,10 @@ from criticflow.tasks import Dropped, _math_pool, get_task
 from criticflow.tasks._math_worker import LIMIT_S
 from criticflow.tasks.math import _from_row
 from real_data import needs_real_data, read
+from task_example import TaskExample
 
 TASK = get_task("math")
+EXAMPLE = TaskExample({"problem": "P"}, mark="\\boxed{}", ground_truth="10", right="\\boxed{10}")
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,16 @@ from criticflow.stages.samples import read_problems
 from criticflow.tasks import get_task
 from criticflow.tasks._facts import Fact, Question, documents, facts, questions
 from criticflow.tasks.search import exact_match, f1, normalised
+from task_example import TaskExample
 
 FACTS = config.Facts(people=200, questions=300, seed=1)
 TASK = get_task("search")
+EXAMPLE = TaskExample(
+    fields={"question": "Q"},
+    mark="<answer>",
+    ground_truth={"answers": ["10"]},
+    right="<answer>10</answer>",
+)
 
 RESPONSES = [
     ("<answer>Paris</answer>", ["Paris"]),

@@ -15,7 +15,7 @@ rule build_base_model:
         "results/benchmarks/build_base_model/{model}.tsv"
     wildcard_constraints:
         model=only([name for name, model in CONFIG.models.items() if model.build]),
-    threads: os.cpu_count()
+    threads: CPUS
     resources:
         mem_mb=4000,
         runtime=60,

@@ -6,6 +6,7 @@ import re
 from criticflow.config.contrasts import declared, gae_lambda
 from criticflow.errors import UserError
 from criticflow.planning.code import code, training_code
+from criticflow.planning.gpus import submits
 from criticflow.planning.imports import INDEX, read_imports
 from criticflow.planning.sources import VLLM_PLUGIN
 from criticflow.report.description import describe
@@ -13,10 +14,14 @@ from criticflow.training.deciding import deciding
 from criticflow.training.gpu_footprint import asked_megabytes
 from criticflow.training.overrides import ray_cpus
 
+# Threads of a job that computes on the CPU: as many as this machine has, or of a cluster's node.
+CPUS = 8 if submits(workflow) else os.cpu_count()
 # An engine (vLLM, Ray) on the CPU claims every core, so that no two share a machine's memory;
 # with GPUs the resource `gpu` keeps jobs apart.
-ENGINE_THREADS = 8 if CONFIG.resources.gpu else os.cpu_count()
+ENGINE_THREADS = 8 if CONFIG.resources.gpu else CPUS
 
+# What a rule's `mem_mb` (MB), `runtime` (minutes), `cpus_per_gpu` and `nodes` say is asked of a
+# cluster, with room for a model of a billion parameters; on one machine nothing follows from it.
 
 # Runs that were trained elsewhere: their rows lie in imported/, and no rule makes them.
 try:

@@ -15,7 +15,8 @@ rule convert_checkpoint:
         kind="actor|critic",
     threads: 1
     resources:
-        mem_mb=4000,
+        # The weights of all ranks, and the merged model.
+        mem_mb=32000,
         runtime=60,
     params:
         code=code("convert_checkpoint.py"),

@@ -17,8 +17,10 @@ rule truth_of_base:
     threads: ENGINE_THREADS
     resources:
         gpu=min(1, CONFIG.resources.gpu),
-        mem_mb=8000,
-        runtime=240,
+        mem_mb=32000,
+        cpus_per_gpu=8,
+        nodes=1,
+        runtime=120,
     params:
         code=lambda wildcards: code("value_truth.py", task_module(wildcards), *VLLM_PLUGIN),
         model_path=lambda wildcards: model_path(wildcards.model),
@@ -80,8 +82,10 @@ rule judge_critic:
     threads: 1
     resources:
         gpu=min(1, CONFIG.resources.gpu),
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=32000,
+        cpus_per_gpu=8,
+        nodes=1,
+        runtime=120,
     params:
         code=code("judge_critic.py"),
         folders=lambda wildcards: list(map(placed, judged_on(wildcards.critic))),

@@ -16,7 +16,9 @@ rule evaluate_base:
     threads: ENGINE_THREADS
     resources:
         gpu=min(1, CONFIG.resources.gpu),
-        mem_mb=8000,
+        mem_mb=32000,
+        cpus_per_gpu=8,
+        nodes=1,
         runtime=120,
     params:
         code=lambda wildcards: code("evaluate_model.py", task_module(wildcards), *VLLM_PLUGIN),
@@ -72,8 +74,10 @@ rule evaluate_critic:
     threads: 1
     resources:
         gpu=min(1, CONFIG.resources.gpu),
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=32000,
+        cpus_per_gpu=8,
+        nodes=1,
+        runtime=120,
     params:
         code=code("evaluate_critic.py"),
         model=lambda wildcards: settings(CONFIG.models[CONFIG.runs[wildcards.run].model]),

@@ -15,8 +15,10 @@ rule sample_returns:
     threads: ENGINE_THREADS
     resources:
         gpu=min(1, CONFIG.resources.gpu),
-        mem_mb=8000,
-        runtime=480,
+        mem_mb=32000,
+        cpus_per_gpu=8,
+        nodes=1,
+        runtime=120,
     params:
         code=lambda wildcards: code(
             "sample_returns.py", task_module(CONFIG.critics[wildcards.critic]), *VLLM_PLUGIN
@@ -54,6 +56,7 @@ rule pretrain_critic:
         gpu=CONFIG.resources.gpu,
         mem_mb=lambda wildcards: fit_memory(CONFIG.critics[wildcards.critic].model),
         cpus_per_gpu=training_cpus(),
+        nodes=1,
         runtime=1440,
     params:
         code=code("pretrain_critic.py", "criticflow.verl_plugin.plugin"),

@@ -19,7 +19,9 @@ rule probe_signal:
     threads: ENGINE_THREADS
     resources:
         gpu=min(1, CONFIG.resources.gpu),
-        mem_mb=8000,
+        mem_mb=32000,
+        cpus_per_gpu=8,
+        nodes=1,
         runtime=120,
     params:
         code=lambda wildcards: code("probe_signal.py", task_module(wildcards), *VLLM_PLUGIN),

@@ -19,6 +19,7 @@ rule train_run:
         gpu=CONFIG.resources.gpu,
         mem_mb=lambda wildcards: training_memory(wildcards.run),
         cpus_per_gpu=training_cpus(),
+        nodes=1,
         runtime=1440,
     params:
         code=lambda wildcards: training_code(CONFIG.tasks[CONFIG.runs[wildcards.run].task].kind),

@@ -1,6 +1,6 @@
 """The JSON Schema of a configuration file, with which an editor completes and checks it.
 
-``python -m criticflow.config.json_schema > config/schema.json`` writes it anew.
+``python -m criticflow.config.documents`` writes it anew.
 
 A file differs from :class:`Config`: it may be an overlay, so that no key is required; it has
 ``train`` (defaults of all runs), ``grid`` (runs as combinations of factors) and

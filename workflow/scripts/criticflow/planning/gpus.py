@@ -44,6 +44,15 @@ def require_gpus(workflow: Any) -> None:
         raise UserError(too_few(asked, found))
 
 
+def submits(workflow: Any) -> bool:
+    """Whether jobs are handed to a cluster, or this is such a job.
+
+    Asked while Snakemake reads the rules, before it has its executor: only that of a cluster has a
+    number of nodes (``jobs`` in the profile).
+    """
+    return workflow.nodes is not None or workflow.remote_exec
+
+
 def _here(workflow: Any) -> bool:
-    """Whether jobs run on this machine: only a cluster's executor has a number of nodes."""
+    """Whether jobs run on this machine, and this is no job itself."""
     return workflow.is_main_process and workflow.nodes is None
