@@ -154,6 +154,33 @@ def test_reading_changes_nothing_it_was_given():
             {"tasks": {"countdown-mini": {"max_response_length": 120}}},
             "are more than the 128 positions of tiny",
         ),
+        (
+            {"tasks": {"countdown-mini": {"kind": "gsm8k"}}},
+            "tasks.countdown-mini.source.generate: kind gsm8k has no generator, only countdown has",
+        ),
+        (
+            {"tasks": {"countdown-mini": {"test_source": {"generate": {"problems": 9}}}}},
+            "tasks.countdown-mini.test_source: has no test split",
+        ),
+        (
+            {"tasks": {"countdown-mini": {"split": {"test": None}}}},
+            "tasks.countdown-mini.split.test: the source has no test split",
+        ),
+        (
+            {"tasks": {"other": {"kind": "gsm8k", "source": {"files": {"train": "a.jsonl"}}}}},
+            "tasks.other.split.test: the source has no test split",
+        ),
+        (
+            {
+                "tasks": {
+                    "other": {
+                        "kind": "gsm8k",
+                        "source": {"files": {"val": "a.csv", "test": "b.csv"}},
+                    }
+                }
+            },
+            "tasks.other.source.files: there is no train among test, val",
+        ),
         ({"train": {"strategy": "fsdp"}}, "runs.cold.train.strategy: fsdp needs a GPU"),
         (
             {"runs": {"cold": {"reward_mask": {"ratio": 1.0, "rescale": True}}}},
@@ -179,6 +206,19 @@ def test_what_only_looks_like_one_of_these_mistakes_loads():
                 "untrained": {"like": "cold", "critic": frozen},
                 "constant": {"like": "cold", "critic": {"freeze": True, "constant": 0.4}},
                 "path": {"like": "cold", "critic": {"freeze": True, "path": "critics/one"}},
+            },
+            tasks={
+                "hub": {"kind": "gsm8k", "source": {"hub": "a/b"}},
+                "cut": {
+                    "kind": "math",
+                    "source": {"files": {"train": "a.csv"}},
+                    "split": {"test": 9},
+                },
+                "two": {
+                    "kind": "math",
+                    "source": {"files": {"train": "a.csv"}},
+                    "test_source": {"hub": "a/b"},
+                },
             },
             probe={"filter": [0.2, 0.2]},
         )

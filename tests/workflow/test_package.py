@@ -12,6 +12,7 @@ import sysconfig
 import zipfile
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from snake import PROJECT, planned
@@ -133,6 +134,29 @@ def test_its_rules_run_from_the_installed_package(installed, study):
     assert manifest["splits"]["train"]["rows"] == 321
     plan = done(installed / "criticflow", "plan", cwd=study)
     assert re.search(r"prepare_data +1 +1 +0 ", plan)
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+def test_a_training_runs_from_the_installed_package_alone(installed, tmp_path):
+    done(installed / "criticflow", "init", "study", cwd=tmp_path)
+    folder, small = tmp_path / "study", PROJECT / ".test/small.yaml"
+    wanted = [f"results/runs/cold/seed0/{name}" for name in ("actor", "critic")]
+    options = "--cores", "all", "--configfile", small, "--", *wanted
+    text = done(installed / "python", "-m", "snakemake", *options, cwd=folder)
+    steps = yaml.safe_load(small.read_text())["train"]["steps"]
+    assert f"[train_run cold 0] step {steps}/{steps}  score" in text
+    trained = folder / "results/runs/cold/seed0"
+    metrics = pd.read_parquet(trained / "metrics.parquet")
+    assert list(metrics["step"]) == list(range(1, steps + 1))
+    assert metrics["critic/values/mean"].notna().all()
+    check = "convert", "critic", "--check", trained / "critic"
+    assert "files as converted" in done(installed / "criticflow", *check, cwd=folder)
+    # What verl's processes said and what was noted names no file of the checkout.
+    said = (folder / "results/checkpoints/cold/seed0/train.log").read_text(errors="replace")
+    assert f"{installed.parent}/lib" in said
+    noted = (trained / "provenance.json").read_text()
+    assert f"{PROJECT}/" not in said.replace(str(small), "") + noted
 
 
 def test_init_leaves_alone_what_is_there(installed, study):

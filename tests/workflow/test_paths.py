@@ -59,3 +59,32 @@ def test_results_may_lie_under_any_path(tmp_path):
     done = snakemake(workdir, "--cores", "1", "data")
     assert done.returncode == 0, done.stderr
     assert (workdir / "results/data/countdown-mini/train.parquet").exists()
+    # Nothing is said of what these jobs did not make.
+    assert "criticflow: done." in done.stderr.splitlines()
+
+
+def test_the_package_of_another_checkout_is_refused_in_one_line(tmp_path):
+    other = tmp_path / "other" / "criticflow"
+    shutil.copytree(PROJECT / "workflow/scripts/criticflow", other)
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--dry-run"]
+    env = os.environ | {"PYTHONPATH": str(other.parent)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    output = done.stdout + done.stderr
+    (line,) = [line for line in output.splitlines() if "take the other out of PYTHONPATH" in line]
+    assert str(other) in line and str(PROJECT / "workflow") in line
+    assert "Traceback" not in output
+    assert not (tmp_path / ".snakemake/criticflow.flock").exists()
+
+
+def test_its_own_package_may_be_found_by_another_name_of_its_folder(tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(PROJECT)
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(SNAKEFILE), "--dry-run"]
+    env = os.environ | {"PYTHONPATH": str(link / "workflow/scripts")}
+    done = subprocess.run(
+        [*command, "data"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -17,6 +17,11 @@ def starting_runs():
     return {job.wildcards.run for job in jobs if job.rule.name.endswith(trainings)}
 
 
+def made(path):
+    """Whether this is, or lies below, what was asked for; not all targets make all results."""
+    return any(file.startswith(placed(path)) for job in workflow.dag.jobs for file in job.output)
+
+
 onstart:
     try:
         require_gpus(workflow)
@@ -46,11 +51,13 @@ onstart:
 
 
 onsuccess:
-    print(
-        "criticflow: done. Report: results/report.html, figures: results/summary.json, "
-        "run by run: results/runs/.",
-        file=sys.stderr,
-    )
+    places = {
+        "Report": "results/report.html",
+        "figures": "results/summary.json",
+        "run by run": "results/runs/",
+    }
+    listed = ", ".join(f"{what}: {placed(path)}" for what, path in places.items() if made(path))
+    print(f"criticflow: done. {listed}".rstrip(" ") + ("." if listed else ""), file=sys.stderr)
 
 
 onerror:

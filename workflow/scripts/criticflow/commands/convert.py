@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from criticflow.checkpoint.hashing import hashing
+from criticflow.checkpoint.loaders import LOADERS, check_checkpoint, check_export
 from criticflow.checkpoint.rank_files import find_rank_files
 from criticflow.errors import UserError
 
@@ -64,6 +65,13 @@ def parser(kind: Kind | None = None) -> argparse.ArgumentParser:
         action="store_true",
         help="do not load the result to compare it with the shards (needs memory for the model)",
     )
+    result.add_argument(
+        "--loader",
+        choices=LOADERS,
+        default="verl",
+        help="who will load the critic: openrlhf and trl have heads without bias, and a critic "
+        "that would have other values there is refused (default: verl)",
+    )
     result.add_argument("--overwrite", action="store_true", help="replace a target that exists")
     result.add_argument(
         "--check", type=Path, metavar="DIR", help="verify a converted directory; writes nothing"
@@ -81,10 +89,13 @@ def main(arguments: Sequence[str] | None = None, kind: Kind | None = None) -> No
         kind: of the script that converts one kind; None: the first argument says which.
 
     Raises:
-        UserError: see :func:`criticflow.checkpoint.convert.convert`.
+        UserError: see :func:`criticflow.checkpoint.convert.convert`; or the critic would have other
+            values for its loader (:mod:`criticflow.checkpoint.loaders`).
     """
     options = parser(kind).parse_args(arguments)
     kind = kind or options.kind
+    if kind == "actor" and options.loader != "verl":
+        raise UserError("--loader is about a critic's head: leave it out for an actor")
     # Ends as an exception, so that a half-written directory is removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # The program ends soon: looking for cycles takes a sixth of the time of its imports, and at
@@ -98,6 +109,8 @@ def main(arguments: Sequence[str] | None = None, kind: Kind | None = None) -> No
         from criticflow.checkpoint.verify import check_directory
 
         manifest = check_directory(options.check)
+        if kind == "critic":
+            check_export(options.check, options.loader)
         print(f"{options.check}: {len(manifest['outputs'])} files as converted")
         return
     if options.local_dir is None or options.target_dir is None:
@@ -114,6 +127,8 @@ def main(arguments: Sequence[str] | None = None, kind: Kind | None = None) -> No
         )
         print(f"{options.target_dir}: shards for {options.world_size} ranks")
         return
+    if kind == "critic":
+        check_checkpoint(options.local_dir, options.loader)
     paths, *_ = find_rank_files(options.local_dir)
     with hashing(paths) as source_hashes:
         # Only now, for this imports torch, which takes as long as hashing gigabytes.

@@ -17,6 +17,10 @@ from criticflow.config.contrasts import (
     gae_lambda,
 )
 from criticflow.config.study import Config
+from criticflow.config.tasks import Source
+
+GENERATE = ("countdown",)
+"""Task kinds that make problems of ``source.generate``."""
 
 
 def check(config: Config) -> None:
@@ -59,6 +63,40 @@ def _names_exist(config: Config) -> None:
             _known(name, {**config.models, **config.runs}, "truth.actors", "model or run")
     for name in config.truth.steps:
         _known(name, config.runs, "truth.steps", "run")
+
+
+def _sources_have_problems(config: Config) -> None:
+    for name, task in config.tasks.items():
+        for key in ("source", "test_source"):
+            source = getattr(task, key)
+            if source and source.generate and task.kind not in GENERATE:
+                raise ValueError(
+                    f"tasks.{name}.{key}.generate: kind {task.kind} has no generator, only "
+                    f"{', '.join(GENERATE)} has: give hub or files"
+                )
+        has, test = _splits(task.source), _splits(task.test_source)
+        if has and not has & {"train", "all"}:
+            raise ValueError(
+                f"tasks.{name}.source.files: there is no train among {', '.join(sorted(has))}"
+            )
+        if task.test_source:
+            if test and "test" not in test:
+                raise ValueError(
+                    f"tasks.{name}.test_source: has no test split: name the file test, or leave it "
+                    "out and say with split.test how many problems of the source to take"
+                )
+        elif has and "test" not in has and task.split.test is None:
+            raise ValueError(
+                f"tasks.{name}.split.test: the source has no test split; say how many problems to "
+                "take"
+            )
+
+
+def _splits(source: Source | None) -> set[str]:
+    """The splits that a source has, as far as its settings tell: of the hub they do not."""
+    if source is None or source.hub:
+        return set()
+    return {"all"} if source.made is not None else {*(source.files or {})}
 
 
 def _dialogues_are_sampled_whole(config: Config) -> None:
@@ -289,6 +327,7 @@ def _divides(what: str, size: int, ranks: int, micro_batch_size: int) -> None:
 _CHECKS = (
     _critics_can_be_pretrained,
     _names_exist,
+    _sources_have_problems,
     _dialogues_are_sampled_whole,
     _critics_have_an_origin,
     _critics_have_the_seeds,
