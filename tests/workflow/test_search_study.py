@@ -37,6 +37,11 @@ def test_with_a_service_no_corpus_is_made(tmp_path):
     assert "build_corpus" not in jobs and jobs["train_run"] == 2
 
 
+def test_for_a_retriever_of_the_trainings_own_the_corpus_is_made(tmp_path):
+    jobs = planned(tmp_path, overlay=overlay(tasks={"facts": {"search": {"service": {}}}}))
+    assert jobs["build_corpus"] == 1 and jobs["train_run"] == 2
+
+
 def test_the_experiment_is_planned_and_its_limits_fit(tmp_path):
     corpus = tmp_path / "wiki.jsonl"
     corpus.write_text('{"id": "0", "contents": "\\"A\\"\\nB"}\n')
@@ -56,6 +61,7 @@ def test_where_a_corpus_is_searched_decides_no_weights():
     service = {"url": "http://127.0.0.1:8000"}
     served = deciding(study(tasks={"facts": {"search": {"service": service}}}), "ppo")
     assert served == plain
+    assert deciding(study(tasks={"facts": {"search": {"service": {}}}}), "ppo") == plain
     longer = deciding(study(tasks={"facts": {"search": {"topk": 5}}}), "ppo")
     assert longer != plain
 
@@ -67,6 +73,14 @@ def test_where_a_corpus_is_searched_decides_no_weights():
         ({"truth": {"actors": "learning"}}, "truth.actors: facts has search"),
         ({"critics": {"p": {"model": "tiny-search", "task": "facts"}}}, "critics.p: facts has"),
         ({"tasks": {"facts": {"search": None}}}, "go together"),
+        (
+            {
+                "tasks": {
+                    "facts": {"source": {"facts": None, "hub": "a/b"}, "search": {"service": {}}}
+                }
+            },
+            "give a corpus .* or the url of a service",
+        ),
         (
             {
                 "runs": {

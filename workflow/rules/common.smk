@@ -54,8 +54,9 @@ def task_files(wildcards):
 
 def corpus(task):
     """The corpus directory that a task's searches need, if any."""
-    search = CONFIG.tasks[task].search
-    return [] if search is None or search.service else f"results/corpora/{task}"
+    settings = CONFIG.tasks[task]
+    without = settings.search is None or settings.corpus_elsewhere
+    return [] if without else f"results/corpora/{task}"
 
 
 def corpus_files(wildcards):

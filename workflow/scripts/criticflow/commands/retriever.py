@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,6 +35,8 @@ def parser() -> argparse.ArgumentParser:
     add("--corpus", required=True, type=Path, help="corpus directory: results/corpora/TASK")
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
     add("--port", type=int, default=8000, help="0: any free one, which is printed (default: 8000)")
+    # Of a training that starts its own: a socket that listens already.
+    add("--socket", type=int, help=argparse.SUPPRESS)
     add("--topk", type=int, default=3, help="documents where a request does not say (default: 3)")
     return result
 
@@ -55,4 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from criticflow.retrieval.bm25 import Bm25
 
     service = app(Bm25(given.corpus), given.topk, token)
-    uvicorn.run(service, host=given.host, port=given.port, log_level="info", access_log=False)
+    config = uvicorn.Config(
+        service, host=given.host, port=given.port, log_level="info", access_log=False
+    )
+    inherited = None if given.socket is None else [socket.socket(fileno=given.socket)]
+    uvicorn.Server(config).run(sockets=inherited)

@@ -75,7 +75,9 @@ class Split(Strict):
 class Service(Strict):
     """A retriever in another process, reached over HTTP."""
 
-    url: str = Field(description="its address, without /retrieve")
+    url: str | None = Field(
+        None, description="its address, without /retrieve; null: each training starts its own"
+    )
     timeout_seconds: float = Field(30, gt=0, description="for one request")
     retries: NotNegative = Field(4, description="after a failed request, with growing pauses")
 
@@ -87,7 +89,7 @@ class Search(Strict):
         None, description='JSON lines of {"id", "contents"}; null: the generator\'s documents'
     )
     service: Service | None = Field(
-        None, description="a retriever that runs elsewhere; null: BM25 inside the job"
+        None, description="a retriever behind HTTP; null: BM25 inside the job"
     )
     topk: Positive = Field(3, description="documents that a search finds")
     max_turns: Positive = Field(
@@ -125,12 +127,18 @@ class Task(Strict):
             raise ValueError(f"no such task kind: there is no criticflow/tasks/{kind}.py")
         return kind
 
+    @property
+    def corpus_elsewhere(self) -> bool:
+        """Whether a retriever that runs elsewhere has the documents of this task's searches."""
+        return bool(self.search and self.search.service and self.search.service.url)
+
     @model_validator(mode="after")
     def _search_has_a_corpus(self) -> Task:
         if (self.kind == "search") != (self.search is not None):
             raise ValueError("kind: search and a section `search` go together (it may be {})")
-        if self.search and not (self.source.facts or self.search.corpus or self.search.service):
-            raise ValueError("search: give a corpus (a file), or the service that has one")
+        own = self.search and (self.source.facts or self.search.corpus)
+        if self.search and not (own or self.corpus_elsewhere):
+            raise ValueError("search: give a corpus (a file), or the url of a service that has one")
         if self.source.facts and self.search is None:
             raise ValueError("source.facts: these questions are for a task with search")
         return self

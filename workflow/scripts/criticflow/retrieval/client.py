@@ -24,11 +24,14 @@ PASSING = (429, 500, 502, 503, 504)
 class ServiceRetriever:
     """Asks a service, and says plainly when it is gone.
 
-    A token in the environment (:data:`criticflow.retrieval.protocol.TOKEN`) goes with every
-    request.
+    Args:
+        token: goes with every request; None: that of the environment
+            (:data:`criticflow.retrieval.protocol.TOKEN`), if it has one.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, token: str | None = None) -> None:
+        if service.url is None:
+            raise ValueError("a service without address")
         self.url, self.timeout = service.url.rstrip("/"), service.timeout_seconds
         self.tries = service.retries + 1
         retry = Retry(
@@ -43,7 +46,7 @@ class ServiceRetriever:
         self.session.trust_env = False  # no proxy between the nodes of a cluster
         for scheme in ("http://", "https://"):
             self.session.mount(scheme, HTTPAdapter(max_retries=retry))
-        if token := os.environ.get(TOKEN):
+        if token := token or os.environ.get(TOKEN):
             self.session.headers["Authorization"] = f"Bearer {token}"
 
     def check(self) -> dict[str, Any]:

@@ -25,12 +25,15 @@ def limits(search: config.Search, max_response_length: int) -> Limits:
 
 
 def open_retriever(service: config.Service | None, corpus: Path | str | None) -> Retriever:
-    """The service if there is one, else BM25 over a corpus directory in this process.
+    """The service if one has an address, else BM25 over a corpus directory in this process.
+
+    Both find the same: a service without address is one that a training starts for itself
+    (:mod:`criticflow.training.own_retriever`), and other jobs need none.
 
     Raises:
         UserError: the service does not answer, or there is no such directory.
     """
-    if service is not None:
+    if service is not None and service.url is not None:
         from criticflow.retrieval.client import ServiceRetriever
 
         retriever = ServiceRetriever(service)

@@ -9,11 +9,13 @@ from pathlib import Path
 from criticflow.config import Resources
 from criticflow.errors import UserError
 from criticflow.logs import progress, terminal_fds
+from criticflow.retrieval.protocol import TOKEN
 from criticflow.runtime.processes import run_owned
 from criticflow.training.endings import stopped_early
 from criticflow.training.environment import environment, heartbeat_directory
 from criticflow.training.log import Progress, next_attempt
 from criticflow.training.memory_use import MemoryUse
+from criticflow.training.own_retriever import OwnRetriever
 from criticflow.training.rollout_watch import RolloutWatch
 from criticflow.training.watchdog import Watchdog, repeat_traceback
 from criticflow.verl_plugin.stopping import STOP
@@ -26,6 +28,7 @@ def run_verl(
     steps: int,
     lock: int,
     memory: MemoryUse,
+    retriever: OwnRetriever | None = None,
 ) -> int:
     """Run verl until it ends; its exit code.
 
@@ -35,6 +38,7 @@ def run_verl(
         steps: how many it is to make, over all attempts.
         lock: file descriptor of the lock on the directory, which verl's processes hold as well.
         memory: watches what they use.
+        retriever: of this training's own.
 
     Raises:
         UserError: it could no longer go on, and was ended.
@@ -45,11 +49,17 @@ def run_verl(
     watchdog = Watchdog(report.newest, 60 * resources.stall_minutes)
     heartbeats = heartbeat_directory(metrics)
     rollouts = RolloutWatch(heartbeats, 60 * resources.rollout_stall_minutes)
+    env = environment(resources, metrics)
+    if retriever is not None:
+        overrides = [*overrides, f"++search.service.url={retriever.url}"]
+        env[TOKEN] = retriever.token
     stop = checkpoint_dir / STOP
     stop.unlink(missing_ok=True)
 
     def watch() -> None:
         report()
+        if retriever is not None:
+            retriever.check()
         memory()
         watchdog()
         rollouts()
@@ -61,7 +71,7 @@ def run_verl(
     try:
         code = run_owned(
             [sys.executable, "-m", "criticflow.train", *overrides],
-            environment(resources, metrics),
+            env,
             log,
             watch=watch,
             ask_to_stop=ask_to_stop,

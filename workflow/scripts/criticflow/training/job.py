@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,16 @@ from criticflow.training.log import metrics_table
 from criticflow.training.memory_use import MemoryUse
 from criticflow.training.origins import Origins
 from criticflow.training.overrides import Places, verl_overrides
+from criticflow.training.own_retriever import OwnRetriever, own_retriever
 from criticflow.training.preflight import check_batch, check_training, checkpoint_bytes
 
 LOG = "train.log"
 """The trainer's output, beside its checkpoints. Snakemake deletes the log of a job that it is about
 to start, also where an earlier job for the same run is still at work; this file it leaves alone."""
+
+
+RETRIEVER_LOG = "retriever.log"
+"""Beside it, where a training has a retriever of its own."""
 
 
 @dataclass(frozen=True)
@@ -219,9 +225,16 @@ def _attempt(training: Training, plan: Plan, made_from: dict[str, Any], lock: in
     start = log.stat().st_size  # what follows was said by this attempt
     memory, result = MemoryUse(), "failed"
     try:
-        code = run_verl(
-            plan.overrides, training.config.resources, log, training.steps, lock, memory
-        )
+        with _retriever(training) as retriever:
+            code = run_verl(
+                plan.overrides,
+                training.config.resources,
+                log,
+                training.steps,
+                lock,
+                memory,
+                retriever,
+            )
         stopped = endings.stopped_early(folder, training.steps, code) if code else None
         result = "stopped" if stopped else "failed" if code else "finished"
     except UserError as error:
@@ -236,6 +249,14 @@ def _attempt(training: Training, plan: Plan, made_from: dict[str, Any], lock: in
         if error := endings.own_error(log, start):
             how = how or f"failed: {error} (log: {log})"
         raise _ended(training, how or f"ended with exit code {code}: see {log}")
+
+
+def _retriever(training: Training) -> AbstractContextManager[OwnRetriever | None]:
+    """The training's own retriever, if its task wants one."""
+    search, corpus = training.task.search, training.corpus_dir
+    if search is None or search.service is None or corpus is None:
+        return nullcontext()
+    return own_retriever(corpus, training.log.with_name(RETRIEVER_LOG))
 
 
 def _ended(training: Training, how: str) -> UserError:
