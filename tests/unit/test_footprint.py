@@ -48,6 +48,12 @@ def test_states_in_bfloat16_take_half():
     assert parts(verl=verl)["critic"] == parts()["critic"] / 2
 
 
+def test_what_is_computed_in_bfloat16_takes_half_and_the_whole_embedding_stays():
+    embedding = 2 * 4 * 2 * WEIGHTS.largest / fp.GIB  # ranks, bytes, with its gradient
+    full, half = (parts(dtype=dtype)["micro-batches"] for dtype in ("float32", "bfloat16"))
+    assert half - embedding == pytest.approx((full - embedding) / 2)
+
+
 def test_a_reference_policy_is_there_where_a_kl_term_asks_for_it():
     assert "reference policy" not in parts()
     assert parts(kl_coef=0.01)["reference policy"] == parts(kl_loss_coef=0.01)["reference policy"]

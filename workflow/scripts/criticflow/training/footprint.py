@@ -80,7 +80,8 @@ def footprint(
         saved = shape.num_layers * shape.hidden_size + layer
     logits = LOGIT_COPIES * shape.vocab_size
     # A rank also holds the whole embedding and its gradient while it computes.
-    batch = 4 * (tokens * (saved + logits) + 2 * actor.largest)
+    computed = BYTES[train.dtype] * tokens * (saved + logits)
+    batch = computed + 4 * 2 * actor.largest
     remedy = "train.micro_batch_size, the task's max_prompt_length and max_response_length"
     parts.append(Part(MICRO_BATCHES, ranks * batch / GIB, remedy))
     weights = BYTES[train.dtype] * actor.parameters / GIB
