@@ -14,6 +14,12 @@ class Resources(Strict):
 
     gpu: NotNegative = Field(0, description="GPUs of a training job; 0: run on the CPU")
     cpu_ranks: Positive = Field(2, description="FSDP ranks when there is no GPU")
+    nodes: Positive = Field(
+        1, description="nodes of a training job, each with so many GPUs or ranks; more need Slurm"
+    )
+    interface: str | None = Field(
+        None, description="network interface between these nodes; null: by which Slurm knows them"
+    )
     rollout_memory: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.5, description="share of GPU memory for vLLM"
     )
@@ -42,5 +48,10 @@ class Resources(Strict):
         return "cuda" if self.gpu else "cpu"
 
     @property
-    def ranks(self) -> int:
+    def ranks_per_node(self) -> int:
         return self.gpu or self.cpu_ranks
+
+    @property
+    def ranks(self) -> int:
+        """FSDP ranks of a training, over all its nodes."""
+        return self.nodes * self.ranks_per_node
