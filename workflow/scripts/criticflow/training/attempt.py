@@ -72,11 +72,13 @@ def run_verl(
                 grace=60 * resources.save_minutes,
                 pass_fds=[*terminal_fds(), lock],
             )
+            if 0 < code < 128 and stopped_early(checkpoint_dir, steps, code) is None:
+                cluster.explain()
     except UserError as error:
         repeat_traceback(log, str(error))
         raise UserError(f"{error}: see the end of {log}") from None
     shutil.rmtree(heartbeats, ignore_errors=True)
-    if resources.nodes == 1:  # of several nodes nobody sees all processes
+    if resources.own_node:  # of several nodes nobody sees all processes
         progress(f"memory of the training at its peak: {memory.described()}")
     if 0 < code < 128 and stopped_early(checkpoint_dir, steps, code) is None:
         repeat_traceback(log, f"exit code {code}")

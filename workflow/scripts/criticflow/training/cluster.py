@@ -10,6 +10,7 @@ is gone when the training has ended, however it ended. Only this training knows 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -30,14 +31,15 @@ from criticflow.runtime import slurm
 from criticflow.training.overrides import OBJECT_STORE, node_cpus
 from criticflow.training.ray_node import Node, free_port, interface_address
 from criticflow.training.watchdog import CONTROLLER, ESSENTIAL, LOST_SECONDS
+from criticflow.verl_plugin import FORK, INTERPRETER
 from criticflow.verl_plugin.job_directory import token_file
 
 FOLDER = "ray"
 """Beside the checkpoints: what each node says, and the token while the cluster is up."""
 JOIN_SECONDS = 240.0
 """Seconds that all nodes have to join."""
-LEAVE_SECONDS = 30.0
-"""Seconds that a node has to end all that runs there."""
+LEAVE_SECONDS = 20.0
+"""Seconds that the nodes, and then the head, have to end all that runs there."""
 LOOK = 2.0
 """Seconds between two looks at Ray's state."""
 HEALTH = {
@@ -57,20 +59,42 @@ class OwnRay:
     def __call__(self) -> None:
         """Nothing to look after: the watchdog sees its processes."""
 
+    def explain(self) -> None:
+        """Nothing to say of a training that failed."""
+
+
+class Client(OwnRay):
+    """A Ray cluster that somebody else started, and ends: nothing of it is looked after here.
+
+    Its processes have not the environment of this one, so what verl's need is sent along.
+    """
+
+    def __init__(self, address: str, env: Mapping[str, str]) -> None:
+        place = "ray_kwargs.ray_init"
+        sent = {key: value for key, value in env.items() if os.environ.get(key) != value}
+        self.overrides = [
+            f"{place}.address={address}",
+            *(f"+{place}.runtime_env.env_vars.{key}={json.dumps(sent[key])}" for key in sent),
+        ]
+
 
 class Cluster(OwnRay):
     """A Ray cluster over several nodes that runs.
 
     Attributes:
         address: of Ray's head.
-        environment: variables of whoever uses it.
-        steps: the ``srun`` of each node.
+        token: variables by which Ray's processes know whoever uses it.
         folder: what each node says.
+        fork: whether processes are forks of one on their node that has imported their libraries.
     """
 
-    def __init__(self, address: str, environment: dict[str, str], folder: Path) -> None:
-        self.address, self.environment, self.folder = address, environment, folder
+    def __init__(self, address: str, token: dict[str, str], folder: Path, fork: bool) -> None:
+        self.address, self.folder = address, folder
+        self.environment = token | {FORK: ""}  # the client itself forks nothing
         self.overrides = [f"ray_kwargs.ray_init.address={address}"]
+        if fork:  # Ray's shell puts in what each node has
+            python = f"'\"${INTERPRETER}\"'"
+            self.overrides.append(f"++ray_kwargs.ray_init.runtime_env.py_executable={python}")
         self.steps: dict[str, subprocess.Popen[bytes]] = {}
         self.looked = 0.0
         self.lost: dict[str, float] = {}
@@ -88,10 +112,24 @@ class Cluster(OwnRay):
         if now - self.looked < LOOK:
             return
         self.looked = now
+        self._check_nodes()
+        self._check_actors(now)
+
+    def explain(self) -> None:
+        """Look whether a training failed since a node was lost, as long as Ray may take to notice.
+
+        Raises:
+            UserError: one was.
+        """
+        deadline = time.monotonic() + LOST_SECONDS
+        while time.monotonic() < deadline:
+            self._check_nodes()
+            time.sleep(1)
+
+    def _check_nodes(self) -> None:
         self.check_steps()
         if gone := sorted(self.steps.keys() - _alive_nodes().keys()):
             raise UserError(f"node {gone[0]} is lost: Ray has no answer from it any more")
-        self._check_actors(now)
 
     def check_steps(self) -> None:
         """Raise :class:`UserError` if a node's step has ended."""
@@ -123,6 +161,12 @@ def ray_for(
     resources: Resources, env: Mapping[str, str], place: Path
 ) -> AbstractContextManager[OwnRay]:
     """The Ray that a training uses, for the length of a block (see :func:`ray_cluster`)."""
+    if resources.ray_address:
+        progress(
+            f"training on the Ray cluster at {resources.ray_address}: nothing of it is started, "
+            "watched or ended here"
+        )
+        return nullcontext(Client(resources.ray_address, env))
     return nullcontext(OwnRay()) if resources.nodes == 1 else ray_cluster(resources, env, place)
 
 
@@ -157,7 +201,7 @@ def ray_cluster(resources: Resources, env: Mapping[str, str], place: Path) -> It
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700, parents=True)
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_file(folder.resolve()))}
-    cluster = Cluster(f"{own}:{free_port(own)}", token, folder)
+    cluster = Cluster(f"{own}:{free_port(own)}", token, folder, FORK in env)
     try:
         for name in names:
             node = Node(
@@ -260,8 +304,8 @@ def _take_down(cluster: Cluster) -> None:
 
         state.state.disconnect()
     steps = list(cluster.steps.values())
-    deadline = time.monotonic() + LEAVE_SECONDS
     for group in (steps[1:], steps[:1]):
+        deadline = time.monotonic() + LEAVE_SECONDS
         for step in group:
             if step.stdin:
                 step.stdin.close()

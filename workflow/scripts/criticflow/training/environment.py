@@ -39,9 +39,10 @@ def environment(resources: Resources, metrics: Path) -> dict[str, str]:
         env["SLURM_JOB_END_TIME"] = str(end)  # for the trainer (``verl_plugin.stopping``)
     if resources.device == "cpu":
         env |= _CPU
-    if resources.nodes == 1:
+    if resources.own_node:
         return env | _ONE_NODE
-    env.pop(FORK, None)  # Ray's daemons start the processes of each node
+    if resources.ray_address:
+        env.pop(FORK, None)  # another's daemons start the processes
     return env
 
 

@@ -72,7 +72,7 @@ def verl_overrides(
         settings |= _critic(run, model, places.critic_dir or places.model_dir, seed)
     if resources.device == "cpu":
         settings |= _cpu(task, resources, largest_tensor, critic=run.algorithm == "ppo")
-    if resources.nodes == 1:
+    if resources.own_node:
         settings |= _own_ray(resources)
     if task.search is not None:
         settings |= _search(run, task.search, places.corpus_dir)

@@ -22,6 +22,8 @@ import psutil
 
 from criticflow.errors import UserError
 from criticflow.runtime.processes import run_owned
+from criticflow.training.forking import forking_python
+from criticflow.verl_plugin import FORK, INTERPRETER
 
 HEAD_SECONDS = 120.0
 """Seconds that a node waits for the head to listen."""
@@ -157,8 +159,12 @@ def _check() -> None:
         raise _Released
 
 
-def run(node: Node) -> int:
-    """Be that node; the exit code."""
+def run(node: Node, folder: str) -> int:
+    """Be that node; the exit code.
+
+    Args:
+        folder: for files of this node and training alone.
+    """
     address = node.address or interface_address(node.interface)
     interface = node.interface or interface_of(address)
     environment = os.environ | {
@@ -166,20 +172,27 @@ def run(node: Node) -> int:
         "NCCL_SOCKET_IFNAME": interface,
         "VLLM_HOST_IP": address,
     }
+    if os.environ.get(FORK):
+        environment[INTERPRETER] = forking_python(Path(folder)) or sys.executable
     if not node.is_head:
         wait_for_head(node.head)
-    folder = tempfile.mkdtemp(prefix="criticflow-ray-")
+    return run_owned(start_command(node, address, folder), environment, OUTPUT, watch=_check)
+
+
+def main() -> int:
+    """Read the command line and be a node; the exit code."""
+    folder, owner = tempfile.mkdtemp(prefix="criticflow-ray-"), os.getpid()
     try:
-        return run_owned(start_command(node, address, folder), environment, OUTPUT, watch=_check)
+        return run(Node(**json.loads(sys.argv[1])), folder)
+    except _Released:
+        return 0
+    except UserError as error:
+        print(f"error: {error}", flush=True)
+        return 2
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if os.getpid() == owner:  # not a fork
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(run(Node(**json.loads(sys.argv[1]))))
-    except _Released:
-        sys.exit(0)
-    except UserError as _error:
-        print(f"error: {_error}", flush=True)
-        sys.exit(2)
+    sys.exit(main())
