@@ -29,6 +29,15 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
+# A training on several nodes asks for its GPUs node by node: `gpu` is what Slurm gives the whole job.
+# Without GPUs a job has one task for each node, or Slurm would find a second node useless.
+if CONFIG.resources.nodes == 1:
+    TRAINING_DEVICES = {"gpu": CONFIG.resources.gpu}
+elif CONFIG.resources.gpu:
+    TRAINING_DEVICES = {"gres": f"gpu:{CONFIG.resources.gpu}"}
+else:
+    TRAINING_DEVICES = {"tasks": CONFIG.resources.nodes}
+
 # MB of a training of whose model nothing is known yet: with room for a billion parameters, or for a
 # small model that the workflow makes.
 MEMORY = 64000 if CONFIG.resources.gpu else 12000

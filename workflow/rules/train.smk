@@ -16,10 +16,10 @@ rule train_run:
         run=only([name for name in CONFIG.runs if origin_dir(name, 0) is None]),
     threads: ENGINE_THREADS
     resources:
-        gpu=CONFIG.resources.gpu,
+        **TRAINING_DEVICES,
         mem_mb=lambda wildcards: training_memory(wildcards.run),
         cpus_per_gpu=training_cpus(),
-        nodes=1,
+        nodes=CONFIG.resources.nodes,
         runtime=1440,
     params:
         code=lambda wildcards: training_code(CONFIG.tasks[CONFIG.runs[wildcards.run].task].kind),

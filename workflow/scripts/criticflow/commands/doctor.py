@@ -153,7 +153,7 @@ def _shared_memory(config: Config) -> str:
         (shape.embedding for model in config.models.values() if (shape := known_shape(model))),
         default=0,
     )
-    buckets = config.resources.ranks * bucket_megabytes(largest) * 2**20
+    buckets = config.resources.ranks_per_node * bucket_megabytes(largest) * 2**20
     check_shared_memory(buckets if config.resources.device == "cpu" else 0, OBJECT_STORE)
     return f"enough in {SHARED_MEMORY}"
 

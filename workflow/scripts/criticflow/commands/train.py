@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from criticflow.errors import UserError
+from criticflow.training.forking import forking_python
 from criticflow.verl_plugin import FORK, INTERPRETER, PLUGIN
 from criticflow.verl_plugin.job_directory import (
     JOB,
@@ -58,8 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     require_plugin()
     with job_directory() as job:
-        if os.environ.get(FORK):
-            fork_from_here(job)
+        if os.environ.get(FORK) and (python := forking_python(job)):
+            os.environ[INTERPRETER] = python
         train(job)
 
 
@@ -68,21 +69,6 @@ def require_plugin() -> None:
     modules = [name for name in os.environ.get("VERL_USE_EXTERNAL_MODULES", "").split(",") if name]
     if PLUGIN not in modules:
         os.environ["VERL_USE_EXTERNAL_MODULES"] = ",".join([*modules, PLUGIN])
-
-
-def fork_from_here(job: Path) -> None:
-    """Import the libraries that verl's processes need, so that these start as forks.
-
-    Where a library has started a thread, or imported Ray, nothing is forked: Ray and vLLM then
-    start ordinary Python processes.
-    """
-    import criticflow.verl_plugin.preload  # noqa: F401
-    from criticflow.runtime import fork_server
-
-    if "ray" in sys.modules or not fork_server.single_threaded():
-        print("processes are not forked: a library has started a thread or imported Ray")
-    else:
-        os.environ[INTERPRETER] = str(fork_server.start_fork_server(job))
 
 
 def separate(config: DictConfig, job: Path) -> None:

@@ -41,7 +41,7 @@ def _critics_can_be_pretrained(config: Config) -> None:
         if critic.actor is not None:
             _known(critic.actor, config.runs, f"{where}.actor", "run")
         what, size = f"{where}: batch_size {critic.batch_size}", critic.batch_size
-        _divides(what, size, config.resources.ranks, critic.micro_batch_size)
+        _divides(what, size, config.resources.ranks_per_node, critic.micro_batch_size)
 
 
 def _names_exist(config: Config) -> None:

@@ -12,8 +12,21 @@ from criticflow.config.fields import NotNegative, Positive, Strict
 class Resources(Strict):
     """What a training job may use."""
 
-    gpu: NotNegative = Field(0, description="GPUs of a training job; 0: run on the CPU")
-    cpu_ranks: Positive = Field(2, description="FSDP ranks when there is no GPU")
+    gpu: NotNegative = Field(
+        0, description="GPUs of a training job on each node; 0: run on the CPU"
+    )
+    cpu_ranks: Positive = Field(2, description="FSDP ranks of a node when there is no GPU")
+    nodes: Positive = Field(
+        1, description="nodes of a training job, each with so many GPUs or ranks; more need Slurm"
+    )
+    interface: str | None = Field(
+        None, description="network interface between these nodes; null: by which Slurm knows them"
+    )
+    ray_address: str | None = Field(
+        None,
+        description="address of a Ray cluster that runs elsewhere, HOST:PORT, to train on; null: a "
+        "training has a Ray of its own",
+    )
     rollout_memory: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.5, description="share of GPU memory for vLLM"
     )
@@ -42,5 +55,15 @@ class Resources(Strict):
         return "cuda" if self.gpu else "cpu"
 
     @property
-    def ranks(self) -> int:
+    def own_node(self) -> bool:
+        """Whether a training has nothing to do with any other machine."""
+        return self.nodes == 1 and self.ray_address is None
+
+    @property
+    def ranks_per_node(self) -> int:
         return self.gpu or self.cpu_ranks
+
+    @property
+    def ranks(self) -> int:
+        """FSDP ranks of a training, over all its nodes."""
+        return self.nodes * self.ranks_per_node

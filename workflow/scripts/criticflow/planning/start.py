@@ -38,7 +38,7 @@ def start(workflow: Workflow, raw: dict[str, Any]) -> Config:
     try:
         check_interpreter()
         config = load_config(raw)
-        limit_gpus(workflow, config.resources.gpu)
+        limit_gpus(workflow, config.resources.gpu * config.resources.nodes)
         if workflow.is_main_process:
             check_verl_keys(config)
             check_critics_tokenizers(config)

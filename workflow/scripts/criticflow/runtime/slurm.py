@@ -1,13 +1,21 @@
-"""Questions to Slurm: which job this is, when it ends, whether another one runs."""
+"""Questions to Slurm: which job this is, when it ends, its nodes, whether another one runs; and
+steps of this job on its nodes."""
 
 from __future__ import annotations
 
 import os
+import re
+import socket
 import subprocess
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 # States in which a job's processes may still run.
 _RUNNING = "RUNNING,COMPLETING,SUSPENDED,STOPPED"
+_STEP = "criticflow-"
+"""Beginning of the names of steps on single nodes."""
+_KEPT = {"SLURM_CONF", "SLURM_JOB_END_TIME"}
+"""Variables that say nothing of a step."""
 
 
 def job_id() -> str | None:
@@ -39,6 +47,62 @@ def runs(job: str) -> bool | None:
     if done.returncode:
         return False if "Invalid job id" in done.stderr else None  # forgotten, or no answer
     return bool(done.stdout.strip())
+
+
+def node_name() -> str:
+    """What Slurm calls this node."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname().partition(".")[0]
+
+
+def node_addresses() -> dict[str, str]:
+    """IPv4 addresses of the nodes of this job, by name, as Slurm itself reaches them.
+
+    Empty outside of Slurm. An address is empty where Slurm's name for it has none.
+    """
+    # A step of one task is told that the job has one node.
+    asked = _squeue(job, "%N") if (job := job_id()) else None
+    if asked is None or not (nodes := asked.stdout.strip()):
+        return {}
+    command = ["scontrol", "--oneliner", "show", "nodes", nodes]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    found = re.findall(r"^NodeName=(\S+) .*?\bNodeAddr=(\S+)", done.stdout, re.MULTILINE)
+    return {name: _resolved(address) for name, address in found}
+
+
+def _resolved(host: str) -> str:
+    try:
+        return socket.gethostbyname(host)
+    except OSError:
+        return ""
+
+
+def step_command(node: str, command: Sequence[str]) -> list[str]:
+    """A command as a step of this job on one of its nodes, with all that the job has there.
+
+    It overlaps with the step that this process belongs to, which has it all already.
+    """
+    step = ["srun", "--jobid", str(job_id()), "--nodes=1", "--ntasks=1", f"--nodelist={node}"]
+    step += ["--overlap", "--mem=0", "--cpu-bind=none", f"--job-name={_STEP}{node}"]
+    return [*step, *command]
+
+
+def outside_of_step(env: Mapping[str, str]) -> dict[str, str]:
+    """An environment without what the present step was started with: ``srun`` takes it for what a
+    further step asks for."""
+    steps = ("SLURM_", "SRUN_", "SBATCH_", "PMI")
+    return {k: v for k, v in env.items() if k in _KEPT or not k.startswith(steps)}
+
+
+def cancel_steps(nodes: Collection[str]) -> None:
+    """End what is left of steps of this job on these nodes."""
+    job = str(job_id())
+    command = ["squeue", "--noheader", "--steps", "--jobs", job, "--format", "%i %j"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    names = {f"{_STEP}{node}" for node in nodes}
+    steps = [line.split()[0] for line in done.stdout.splitlines() if line.split()[-1] in names]
+    if steps:
+        cancel = ["scancel", "--signal=KILL", *steps]
+        subprocess.run(cancel, capture_output=True, timeout=60, check=False)
 
 
 def _squeue(job: str, column: str, *more: str) -> subprocess.CompletedProcess[str] | None:

@@ -11,6 +11,7 @@ from criticflow.errors import UserError
 from criticflow.logs import progress, terminal_fds
 from criticflow.retrieval.protocol import TOKEN
 from criticflow.runtime.processes import run_owned
+from criticflow.training.cluster import OwnRay, ray_for
 from criticflow.training.endings import stopped_early
 from criticflow.training.environment import environment, heartbeat_directory
 from criticflow.training.log import Progress, next_attempt
@@ -56,33 +57,38 @@ def run_verl(
     stop = checkpoint_dir / STOP
     stop.unlink(missing_ok=True)
 
-    def watch() -> None:
+    def watch(cluster: OwnRay) -> None:
         report()
         if retriever is not None:
             retriever.check()
         memory()
         watchdog()
         rollouts()
+        cluster()
 
     def ask_to_stop() -> None:
         stop.touch()
         progress("asked to stop: saving after this step; a second signal stops at once")
 
     try:
-        code = run_owned(
-            [sys.executable, "-m", "criticflow.train", *overrides],
-            env,
-            log,
-            watch=watch,
-            ask_to_stop=ask_to_stop,
-            grace=60 * resources.save_minutes,
-            pass_fds=[*terminal_fds(), lock],
-        )
+        with ray_for(resources, env, checkpoint_dir) as cluster:
+            code = run_owned(
+                [sys.executable, "-m", "criticflow.train", *overrides, *cluster.overrides],
+                {**env, **cluster.environment},
+                log,
+                watch=lambda: watch(cluster),
+                ask_to_stop=ask_to_stop,
+                grace=60 * resources.save_minutes,
+                pass_fds=[*terminal_fds(), lock],
+            )
+            if 0 < code < 128 and stopped_early(checkpoint_dir, steps, code) is None:
+                cluster.explain()
     except UserError as error:
         repeat_traceback(log, str(error))
         raise UserError(f"{error}: see the end of {log}") from None
     shutil.rmtree(heartbeats, ignore_errors=True)
-    progress(f"memory of the training at its peak: {memory.described()}")
+    if resources.own_node:  # of several nodes nobody sees all processes
+        progress(f"memory of the training at its peak: {memory.described()}")
     if 0 < code < 128 and stopped_early(checkpoint_dir, steps, code) is None:
         repeat_traceback(log, f"exit code {code}")
     return code

@@ -95,8 +95,8 @@ def execution(config: Config, run: str) -> dict[str, Any]:
 def ranks(config: Config, run: str) -> int:
     """FSDP ranks of a run, over all its nodes."""
     verl = config.runs[run].train.verl
-    per_node = verl.get("trainer.n_gpus_per_node", config.resources.ranks)
-    return int(verl.get("trainer.nnodes", 1)) * int(per_node)
+    per_node = verl.get("trainer.n_gpus_per_node", config.resources.ranks_per_node)
+    return int(verl.get("trainer.nnodes", config.resources.nodes)) * int(per_node)
 
 
 def _is_execution(key: str) -> bool:

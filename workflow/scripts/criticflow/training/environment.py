@@ -29,9 +29,6 @@ def environment(resources: Resources, metrics: Path) -> dict[str, str]:
         "RAY_COLOR_PREFIX": "0",
         # Ray would give its workers, which do all the work, a priority far below everything else.
         "RAY_worker_niceness": "0",
-        # No cluster beyond this machine: Ray, and with it verl and vLLM, talks and listens on
-        # loopback alone. (It does so by itself on the systems that the variable is named after.)
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "TOKENIZERS_PARALLELISM": "false",
         "HYDRA_FULL_ERROR": "1",
     }
@@ -40,7 +37,13 @@ def environment(resources: Resources, metrics: Path) -> dict[str, str]:
     env.pop("VLLM_CPU_KVCACHE_SPACE", None)  # wins over resources.kv_cache_gb
     if (end := end_time()) is not None:
         env["SLURM_JOB_END_TIME"] = str(end)  # for the trainer (``verl_plugin.stopping``)
-    return env | _CPU if resources.device == "cpu" else env
+    if resources.device == "cpu":
+        env |= _CPU
+    if resources.own_node:
+        return env | _ONE_NODE
+    if resources.ray_address:
+        env.pop(FORK, None)  # another's daemons start the processes
+    return env
 
 
 def heartbeat_directory(metrics: Path) -> Path:
@@ -63,6 +66,11 @@ def _trackers(folder: Path) -> dict[str, str]:
     }
 
 
+_ONE_NODE = {
+    # No cluster beyond this machine: Ray, and with it verl and vLLM, talks and listens on
+    # loopback alone. (It does so by itself on the systems that the variable is named after.)
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+}
 _CPU = {
     "VERL_PLATFORM": "cpu",
     # With the engine in the server's own process vLLM starts one process less for each rank.

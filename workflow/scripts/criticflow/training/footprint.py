@@ -54,25 +54,27 @@ def footprint(
     actor: Weights,
     critic: Weights | None,
 ) -> list[Part]:
-    """The parts of a training's memory on the CPU, at its peak, over all processes.
+    """The parts of a training's memory on the CPU, at its peak, over all processes of a node.
 
     Args:
         run, task, resources: what is trained, on what, with what.
         shape, actor: of the actor.
         critic: of the critic; None: there is none.
     """
-    ranks, train = resources.ranks, run.train
+    ranks, train, nodes = resources.ranks_per_node, run.train, resources.nodes
     number = BYTES[train.verl.get(ACTOR_DTYPE, "float32")]
     parts = [
         Part("processes", FIXED_GIB + ranks * RANK_GIB, "resources.cpu_ranks"),
-        Part("actor", STATES * number * actor.parameters / GIB, "the model's size"),
+        Part("actor", STATES * number * actor.parameters / nodes / GIB, "the model's size"),
     ]
     if critic:
         bytes_each = BYTES[train.verl.get(CRITIC_DTYPE, "float32")]
         bytes_each *= 1 if run.critic.freeze else STATES
-        parts.append(Part("critic", bytes_each * critic.parameters / GIB, "the critic's size"))
+        parts.append(
+            Part("critic", bytes_each * critic.parameters / nodes / GIB, "the critic's size")
+        )
     if train.kl_coef > 0 or train.kl_loss_coef > 0:
-        parts.append(Part("reference policy", 4 * actor.parameters / GIB, "train.kl_coef"))
+        parts.append(Part("reference policy", 4 * actor.parameters / nodes / GIB, "train.kl_coef"))
     tokens = train.micro_batch_size * (task.max_prompt_length + task.max_response_length)
     layer = layer_numbers(shape)
     saved = shape.num_layers * layer

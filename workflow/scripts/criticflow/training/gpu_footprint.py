@@ -120,9 +120,9 @@ def host_memory(run: Run, resources: Resources, shape: Shape) -> list[Part]:
     are loaded one after the other. A reference policy stays in main memory.
     """
     model = 4 * shape.parameters / GIB
-    loading = model * (resources.ranks if shape.tied_embeddings else 1)
+    loading = model * (resources.ranks_per_node if shape.tied_embeddings else 1)
     parts = [
-        Part("processes", HOST_GIB + resources.ranks * HOST_RANK_GIB, "resources.gpu"),
+        Part("processes", HOST_GIB + resources.ranks_per_node * HOST_RANK_GIB, "resources.gpu"),
         Part("loading a model", loading, "resources.gpu"),
     ]
     if run.train.kl_coef > 0 or run.train.kl_loss_coef > 0:

@@ -72,12 +72,8 @@ def verl_overrides(
         settings |= _critic(run, model, places.critic_dir or places.model_dir, seed)
     if resources.device == "cpu":
         settings |= _cpu(task, resources, largest_tensor, critic=run.algorithm == "ppo")
-    else:
-        settings |= {
-            # Logical CPUs: with fewer than its actors ask for Ray waits for ever.
-            "ray_kwargs.ray_init.num_cpus": max(os.cpu_count() or 1, ray_cpus(resources.gpu)),
-            "+ray_kwargs.ray_init.include_dashboard": False,
-        }
+    if resources.own_node:
+        settings |= _own_ray(resources)
     if task.search is not None:
         settings |= _search(run, task.search, places.corpus_dir)
     settings |= {f"++{key}": value for key, value in run.train.verl.items()}
@@ -217,8 +213,8 @@ def _trainer(run: Run, name: str, checkpoint_dir: Path, resources: Resources) ->
         "trainer.project_name": "criticflow",
         "trainer.experiment_name": name,
         "trainer.logger": ["console", "file", *train.logger],
-        "trainer.nnodes": 1,
-        "trainer.n_gpus_per_node": resources.ranks,
+        "trainer.nnodes": resources.nodes,
+        "trainer.n_gpus_per_node": resources.ranks_per_node,
         "trainer.total_training_steps": train.steps,
         # Far more than the steps need: the number of steps alone ends a run.
         "trainer.total_epochs": 1_000_000,
@@ -245,6 +241,26 @@ def ray_cpus(gpus: int) -> int:
     return 9 + 3 * gpus
 
 
+def node_cpus(resources: Resources) -> int:
+    """Logical CPUs of a node: with fewer than verl's actors ask for Ray waits for ever."""
+    if resources.device == "cpu":
+        return 8 * resources.ranks_per_node
+    return max(os.cpu_count() or 1, ray_cpus(resources.gpu))
+
+
+def _own_ray(resources: Resources) -> dict[str, Any]:
+    """The Ray that a training starts by itself, on its one node."""
+    settings: dict[str, Any] = {
+        "ray_kwargs.ray_init.num_cpus": node_cpus(resources),
+        "+ray_kwargs.ray_init.include_dashboard": False,
+    }
+    if resources.device == "cpu":
+        # Logical resources: verl places workers by GPU and asks for several CPUs for each.
+        settings["+ray_kwargs.ray_init.num_gpus"] = resources.ranks
+        settings["+ray_kwargs.ray_init.object_store_memory"] = OBJECT_STORE
+    return settings
+
+
 def bucket_megabytes(largest_tensor: int) -> int:
     """MiB of shared memory through which one rank gives its engine new weights, on the CPU.
 
@@ -259,17 +275,11 @@ def bucket_megabytes(largest_tensor: int) -> int:
 
 def _cpu(task: Task, resources: Resources, largest_tensor: int, critic: bool) -> dict[str, Any]:
     """Settings for a machine without an accelerator, and those that shorten its start."""
-    ranks = resources.ranks
     rollout = "actor_rollout_ref.rollout"
     # Where there are turns, the prompt of the last is nearly the whole dialogue.
     longest = task.max_prompt_length + (task.max_response_length if task.search else 1)
     settings: dict[str, Any] = {
         "trainer.device": "cpu",
-        # Logical resources: verl places workers by GPU and asks for several CPUs for each.
-        "+ray_kwargs.ray_init.num_gpus": ranks,
-        "ray_kwargs.ray_init.num_cpus": 8 * ranks,
-        "+ray_kwargs.ray_init.include_dashboard": False,
-        "+ray_kwargs.ray_init.object_store_memory": OBJECT_STORE,
         "actor_rollout_ref.actor.use_torch_compile": False,
         "actor_rollout_ref.actor.fsdp_config.use_torch_compile": False,
         "actor_rollout_ref.ref.use_torch_compile": False,

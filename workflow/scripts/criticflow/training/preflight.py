@@ -70,7 +70,7 @@ def check_training(
             check_memory(parts)
         else:
             progress(f"{model_dir}/config.json lacks the usual sizes: memory is not estimated")
-        buckets = resources.ranks * bucket_megabytes(actor.largest) * 2**20
+        buckets = resources.ranks_per_node * bucket_megabytes(actor.largest) * 2**20
         check_shared_memory(buckets, OBJECT_STORE)
     else:
         check_gpus(run, task, model, resources, model_dir)

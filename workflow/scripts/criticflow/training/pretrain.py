@@ -98,7 +98,7 @@ def fit_settings(job: Pretraining) -> Settings:
         samples=str(job.samples),
         directory=str(job.directory),
         device=job.resources.device,
-        ranks=job.resources.ranks,
+        ranks=job.resources.ranks_per_node,
         batch_size=critic.batch_size,
         micro_batch_size=critic.micro_batch_size,
         passes=critic.passes,
@@ -148,7 +148,7 @@ def _check(resources: Resources, model_path: str, directory: Path) -> None:
     require_space(directory, 3 * 12 * size)  # the best, the last, and one that is being written
     if resources.device == "cpu":
         state = 4 * STATES * size / GIB
-        processes = PROCESS_GIB * (resources.ranks + 1)
+        processes = PROCESS_GIB * (resources.ranks_per_node + 1)
         preflight.check_memory(
             [
                 Part("processes", processes, "resources.cpu_ranks"),

@@ -17,8 +17,6 @@ from typing import Any
 
 from criticflow.verl_plugin.job_directory import JOB, private_handle
 
-LOOPBACK = "127.0.0.1"
-
 _applied: set[str] = set()
 
 
@@ -91,9 +89,10 @@ def use_gloo_alone() -> None:
 
     @functools.wraps(original)
     def initialize(timeout_second: int | None = None, backend: str | None = None) -> None:
-        if not torch.distributed.is_initialized() and os.environ.get("MASTER_ADDR") == LOOPBACK:
+        address = os.environ.get("MASTER_ADDR")
+        if not torch.distributed.is_initialized() and address:
             rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-            store = _loopback_store(rank, size, int(os.environ["MASTER_PORT"]))
+            store = _store(rank, size, address, int(os.environ["MASTER_PORT"]))
             # verl found the port free and let go of it: should another job have it by now, its
             # ranks are not met under this name.
             store = torch.distributed.PrefixStore(os.environ.get(JOB, "criticflow"), store)
@@ -103,13 +102,13 @@ def use_gloo_alone() -> None:
     distributed.initialize_global_process_group_ray = initialize
 
 
-def _loopback_store(rank: int, size: int, port: int) -> Any:
-    """torch's store for rendezvous, with rank 0 listening on this machine alone."""
+def _store(rank: int, size: int, address: str, port: int) -> Any:
+    """torch's store for rendezvous, with rank 0 listening on this address alone."""
     from verl.utils.distributed import create_tcp_store
 
-    listener = None if rank else socket.create_server((LOOPBACK, port))
+    listener = None if rank else socket.create_server((address, port))
     return create_tcp_store(
-        LOOPBACK, port, listener, world_size=size, is_master=rank == 0, wait_for_workers=False
+        address, port, listener, world_size=size, is_master=rank == 0, wait_for_workers=False
     )
 
 

@@ -1,0 +1,326 @@
+"""The Ray cluster of one training on several nodes of a Slurm job.
+
+    first node: stage -- verl's first process (the cluster's client)
+                   +---- srun -- slurmstepd -- ray_node -- ray start -- workers
+                   +---- srun -- (another node) -- ray_node -- ray start -- workers
+
+Each node runs a step of the job, ``ray_node``, which ends with its standard input. So the cluster
+is gone when the training has ended, however it ended. Only this training knows its token.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from criticflow.config import Resources
+from criticflow.errors import UserError
+from criticflow.logs import progress
+from criticflow.runtime import slurm
+from criticflow.training.overrides import OBJECT_STORE, node_cpus
+from criticflow.training.ray_node import Node, free_port, interface_address
+from criticflow.training.watchdog import CONTROLLER, ESSENTIAL, LOST_SECONDS
+from criticflow.verl_plugin import FORK, INTERPRETER
+from criticflow.verl_plugin.job_directory import token_file
+
+FOLDER = "ray"
+"""Beside the checkpoints: what each node says, and the token while the cluster is up."""
+JOIN_SECONDS = 240.0
+"""Seconds that all nodes have to join."""
+LEAVE_SECONDS = 20.0
+"""Seconds that the nodes, and then the head, have to end all that runs there."""
+LOOK = 2.0
+"""Seconds between two looks at Ray's state."""
+HEALTH = {
+    "RAY_health_check_period_ms": "3000",
+    "RAY_health_check_timeout_ms": "5000",
+    "RAY_health_check_failure_threshold": "3",
+}
+"""How Ray finds that a node no longer answers: within half a minute."""
+
+
+class OwnRay:
+    """What verl starts by itself on the one node of a training, among its own processes."""
+
+    overrides: Sequence[str] = ()
+    environment: Mapping[str, str] = MappingProxyType({})
+
+    def __call__(self) -> None:
+        """Nothing to look after: the watchdog sees its processes."""
+
+    def explain(self) -> None:
+        """Nothing to say of a training that failed."""
+
+
+class Client(OwnRay):
+    """A Ray cluster that somebody else started, and ends: nothing of it is looked after here.
+
+    Its processes have not the environment of this one, so what verl's need is sent along.
+    """
+
+    def __init__(self, address: str, env: Mapping[str, str]) -> None:
+        place = "ray_kwargs.ray_init"
+        sent = {key: value for key, value in env.items() if os.environ.get(key) != value}
+        self.overrides = [
+            f"{place}.address={address}",
+            *(f"+{place}.runtime_env.env_vars.{key}={json.dumps(sent[key])}" for key in sent),
+        ]
+
+
+class Cluster(OwnRay):
+    """A Ray cluster over several nodes that runs.
+
+    Attributes:
+        address: of Ray's head.
+        token: variables by which Ray's processes know whoever uses it.
+        folder: what each node says.
+        fork: whether processes are forks of one on their node that has imported their libraries.
+    """
+
+    def __init__(self, address: str, token: dict[str, str], folder: Path, fork: bool) -> None:
+        self.address, self.folder = address, folder
+        self.environment = token | {FORK: ""}  # the client itself forks nothing
+        self.overrides = [f"ray_kwargs.ray_init.address={address}"]
+        if fork:  # Ray's shell puts in what each node has
+            python = f"'\"${INTERPRETER}\"'"
+            self.overrides.append(f"++ray_kwargs.ray_init.runtime_env.py_executable={python}")
+        self.steps: dict[str, subprocess.Popen[bytes]] = {}
+        self.looked = 0.0
+        self.lost: dict[str, float] = {}
+
+    def log(self, node: str) -> Path:
+        return self.folder / f"{node}.log"
+
+    def __call__(self) -> None:
+        """Look whether all of it is still there; called while the training runs.
+
+        Raises:
+            UserError: a node, or a process without which training cannot go on, has been lost.
+        """
+        now = time.monotonic()
+        if now - self.looked < LOOK:
+            return
+        self.looked = now
+        self._check_nodes()
+        self._check_actors(now)
+
+    def explain(self) -> None:
+        """Look whether a training failed since a node was lost, as long as Ray may take to notice.
+
+        Raises:
+            UserError: one was.
+        """
+        deadline = time.monotonic() + LOST_SECONDS
+        while time.monotonic() < deadline:
+            self._check_nodes()
+            time.sleep(1)
+
+    def _check_nodes(self) -> None:
+        self.check_steps()
+        if gone := sorted(self.steps.keys() - _alive_nodes().keys()):
+            raise UserError(f"node {gone[0]} is lost: Ray has no answer from it any more")
+
+    def check_steps(self) -> None:
+        """Raise :class:`UserError` if a node's step has ended."""
+        for node, step in self.steps.items():
+            if (code := step.poll()) is not None:
+                raise UserError(
+                    f"node {node} has left the training's Ray cluster (exit code {code}"
+                    f"{self._said(node)}): see {self.log(node)}"
+                )
+
+    def _said(self, node: str) -> str:
+        lines = self.log(node).read_text(encoding="utf-8", errors="replace").splitlines()
+        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        return f", {errors[-1]}" if errors else ""
+
+    def _check_actors(self, now: float) -> None:
+        actors = [(f"ray::{one['ActorClassName']}", one["State"]) for one in _actors().values()]
+        if (CONTROLLER, "ALIVE") not in actors:
+            self.lost = {}  # not begun, or ending
+            return
+        dead = {title for title, state in actors if state == "DEAD" and title.startswith(ESSENTIAL)}
+        self.lost = {title: self.lost.get(title, now) for title in dead}
+        for title, since in self.lost.items():
+            if now - since > LOST_SECONDS:
+                raise UserError(f"{title} has ended, and training waits for it in vain")
+
+
+def ray_for(
+    resources: Resources, env: Mapping[str, str], place: Path
+) -> AbstractContextManager[OwnRay]:
+    """The Ray that a training uses, for the length of a block (see :func:`ray_cluster`)."""
+    if resources.ray_address:
+        progress(
+            f"training on the Ray cluster at {resources.ray_address}: nothing of it is started, "
+            "watched or ended here"
+        )
+        return nullcontext(Client(resources.ray_address, env))
+    return nullcontext(OwnRay()) if resources.nodes == 1 else ray_cluster(resources, env, place)
+
+
+@contextmanager
+def ray_cluster(resources: Resources, env: Mapping[str, str], place: Path) -> Iterator[Cluster]:
+    """A Ray cluster over the nodes of this Slurm job, for the length of a block.
+
+    Args:
+        resources: how many nodes, and what of each.
+        env: environment of the training's processes.
+        place: a directory that all nodes see.
+
+    Raises:
+        UserError: this is no Slurm job with so many nodes, or a node does not join.
+    """
+    addresses = slurm.node_addresses()
+    if len(addresses) < resources.nodes:
+        raise UserError(
+            f"resources.nodes: {resources.nodes} nodes are asked for, and this is "
+            + (f"a Slurm job with {len(addresses)}" if addresses else "no Slurm job")
+            + ": submit the study with workflow/profiles/slurm, or set resources.nodes to 1"
+        )
+    here = slurm.node_name()
+    names = [here, *(name for name in addresses if name != here)][: resources.nodes]
+    own = interface_address(resources.interface) if resources.interface else addresses[here]
+    if own.startswith("127."):
+        raise UserError(
+            f"Slurm knows {here} by {own}, which no other node reaches: name the interface between "
+            "the nodes (resources.interface)"
+        )
+    folder = place / FOLDER
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700, parents=True)
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_file(folder.resolve()))}
+    cluster = Cluster(f"{own}:{free_port(own)}", token, folder, FORK in env)
+    try:
+        for name in names:
+            node = Node(
+                name,
+                cluster.address,
+                "" if resources.interface else addresses[name],
+                resources.interface or "",
+                name == here,
+                node_cpus(resources),
+                None if resources.gpu else resources.ranks_per_node,
+                None if resources.gpu else OBJECT_STORE,
+            )
+            cluster.steps[name] = _start(node, {**env, **token, **HEALTH}, cluster.log(name))
+        os.environ |= token  # of this process too: it asks for Ray's state
+        _join(cluster, resources)
+        yield cluster
+    finally:
+        _take_down(cluster)
+        Path(token["RAY_AUTH_TOKEN_PATH"]).unlink(missing_ok=True)
+
+
+def _start(node: Node, env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "criticflow.training.ray_node", node.as_json()]
+    with open(log, "wb") as output:
+        return subprocess.Popen(
+            slurm.step_command(node.name, command),
+            env=slurm.outside_of_step(env),
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a terminal's Ctrl-C ends it by its standard input
+        )
+
+
+def _join(cluster: Cluster, resources: Resources) -> None:
+    """Wait until every node is there with its devices."""
+    progress(f"Ray on {', '.join(cluster.steps)}: waiting until all have joined")
+    deadline = time.monotonic() + JOIN_SECONDS
+    _connect(cluster, deadline)
+    while True:
+        cluster.check_steps()
+        nodes = _alive_nodes()
+        if not (missing := sorted(cluster.steps.keys() - nodes.keys())):
+            break
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"node {missing[0]} has not joined Ray in {JOIN_SECONDS:.0f} s: see "
+                f"{cluster.log(missing[0])}"
+            )
+        time.sleep(0.5)
+    for name, found in nodes.items():
+        gpus = int(found["Resources"].get("GPU", 0))
+        if gpus < resources.ranks_per_node:
+            raise UserError(
+                f"node {name} has joined with {gpus} GPUs, {resources.ranks_per_node} are needed "
+                "(resources.gpu): does Slurm give the job GPUs there?"
+            )
+
+
+def _connect(cluster: Cluster, deadline: float) -> None:
+    """Have this process know Ray's tables, without being a client of the cluster."""
+    host, _, port = cluster.address.rpartition(":")
+    while True:
+        cluster.check_steps()
+        try:
+            socket.create_connection((host, int(port)), timeout=5).close()
+            break
+        except OSError as error:
+            if time.monotonic() > deadline:
+                first = next(iter(cluster.steps))
+                raise UserError(
+                    f"Ray's head has not started on {first} ({error}): see {cluster.log(first)}"
+                ) from error
+            time.sleep(0.5)
+    import ray._private.state as state
+    from ray._raylet import GcsClientOptions
+
+    options = GcsClientOptions.create(
+        cluster.address, None, allow_cluster_id_nil=True, fetch_cluster_id_if_nil=False
+    )
+    state.state._initialize_global_state(options)
+
+
+def _alive_nodes() -> dict[str, dict[str, Any]]:
+    import ray._private.state as state
+
+    return {one["NodeName"]: one for one in state.state.node_table() if one["Alive"]}
+
+
+def _actors() -> dict[str, dict[str, Any]]:
+    import ray._private.state as state
+
+    return state.state.actor_table(None)
+
+
+def _take_down(cluster: Cluster) -> None:
+    """End all nodes, the head last, and what is left of their steps."""
+    if "ray" in sys.modules:
+        import ray._private.state as state
+
+        state.state.disconnect()
+    steps = list(cluster.steps.values())
+    for group in (steps[1:], steps[:1]):
+        deadline = time.monotonic() + LEAVE_SECONDS
+        for step in group:
+            if step.stdin:
+                step.stdin.close()
+        for step in group:
+            try:
+                step.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                continue
+    if left := [node for node, step in cluster.steps.items() if step.poll() is None]:
+        slurm.cancel_steps(left)
+        for node in left:
+            step = cluster.steps[node]
+            try:
+                step.wait(5)
+            except subprocess.TimeoutExpired:
+                # Its node is gone: there is nobody to tell it that the step has ended.
+                os.killpg(step.pid, signal.SIGKILL)
+                step.wait()
