@@ -23,17 +23,20 @@ SAME := import sys; sys.exit(sys.version_info[:2] != tuple(map(int, sys.argv[1].
 PLAIN := A-Za-z0-9/._+@%:,=\n\200-\377-
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input
 
+# Live progress on a terminal, plain lines elsewhere.
+LIVE = $$([ -t 2 ] && [ "$$TERM" != dumb ] && echo --logger rich)
+
 .DEFAULT_GOAL := help
-.PHONY: help setup run study watch test test-quick test-slurm test-all lint format lock bench-convert clean
+.PHONY: help setup run study watch test test-quick test-slurm test-image test-all lint format lock bench-convert clean
 
 help:  ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1: /p' $(MAKEFILE_LIST)
 
 run: $(STAMP)  ## run the study (config/config.yaml) and make results/report.html
-	@$(BIN)/snakemake --cores all $(ARGS)
+	@$(BIN)/snakemake $(LIVE) --cores all $(ARGS)
 
 study: $(STAMP)  ## run the CPU study (config/studies/critic-value.yaml) in studies/: hours, it resumes
-	@$(BIN)/snakemake --cores all --keep-going --directory studies/$(STUDY) \
+	@$(BIN)/snakemake $(LIVE) --cores all --keep-going --directory studies/$(STUDY) \
 	    --configfile config/studies/$(STUDY).yaml $(ARGS)
 
 watch: $(STAMP)  ## show how far that study is, training by training; Ctrl-C closes it
@@ -49,6 +52,9 @@ test-quick: lint  ## lint, unit tests that start no engine, and a plan of the st
 
 test-slurm: $(STAMP)  ## the pipeline and faults on a real Slurm, brought up here (Debian, root)
 	@tests/slurm/with_slurm.sh $(abspath $(BIN))/python -m pytest tests/slurm $(ARGS)
+
+test-image:  ## the image of Dockerfile, built by buildah, and test-quick in it (Debian, root)
+	@tests/image/build_and_test.sh
 
 test-all: lint  ## the same, and the tests that take long
 	@$(BIN)/python -m pytest $(ARGS)

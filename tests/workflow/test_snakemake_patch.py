@@ -11,8 +11,12 @@ from pathlib import Path
 import pytest
 import snakemake.api  # noqa: F401 (the other modules of Snakemake can be imported after it alone)
 from snake import PROJECT
+from snakemake.dag import DAG
 
-from criticflow.planning.snakemake_patch import passes_over_ancient_inputs
+from criticflow.planning.snakemake_patch import (
+    passes_over_ancient_inputs,
+    plan_past_ancient_inputs,
+)
 
 CASE = """
 rule second:
@@ -65,3 +69,12 @@ def test_with_the_patch_both_are_planned_and_the_ancient_input_alone_triggers_no
     assert planned(made, PATCH + CASE, 2, 1) == {"first"}
     assert (made / "second.txt").read_text() == "1\n"
     assert planned(made, PATCH + CASE, 2, 1, "--dry-run") == set()
+
+
+def test_a_snakemake_that_is_mended_is_left_alone(monkeypatch):
+    async def mended(dag: DAG, *_: object) -> None:
+        """Whatever it does, it leaves out nothing of what is downstream."""
+
+    monkeypatch.setattr(DAG, "update_needrun", mended)
+    plan_past_ancient_inputs.__wrapped__()
+    assert DAG.update_needrun is mended

@@ -29,6 +29,10 @@ onstart:
     except UserError as error:
         raise WorkflowError(str(error))
     stop_jobs_on_signals()
+    if workflow.is_main_process:
+        from criticflow.commands.live import join_display  # needed where a workflow runs, only
+
+        join_display(workflow.logger_manager.plugin_handlers, CONFIG, Path(placed("")))
     print(
         f"criticflow: {len(CONFIG.runs)} runs ({', '.join(CONFIG.runs)}), "
         f"{len(CONFIG.run_seeds())} trainings with their seeds, on the {CONFIG.resources.device}.\n"
