@@ -152,7 +152,7 @@ def test_a_contrast_with_a_constant_knows_its_ceiling():
 def test_an_oracle_leaves_no_critic():
     raw = {
         "models": {"m": {"path": "m"}},
-        "tasks": {"t": {"kind": "countdown", "source": {"generate": {}}}},
+        "tasks": {"t": {"kind": "countdown", "source": {"generate": {}}, "split": {"test": 1}}},
         "runs": {
             "oracle": RUN | {"critic": {"oracle": {}, "freeze": True}},
             "warm": RUN | {"critic": {"from": "oracle"}},

@@ -37,7 +37,7 @@ class Verl:
         self.code = 0
         self.killed = False
 
-    def __call__(self, overrides, resources, log, steps, lock, memory) -> int:
+    def __call__(self, overrides, resources, log, steps, lock, memory, retriever) -> int:
         checkpoint_dir = log.parent
         self.attempts += 1
         tracker = checkpoint_dir / TRACKER
