@@ -140,14 +140,14 @@ def cut_off(node: str) -> None:
     os.kill(int((Path(CLUSTER) / f"{node}.pid").read_text()), signal.SIGKILL)
 
 
-def test_a_lost_node_is_named_and_training_goes_on_elsewhere_with_other_ranks(trained):
-    target, folder = "results/runs/long/seed0", trained / "results/checkpoints/long/seed0"
-    log = trained / "logs/train_run/long/seed0.log"
-    process = on_nodes(trained, f"{target}/metrics.parquet")
+def test_a_lost_node_is_named_and_training_goes_on_elsewhere_with_other_ranks(prepared):
+    target, folder = "results/runs/long/seed0", prepared / "results/checkpoints/long/seed0"
+    log = prepared / "logs/train_run/long/seed0.log"
+    process = on_nodes(prepared, f"{target}/metrics.parquet")
     try:
         saved = folder / "latest_checkpointed_iteration.txt"
         wait_for(lambda: saved.exists() or process.poll() is not None, 400)
-        assert process.poll() is None, said(trained)
+        assert process.poll() is None, said(prepared)
         first = text(log).partition("Ray on ")[2].partition(",")[0]
         lost = {"far1": "far2", "far2": "far1"}[first]
         cut_off(lost)
@@ -159,8 +159,8 @@ def test_a_lost_node_is_named_and_training_goes_on_elsewhere_with_other_ranks(tr
     finally:
         process.kill()
         process.wait()
-    done = locally(trained, f"{target}/metrics.parquet", nodes=1, cpu_ranks=1)
+    done = locally(prepared, f"{target}/metrics.parquet", nodes=1, cpu_ranks=1)
     assert done.returncode == 0, done.stderr
     assert "the checkpoint was made by 2 ranks, and is now one of 1" in done.stdout + done.stderr
-    record = json.loads((trained / target / "provenance.json").read_text())
+    record = json.loads((prepared / target / "provenance.json").read_text())
     assert [attempt["result"] for attempt in record["attempts"]] == ["failed", "finished"]

@@ -85,6 +85,12 @@ def test_a_fork_ends_as_a_program_ends(holder):
     assert run(holder[1], "-c", late).stdout == "1\n"  # it waits for its threads
 
 
+def test_a_fork_leads_a_process_group_of_its_own(holder):
+    """Ray kills the group of a worker that has ended."""
+    done = run(holder[1], "-c", "import os; print(os.getpgid(0) == os.getpid())")
+    assert done.stdout.strip() == "True", done.stderr
+
+
 def test_a_fork_can_give_itself_a_title(holder):
     """The watchdog knows processes by theirs."""
     code = (

@@ -210,6 +210,9 @@ def _take_over(request: Request, files: Sequence[int]) -> None:
         os.close(file)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # When a worker has ended Ray kills the process group that it was in, which must not be that of
+    # whoever started the server.
+    os.setpgid(0, 0)
     os.chdir(request.cwd)
     os.environ.clear()
     os.environ.update(request.env)

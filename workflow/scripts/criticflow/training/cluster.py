@@ -38,16 +38,19 @@ FOLDER = "ray"
 """Beside the checkpoints: what each node says, and the token while the cluster is up."""
 JOIN_SECONDS = 240.0
 """Seconds that all nodes have to join."""
-LEAVE_SECONDS = 20.0
+LEAVE_SECONDS = 30.0
 """Seconds that the nodes, and then the head, have to end all that runs there."""
+NOTICED_SECONDS = 45.0
+"""Seconds in which Ray notices that a node no longer answers (:data:`HEALTH`)."""
 LOOK = 2.0
 """Seconds between two looks at Ray's state."""
 HEALTH = {
     "RAY_health_check_period_ms": "3000",
-    "RAY_health_check_timeout_ms": "5000",
+    "RAY_health_check_timeout_ms": "12000",
     "RAY_health_check_failure_threshold": "3",
 }
-"""How Ray finds that a node no longer answers: within half a minute."""
+"""How Ray finds that a node no longer answers: within 45 s, so that one whose cores are all busy is
+not taken for dead."""
 
 
 class OwnRay:
@@ -121,7 +124,7 @@ class Cluster(OwnRay):
         Raises:
             UserError: one was.
         """
-        deadline = time.monotonic() + LOST_SECONDS
+        deadline = time.monotonic() + NOTICED_SECONDS
         while time.monotonic() < deadline:
             self._check_nodes()
             time.sleep(1)

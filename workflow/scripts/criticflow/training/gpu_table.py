@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from criticflow.config import Config
+from criticflow.config import Config, Resources
 from criticflow.models.shape import known_shape
 from criticflow.training.footprint import Part, total
 from criticflow.training.gpu_footprint import GpuMemory, expected, host_memory
@@ -29,10 +29,15 @@ def gpu_tables(config: Config, card: float) -> list[Table]:
     return [_table(config, *values) for values in alike.values()]
 
 
+def _gpus(resources: Resources) -> str:
+    each = f"{resources.gpu} GPUs"
+    return each if resources.nodes == 1 else f"{resources.nodes} nodes with {each}"
+
+
 def _table(config: Config, runs: list[str], found: GpuMemory, host: list[Part]) -> Table:
     named = ", ".join(runs) if len(runs) < 4 else f"{runs[0]} and {len(runs) - 1} more"
     table = Table(
-        title=f"Memory of {named}, GiB: {config.resources.gpu} GPUs of {found.card:.0f}",
+        title=f"Memory of {named}, GiB: {_gpus(config.resources)} of {found.card:.0f}",
         title_justify="left",
         title_style="bold",
         box=SIMPLE_HEAD,
