@@ -118,7 +118,8 @@ class Work:
         import torch
         from transformers import AutoModelForCausalLM
 
-        model = AutoModelForCausalLM.from_pretrained(self.actor, dtype=torch.float32)
+        dtype = getattr(torch, self.dtype)  # the precision in which verl computes
+        model = AutoModelForCausalLM.from_pretrained(self.actor, dtype=dtype)
         rows = torch.tensor(self.tokens(self.prompt + self.response))
         batches = rows.split(self.micro)
         answers = slice(self.prompt - 1, -1)
