@@ -128,7 +128,7 @@ def test_questions_read_as_sentences():
 
 
 def test_asking_for_too_much_is_an_error():
-    with pytest.raises(UserError, match="4096 names"):
+    with pytest.raises(UserError, match="2304 names"):
         facts(config.Facts(people=5000))
     with pytest.raises(UserError, match="share none"):
         list(questions(config.Facts(people=20, questions=500)))

@@ -20,15 +20,13 @@ from criticflow.retrieval.bm25 import Document
 FIRST = (  # noqa: SIM905
     "Abel Bruno Clara Dora Edgar Frida Gustav Hanna Igor Julia Karl Lena Marko Nora Otto Petra "
     "Quint Rosa Stefan Tilda Ugo Vera Walter Xenia Yusuf Zora Anton Berta Casper Delia Emil Flora "
-    "Gerd Helga Ivan Jonas Kira Lukas Mina Nils Olga Paul Rita Simon Thea Ulf Vito Wanda "
-    "Agnes Bodo Cora Detlef Erna Fabian Gisela Horst Irma Jakob Klara Leo Magda Oskar Pia Rolf"
+    "Gerd Helga Ivan Jonas Kira Lukas Mina Nils Olga Paul Rita Simon Thea Ulf Vito Wanda"
 ).split()
 LAST = (  # noqa: SIM905
     "Alder Birch Cedar Dorn Elm Falk Gruber Hazel Ibsen Jung Kramer Linde Moser Nagel Olsen Pohl "
     "Quist Rowan Sander Thorn Ulrich Vogel Weber Xander Young Ziegler Arndt Brandt Conrad Decker "
     "Ebert Fischer Graf Huber Isler Jansen Keller Lorenz Maurer Neumann Oster Peters Rauch Stein "
-    "Tanner Unger Voss Winter "
-    "Adler Bauer Clemens Dietz Engel Franke Gerber Hahn Imhof Jost Kessler Lang Marx Noll Ott Pfaff"
+    "Tanner Unger Voss Winter"
 ).split()
 PEOPLE = ("mentor", "rival", "neighbour", "partner")
 """Relations to another person."""
