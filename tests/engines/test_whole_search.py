@@ -12,12 +12,13 @@ import pytest
 from whole_runs import json_lines, storages
 
 from criticflow.config import load_config
-from criticflow.retrieval import protocol
+from criticflow.retrieval.protocol import FORMATS, TOKEN
 from criticflow.runtime.processes import run_owned
 from criticflow.stages import base_model, corpus
 from criticflow.stages.data import prepare
 from criticflow.training.environment import environment
 from criticflow.training.overrides import Places, verl_overrides
+from criticflow.training.own_retriever import own_retriever
 
 pytestmark = pytest.mark.slow
 
@@ -62,22 +63,34 @@ CONFIG = load_config(STUDY)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("search")
-    task = CONFIG.tasks["facts"]
-    prepare("facts", task, path / "data")
+    return prepared(tmp_path_factory.mktemp("search"), "base")
+
+
+def prepared(path: Path, model: str) -> Path:
+    """Data, corpus and base model."""
+    build = CONFIG.models[model].build
+    task = CONFIG.tasks[build.task]
+    prepare(build.task, task, path / "data")
     corpus.build(task.source, None, path / "corpus")
-    build = CONFIG.models["base"].build
     train_parquet = path / "data" / "train.parquet"
     base_model.build(build, train_parquet, path / "base", task, path / "corpus")
     return path
 
 
-def train(folder: Path, name: str, arm: str = "masked", code: int = 0, **verl: Any):
+def train(
+    folder: Path,
+    name: str,
+    arm: str = "masked",
+    code: int = 0,
+    extra: dict[str, str] | None = None,
+    **verl: Any,
+):
     """Checkpoints, what was printed, metrics and responses of a training."""
+    settings = CONFIG.runs[arm]
     overrides = verl_overrides(
-        CONFIG.runs[arm],
-        CONFIG.models["base"],
-        CONFIG.tasks["facts"],
+        settings,
+        CONFIG.models[settings.model],
+        CONFIG.tasks[settings.task],
         CONFIG.resources,
         name="arm",
         seed=0,
@@ -93,7 +106,7 @@ def train(folder: Path, name: str, arm: str = "masked", code: int = 0, **verl: A
     metrics = folder / f"{name}.jsonl"
     log = folder / f"{name}.log"
     argv = [sys.executable, "-m", "criticflow.train", *overrides]
-    found = run_owned(argv, environment(CONFIG.resources, metrics), log)
+    found = run_owned(argv, environment(CONFIG.resources, metrics) | (extra or {}), log)
     output = log.read_text(errors="replace")
     assert found == code, output[-8000:]
     rows = [line["data"] for line in json_lines(metrics)] if metrics.exists() else []
@@ -110,7 +123,7 @@ def masked(folder):
 def test_the_actor_searches_reads_and_learns(masked):
     checkpoints, _, metrics, responses = masked
     assert len(responses) == 16 and len(metrics) == 2
-    read = responses["output"].map(protocol.read)
+    read = responses["output"].map(FORMATS["tags"].read)
     assert (read.map(len) > 0).mean() > 0.3  # the base model has learned that much
     assert read.explode().dropna().str.contains(" of ").mean() > 0.5  # facts
     assert (metrics["training/num_turns/max"] == 4).any()  # two searches, an answer, the prompt
@@ -142,6 +155,19 @@ def test_a_retriever_that_is_gone_ends_the_training_with_its_name(folder):
     gone = {"search.corpus": "null", "search.service": service}
     _, output, _, _ = train(folder, "gone", code=1, **gone)
     assert "the retriever at http://127.0.0.1:9 does not answer" in output
+
+
+def test_over_a_retriever_of_its_own_a_training_is_the_same(folder, masked):
+    with own_retriever(folder / "corpus", folder / "retriever.log") as retriever:
+        served = {
+            "trainer.total_training_steps": 1,
+            "search.service": f"{{url:'{retriever.url}',timeout_seconds:20.0,retries:1}}",
+        }
+        train(folder, "served", extra={TOKEN: retriever.token}, **served)
+    first = masked[3][masked[3]["step"] == 1]
+    dumps = sorted((folder / "served" / "responses").glob("*.jsonl"))
+    found = [line["output"] for dump in dumps for line in json_lines(dump)]
+    assert sorted(found) == sorted(first["output"])
 
 
 CONVERSE = """
@@ -182,7 +208,7 @@ def test_an_evaluation_holds_the_dialogues_of_training(folder):
     assert (samples["written"].map(sum) == samples["n_tokens"]).all()
     assert (samples["logprobs"].map(len) == samples["n_tokens"]).all()
     assert (samples["tokens"].map(len) - samples["n_tokens"] == samples["tokens_read"]).all()
-    read = samples["response"].map(protocol.read)
+    read = samples["response"].map(FORMATS["tags"].read)
     assert (read.map(len) > 0).mean() > 0.3 and samples["gold_retrieved"].max() == 1
     # Of one prompt the samples differ: each has a seed of its own.
     assert samples.groupby("prompt_index")["response"].nunique().max() == 2

@@ -447,3 +447,8 @@ def test_the_agent_loop_reads_back_what_the_task_says():
     config = verl_config(study.model_copy(update={"tasks": {"facts": task}}), "ppo")
     found, corpus, masked = search_settings(config)
     assert found == search and corpus is None and masked
+    assert config.data.function_tool_path is None
+    calls = task.model_copy(update={"search": search.model_copy(update={"format": "tool_calls"})})
+    config = verl_config(study.model_copy(update={"tasks": {"facts": calls}}), "ppo")
+    assert search_settings(config)[0].format == "tool_calls"
+    assert Path(config.data.function_tool_path).is_file()  # for the length of prompts

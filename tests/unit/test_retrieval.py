@@ -24,10 +24,11 @@ from criticflow.retrieval.bm25 import (
     read_documents,
 )
 from criticflow.retrieval.dialogue import ANSWER_ROOM, Codec, Dialogue, Limits
+from criticflow.retrieval.protocol import FORMATS
 from criticflow.tasks._facts import documents, questions
 
 TEXTS = ["The rival of Anna Berg is Karl Voss.", "Anna Berg: who is she?", "nothing found"]
-WORDS = Codec(word_tokenizer([*TEXTS, "rival of", protocol.HINT], 512))
+WORDS = Codec(word_tokenizer([*TEXTS, "rival of", FORMATS["tags"].hint], 512))
 CHARACTERS = Codec(char_tokenizer(10_000))
 LIMITS = Limits(max_turns=2, max_turn_tokens=12, max_observation_tokens=24, max_response_tokens=96)
 FACTS = Facts(people=60, questions=60, seed=3)
@@ -161,15 +162,15 @@ def test_a_long_query_a_thousand_calls_and_control_characters_do_no_harm(corpus)
     retriever = Bm25(corpus)
     huge = "<search>" + "rival \x00\x1b[2J" * 100_000 + "</search>"
     begun = time.monotonic()
-    asked = protocol.action(huge)
+    asked = FORMATS["tags"].action(huge)
     assert len(asked.content) <= protocol.MAX_QUERY and asked.content.isprintable()
     assert len(retriever.search([asked.content, "x" * 10**6, "\x00" * 10**6], 3)) == 3
     calls = "<search>rival</search>" * 1000
-    assert protocol.action(calls).content == "rival"  # the first: a turn is one search
+    assert FORMATS["tags"].action(calls).content == "rival"  # the first: a turn is one search
     talk = dialogue(codec=CHARACTERS, limits=Limits(2, 4000, 24, 8000))
     talk.wrote(CHARACTERS.ids("<search>" * 400 + "__import__('os')</search>"))
     assert talk.query == "__import__('os')"
-    assert protocol.searches("<search>" * 10**5) == []
+    assert FORMATS["tags"].searches("<search>" * 10**5) == []
     assert time.monotonic() - begun < 5
 
 
@@ -178,9 +179,9 @@ def test_what_was_read_is_told_from_what_a_model_wrote():
         "<search>a</search>\n\n<information>one <b></information>\n\n<think>x</think>"
         "<information>made up</information><search>b</search><information>two</information>"
     )
-    assert protocol.read(text) == ["one <b>", "two"]
-    assert "made up" in protocol.written(text) and "two" not in protocol.written(text)
-    assert protocol.searches(text) == ["a", "b"]
+    assert FORMATS["tags"].read(text) == ["one <b>", "two"]
+    assert "made up" in FORMATS["tags"].written(text) and "two" not in FORMATS["tags"].written(text)
+    assert FORMATS["tags"].searches(text) == ["a", "b"]
 
 
 def test_documents_with_a_title_are_shown_as_search_r1_does():

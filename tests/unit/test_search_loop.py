@@ -13,8 +13,10 @@ from verl.workers.rollout.replica import TokenOutput
 
 from criticflow.config import Facts
 from criticflow.errors import UserError
+from criticflow.models.char_tokenizer import char_tokenizer
 from criticflow.models.word_tokenizer import word_tokenizer
 from criticflow.retrieval.bm25 import build_corpus
+from criticflow.retrieval.protocol import FORMATS
 from criticflow.tasks._facts import documents, questions
 from criticflow.verl_plugin import search_loop
 from criticflow.verl_plugin.search_loop import SearchAgentLoop
@@ -54,16 +56,17 @@ class Script:
         )
 
 
-def run(tokenizer, corpus, turns, session=0, **search):
+def run(tokenizer, corpus, turns, session=0, lengths=(24, 160), **search):
     settings = {
         "corpus": str(corpus), "service": None, "topk": 3, "max_turns": 3, "max_turn_tokens": 16,
         "max_observation_tokens": 48, "invalid": "end", "mask_observations": True,
+        "format": "tags",
     } | search  # fmt: skip
     config = OmegaConf.create(
         {
             "search": settings,
             "actor_rollout_ref": {
-                "rollout": {"prompt_length": 24, "response_length": 160, "seed": 5}
+                "rollout": {"prompt_length": lengths[0], "response_length": lengths[1], "seed": 5}
             },
         }
     )
@@ -127,6 +130,27 @@ def test_limits_and_stop_strings_reach_the_engine(tokenizer, corpus):
     for _, params in script.asked:
         assert params["max_tokens"] == 16 and params["include_stop_str_in_output"]
         assert params["stop"] == ["</search>", "</answer>"]
+
+
+def test_tool_calls_are_made_as_the_chat_template_shows_them(corpus):
+    tokenizer, used = char_tokenizer(4096, tools=True), FORMATS["tool_calls"]
+    queries = [f"{fact.relation} of {fact.subject}" for fact in QUESTION.facts]
+    turns = [*map(used.ask, queries), TURNS[2]]
+    limits = {"max_turn_tokens": 160, "max_observation_tokens": 300}
+    output, script = run(
+        tokenizer, corpus, turns, lengths=(600, 1500), format="tool_calls", **limits
+    )
+    assert tokenizer.decode(output.prompt_ids).startswith('<|system|>[{"type": "function"')
+    assert {tuple(params["stop"]) for _, params in script.asked} == {("</tool_call>", "</answer>")}
+    own = [t for t, m in zip(output.response_ids, output.response_mask, strict=True) if m]
+    assert tokenizer.decode(own) == "".join(turns)
+    text = tokenizer.decode(output.response_ids, skip_special_tokens=True)
+    assert used.searches(text) == queries and QUESTION.answer in used.read(text)[1]
+
+
+def test_a_model_without_tools_is_told_so_when_training_begins(tokenizer, corpus):
+    with pytest.raises(UserError, match="use format: tags"):
+        run(tokenizer, corpus, TURNS, format="tool_calls")
 
 
 def test_without_the_mask_all_tokens_count(tokenizer, corpus):

@@ -100,6 +100,13 @@ def _splits(source: Source | None) -> set[str]:
 
 
 def _dialogues_are_sampled_whole(config: Config) -> None:
+    for name, model in config.models.items():
+        search = config.tasks[model.build.task].search if model.build else None
+        if search and search.format == "tool_calls" and model.build.tokenizer == "words":
+            raise ValueError(
+                f"models.{name}.build.tokenizer: words are joined by spaces, which a tool call, "
+                "JSON, is not: use characters, or search.format: tags"
+            )
     for name, critic in config.critics.items():
         if config.tasks[critic.task].search:
             raise ValueError(

@@ -91,6 +91,9 @@ class Search(Strict):
     service: Service | None = Field(
         None, description="a retriever behind HTTP; null: BM25 inside the job"
     )
+    format: Literal["tags", "tool_calls"] = Field(
+        "tags", description="how a model searches: Search-R1's tags, or its chat template's tools"
+    )
     topk: Positive = Field(3, description="documents that a search finds")
     max_turns: Positive = Field(
         4, description="turns in which the model may search; in one more it may only answer"

@@ -22,8 +22,25 @@ CHAT_TEMPLATE = (
 )
 
 
-def char_tokenizer(max_positions: int) -> PreTrainedTokenizerFast:
+TOOLS_TEMPLATE = (
+    "{% if tools %}{{ '<|system|>' }}{{ tools | tojson }}{{ '<|end|>' }}{% endif %}"
+    "{% for message in messages %}"
+    "{% if message['role'] == 'tool' %}"
+    "{{ '<|user|><tool_response>\n' + message['content'] + '\n</tool_response><|end|>' }}"
+    "{% else %}"
+    "{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}"
+    "{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+"""The same with tools."""
+
+
+def char_tokenizer(max_positions: int, tools: bool = False) -> PreTrainedTokenizerFast:
     """One token per printable ASCII character and newline, one per tag, one per role.
+
+    Args:
+        tools: whether the chat template knows of tools.
 
     The tags of :data:`TAGS` are ordinary tokens, so that a decoder that skips special tokens keeps
     them.
@@ -33,7 +50,10 @@ def char_tokenizer(max_positions: int) -> PreTrainedTokenizerFast:
     assert set(string.printable) - set("\t\r\v\f") == set(CHARACTERS)
     vocabulary = {text: index for index, text in enumerate([*SPECIAL, *TAGS, *CHARACTERS])}
     split = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-    return word_level_tokenizer(vocabulary, split, TAGS, max_positions, decoders.Fuse())
+    made = word_level_tokenizer(vocabulary, split, TAGS, max_positions, decoders.Fuse())
+    if tools:
+        made.chat_template = TOOLS_TEMPLATE
+    return made
 
 
 def word_level_tokenizer(

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from criticflow import config
+from criticflow.logs import progress
 from criticflow.models.sampling import COLUMNS, Engine, Messages, request_seeds
 from criticflow.retrieval.bm25 import Retriever
 from criticflow.retrieval.dialogue import Codec, Dialogue, Limits
-from criticflow.retrieval.protocol import STOP
+from criticflow.retrieval.protocol import FORMATS, Format
 from criticflow.retrieval.settings import limits, open_retriever
 
 DIALOGUE_COLUMNS = [*COLUMNS, "written", "turns", "searches", "tokens_read"]
@@ -26,6 +29,7 @@ class SearchEngine:
     retriever: Retriever
     limits: Limits
     topk: int
+    format: Format = FORMATS["tags"]
 
 
 def search_engine(task: config.Task, corpus: Path | str | None) -> SearchEngine | None:
@@ -37,7 +41,13 @@ def search_engine(task: config.Task, corpus: Path | str | None) -> SearchEngine 
     if task.search is None:
         return None
     retriever = open_retriever(task.search.service, corpus)
-    return SearchEngine(retriever, limits(task.search, task.max_response_length), task.search.topk)
+    bounds = limits(task.search, task.max_response_length)
+    return SearchEngine(retriever, bounds, task.search.topk, FORMATS[task.search.format])
+
+
+def tools(search: SearchEngine | None) -> list[dict[str, Any]] | None:
+    """What a chat template shows of the search engine; None: nothing."""
+    return None if search is None else search.format.tools
 
 
 def respond(
@@ -83,11 +93,12 @@ def converse(
     Raises:
         UserError: a prompt leaves no room for ``max_response_tokens``, or the retriever is gone.
     """
-    codec = Codec(engine.tokenizer)
+    codec = Codec(engine.tokenizer, search.format)
     texts = engine.render(prompts)
     seeds = request_seeds(texts, seed)
     places = [(prompt, sample) for prompt in range(len(texts)) for sample in range(n)]
     dialogues = [Dialogue(codec.ids(texts[prompt]), search.limits, codec) for prompt, _ in places]
+    foreign: Counter[str] = Counter()
     while waiting := [i for i, dialogue in enumerate(dialogues) if dialogue.request is not None]:
         requests = [dialogues[i].request for i in waiting]
         outputs = engine.sample(
@@ -100,14 +111,20 @@ def converse(
             temperature,
             [request.max_tokens for request in requests],
             logprobs=True,
-            stop=STOP,
+            stop=search.format.stop,
         )
         for i, (output,) in zip(waiting, outputs, strict=True):
             dialogues[i].wrote(output.token_ids, output.logprobs.logprobs)
+        foreign.update(one.foreign.name for i in waiting if (one := dialogues[i]).foreign)
         asked = [i for i in waiting if dialogues[i].query is not None]
         found = search.retriever.search([dialogues[i].query for i in asked], search.topk)
         for i, documents in zip(asked, found, strict=True):
             dialogues[i].observed([one.document.contents for one in documents])
+    for name, turns in foreign.items():
+        progress(
+            f"{turns} turns of {len(dialogues)} dialogues search in the format {name}, and "
+            f"search.format is {search.format.name}: nothing was searched for them"
+        )
     rows = [
         (
             prompt,

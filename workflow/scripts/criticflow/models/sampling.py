@@ -64,6 +64,7 @@ class Engine:
         max_model_len: int,
         resources: config.Resources,
         block_size: int | None = None,
+        tools: list[dict[str, Any]] | None = None,
     ) -> None:
         model_path = local_copy(str(model_path), model.revision)
         settings = check_model_directory(model_path)
@@ -75,7 +76,7 @@ class Engine:
             )
         self.max_model_len = max_model_len
         self._llm = _start(model_path, model, max_model_len, resources, block_size)
-        self.tokenizer = self._llm.get_tokenizer()
+        self.tokenizer, self.tools = self._llm.get_tokenizer(), tools
 
     def __enter__(self) -> Engine:
         return self
@@ -106,7 +107,7 @@ class Engine:
             raise UserError("the model's tokenizer has no chat template: use an instruct model")
         return [
             self.tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=True
+                list(messages), tools=self.tools, tokenize=False, add_generation_prompt=True
             )
             for messages in prompts
         ]

@@ -13,7 +13,8 @@ Invariants, whatever the model writes and the documents contain:
 - The last token is one that the model wrote: the reward of a trajectory, which stands at its last
   token, is never where ``written`` is 0.
 - A response has at most ``max_response_tokens`` tokens.
-- What is read is closed by ``</information>``, also where documents are cut.
+- What is read is closed (by ``</information>`` or the end of the tool's message), also where
+  documents are cut.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from criticflow.errors import UserError
 from criticflow.retrieval import protocol
+from criticflow.retrieval.protocol import FORMATS, Format
 
 ANSWER_ROOM = 32
 """Tokens that an observation leaves free for the answer, or a turn's limit if that is lower."""
@@ -52,13 +55,17 @@ class Codec:
 
     Args:
         tokenizer: of ``transformers``.
+        used: how the model asks, and what stands around what it reads.
+
+    Raises:
+        UserError: the tokenizer's chat template has no tools, and the format needs them.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: Any, used: Format = FORMATS["tags"]) -> None:
+        self.tokenizer, self.format = tokenizer, used
         self.special = [text for text in tokenizer.all_special_tokens if text]
-        self.opening = self.ids(f"\n\n{protocol.OPEN}")
-        self.closing = self.ids(f"{protocol.CLOSE}\n\n")
+        before, after = frame(tokenizer, used)
+        self.opening, self.closing = self.ids(before), self.ids(after)
 
     def ids(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False))
@@ -79,6 +86,44 @@ class Codec:
             text = text.replace(special, "")
         # A token has at least one character, or nearly always: the text need not be encoded whole.
         return [*self.opening, *self.ids(text[: 64 * room])[:room], *self.closing]
+
+
+def frame(tokenizer: Any, used: Format) -> tuple[str, str]:
+    """What stands before and after the documents that a model reads.
+
+    With tool calls it is what the chat template makes of a tool's message: the end of the model's
+    own message, the tool's, and where the model's next begins.
+
+    Raises:
+        UserError: the chat template shows no tools, or shows what they say in another way.
+    """
+    if used.tools is None:
+        return f"\n\n{protocol.OPEN}", f"{protocol.CLOSE}\n\n"
+    said, found = "SAID", "FOUND"
+    messages = [
+        {"role": "user", "content": "-"},
+        {"role": "assistant", "content": said},
+        {"role": "tool", "content": found},
+    ]
+    try:
+        text = tokenizer.apply_chat_template(
+            messages, tools=used.tools, tokenize=False, add_generation_prompt=True
+        )
+    except Exception as error:  # noqa: BLE001  whatever a template raises (jinja2's or its own)
+        text = f"{error.__class__.__name__}: {error}"
+    shown, _, rest = text.partition(said)
+    before, _, after = rest.partition(found)
+    if (
+        protocol.TOOL["function"]["description"] not in shown
+        or not before.rstrip().endswith(protocol.RESPONSE_OPEN)
+        or not after.lstrip().startswith(protocol.RESPONSE_CLOSE)
+    ):
+        raise UserError(
+            "search.format: tool_calls needs a model whose chat template shows tools, and what "
+            f"they say between {protocol.RESPONSE_OPEN} and {protocol.RESPONSE_CLOSE}, as Qwen's "
+            f"does; this one gives {text[-120:]!r}: use format: tags"
+        )
+    return before, after
 
 
 @dataclass(frozen=True)
@@ -110,6 +155,8 @@ class Dialogue:
     """Ended by a limit of tokens."""
     query: str | None = None
     """What has to be searched for now."""
+    foreign: Format | None = None
+    """The format in which the last turn searched in vain: not the one in use."""
     over: bool = False
 
     @property
@@ -135,7 +182,8 @@ class Dialogue:
             self.logprobs += list(logprobs)[: len(ids)]
         self.turns += 1
         last = self.turns > self.limits.max_turns
-        asked = protocol.action(self.codec.text(ids))
+        text = self.codec.text(ids)
+        asked = self.codec.format.action(text)
         if asked.kind == "answer":
             self.answered = True
             self._end()
@@ -145,10 +193,12 @@ class Dialogue:
                 self._end()
             else:
                 self.query = asked.content
-        elif last or self.limits.invalid == "end":
-            self._end(truncated=len(ids) == request.max_tokens)
         else:
-            self._observe(protocol.HINT)
+            self.foreign = protocol.other_format(text, self.codec.format)
+            if last or self.limits.invalid == "end":
+                self._end(truncated=len(ids) == request.max_tokens)
+            else:
+                self._observe(self.codec.format.hint)
 
     def observed(self, documents: list[str]) -> None:
         """The contents of the documents that were found for :attr:`query`, best first."""

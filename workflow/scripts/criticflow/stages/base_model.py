@@ -26,6 +26,7 @@ from criticflow.models.char_tokenizer import char_tokenizer
 from criticflow.models.word_tokenizer import word_tokenizer
 from criticflow.retrieval import protocol
 from criticflow.retrieval.bm25 import DOCUMENTS, read_documents
+from criticflow.retrieval.protocol import FORMATS
 from criticflow.retrieval.settings import limits, open_retriever
 from criticflow.stages.solved_dialogues import solved_dialogue, without_searches
 from criticflow.tasks.countdown import without_last_number
@@ -67,12 +68,13 @@ def build(
     if build.tokenizer == "words":
         tokenizer = word_tokenizer(_texts(train_parquet, corpus), build.max_positions)
     else:
-        tokenizer = char_tokenizer(build.max_positions)
+        tools = task is not None and task.search is not None and task.search.format != "tags"
+        tokenizer = char_tokenizer(build.max_positions, tools)
     second: list[tuple[list[int], list[int]]] = []
     if task is not None and task.search is not None:
         retriever = open_retriever(task.search.service, corpus)
         bounds = limits(task.search, task.max_response_length)
-        searched = (tokenizer, bounds, retriever, task.search.topk)
+        searched = (tokenizer, bounds, retriever, task.search.topk, FORMATS[task.search.format])
         examples = [solved_dialogue(*problem, *searched) for problem in problems]
         if (hasty := build.sft.hasty) is not None:
             early = [
@@ -154,7 +156,7 @@ def _texts(train_parquet: Path, corpus: Path | None) -> Iterator[str]:
     if corpus is not None:
         for document in read_documents(corpus / DOCUMENTS):
             yield document.contents
-    yield from (protocol.shown(["", "\n"] * 5), protocol.shown([]), protocol.HINT)
+    yield from (protocol.shown(["", "\n"] * 5), protocol.shown([]), FORMATS["tags"].hint)
 
 
 def encode(

@@ -211,7 +211,8 @@ def _write(path: Path, task: config.Task, part: _Part) -> None:
 def _truth(task: config.Task, problem: Problem) -> Any:
     if task.search is None:
         return problem.ground_truth
-    return problem.ground_truth | {"reward": task.search.reward}
+    used = {} if task.search.format == "tags" else {"format": task.search.format}
+    return problem.ground_truth | {"reward": task.search.reward} | used
 
 
 def _text(ground_truth: Any) -> str:

@@ -18,7 +18,7 @@ import pandas as pd
 from criticflow import config
 from criticflow.files import replacing, write_json
 from criticflow.logs import progress
-from criticflow.models.dialogues import SearchEngine, respond
+from criticflow.models.dialogues import SearchEngine, respond, tools
 from criticflow.models.sampling import Engine
 from criticflow.stages.samples import add_scores, read_problems
 from criticflow.stats import outcomes
@@ -93,7 +93,8 @@ def sample(job: Evaluation) -> tuple[pd.DataFrame, int]:
     evaluate, length = job.evaluate, job.max_response_length
     problems = read_problems(job.test_parquet).head(evaluate.prompts or None)
     positions = job.max_prompt_length + length
-    with Engine(job.model_path, job.model, positions, job.resources) as engine:
+    shown = tools(job.search)
+    with Engine(job.model_path, job.model, positions, job.resources, tools=shown) as engine:
         problems, too_long = engine.fitting(problems, job.max_prompt_length, job.test_parquet)
         prompts = list(problems["prompt"])
         ask = partial(respond, engine, job.search, prompts)

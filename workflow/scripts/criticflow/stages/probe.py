@@ -18,7 +18,7 @@ from criticflow import config
 from criticflow.errors import UserError
 from criticflow.files import replacing, write_json
 from criticflow.logs import progress
-from criticflow.models.dialogues import SearchEngine, respond
+from criticflow.models.dialogues import SearchEngine, respond, tools
 from criticflow.models.sampling import Engine
 from criticflow.report.plots import plot_probe
 from criticflow.stages.samples import add_scores, read_problems
@@ -61,7 +61,8 @@ def probe_signal(
     problems = read_problems(train_parquet)
     rows = len(problems)
     max_tokens = task.max_response_length
-    with Engine(model_path, model, task.max_prompt_length + max_tokens, resources) as engine:
+    positions = task.max_prompt_length + max_tokens
+    with Engine(model_path, model, positions, resources, tools=tools(search)) as engine:
         problems, too_long = engine.fitting(problems, task.max_prompt_length, train_parquet)
         if probe.filter is None:
             order = np.random.default_rng(probe.seed).permutation(len(problems))[: probe.prompts]

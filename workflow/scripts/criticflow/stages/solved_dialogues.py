@@ -9,7 +9,7 @@ from typing import Any
 from criticflow.errors import UserError
 from criticflow.retrieval.bm25 import Retriever
 from criticflow.retrieval.dialogue import Codec, Dialogue, Limits
-from criticflow.retrieval.protocol import SEARCH_END
+from criticflow.retrieval.protocol import FORMATS, SEARCH_END, Format
 
 
 def solved_dialogue(
@@ -19,24 +19,28 @@ def solved_dialogue(
     limits: Limits,
     retriever: Retriever,
     topk: int,
+    used: Format = FORMATS["tags"],
 ) -> tuple[list[int], list[int]]:
     """Token ids of prompt and dialogue, and 1 where a token is the model's own.
 
     Args:
         prompt: chat messages.
         solution: what the model writes, all turns in a row; each ends with ``</search>``, the last
-            with ``</answer>``.
+            with ``</answer>``. Searches stand between Search-R1's tags, whatever the format.
+        used: the format in which the model is to write them.
 
     Raises:
         UserError: the limits of the dialogue cut it.
     """
-    codec = Codec(tokenizer)
-    text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+    codec = Codec(tokenizer, used)
+    text = tokenizer.apply_chat_template(
+        prompt, tools=used.tools, tokenize=False, add_generation_prompt=True
+    )
     dialogue = Dialogue(codec.ids(text), limits, codec)
     for turn in _turns(solution):
         if dialogue.over:
             break
-        dialogue.wrote(codec.ids(turn))
+        dialogue.wrote(codec.ids(_in_format(turn, used)))
         if dialogue.query is not None:
             found = retriever.search([dialogue.query], topk)[0]
             dialogue.observed([one.document.contents for one in found])
@@ -46,6 +50,14 @@ def solved_dialogue(
             "max_response_length: raise them"
         )
     return [*dialogue.prompt, *dialogue.tokens], [*[0] * len(dialogue.prompt), *dialogue.written]
+
+
+def _in_format(turn: str, used: Format) -> str:
+    """A turn with Search-R1's tags, as a model writes it in another format."""
+    asked = FORMATS["tags"].action(turn)
+    if used.tools is None or asked.kind != "search":
+        return turn
+    return turn[: turn.rindex(FORMATS["tags"].open)] + used.ask(asked.content)
 
 
 def without_searches(solution: str, share: float, seed: int) -> str:

@@ -43,10 +43,18 @@ def chat(task_config: TaskConfig, problem: Problem) -> list[dict[str, str]]:
     Raises:
         UserError: the prompt template names a field that the task does not have, or none at all.
     """
-    template = task_config.prompt or get_task(task_config.kind).prompt
+    template = task_config.prompt or own_prompt(task_config)
     _check(template, problem)
     messages = [{"role": "system", "content": task_config.system}] if task_config.system else []
     return [*messages, {"role": "user", "content": template.format(**problem.fields)}]
+
+
+def own_prompt(task_config: TaskConfig) -> str:
+    """The template of the user's message that comes with the task."""
+    task = get_task(task_config.kind)
+    if task_config.search is not None and task_config.search.format == "tool_calls":
+        return task.tools_prompt
+    return task.prompt
 
 
 def _check(template: str, problem: Problem) -> None:

@@ -18,8 +18,8 @@ from typing import Any
 
 from criticflow.config import Source
 from criticflow.errors import UserError
-from criticflow.retrieval import protocol
 from criticflow.retrieval.bm25 import Document
+from criticflow.retrieval.protocol import FORMATS, Format
 from criticflow.tasks import _facts
 from criticflow.tasks._base import Dropped, Problem, Score
 from criticflow.tasks._response import last_tagged
@@ -46,6 +46,15 @@ class Search:
         "<answer> Beijing </answer>. Question: {question}"
     )
 
+    tools_prompt = (
+        "Answer the question below. Think first, between <think> and </think>, and think again "
+        "about everything new that you read. Where you lack knowledge, call the tool search, one "
+        "call at a time, as often as you need. Once you know enough, write the answer alone, "
+        "without explanation, between <answer> and </answer>, for example "
+        "<answer> Beijing </answer>. Question: {question}"
+    )
+    """Where the chat template shows the search engine as a tool."""
+
     def problems(self, source: Source, split: str) -> Iterator[Problem | Dropped]:
         """Generated questions, or rows with ``question`` and ``golden_answers`` (or ``answer``)."""
         if source.facts is not None:
@@ -71,24 +80,24 @@ class Search:
 
         The answer stands in what the model wrote, not in what it read. ``format_ok``: it is the
         end of the response. ``ground_truth`` is ``{"answers": [...], "documents": [...],
-        "reward": "exact_match" | "f1"}`` (the last two may be missing), or the same as JSON text;
-        also Search-R1's ``{"target": [...]}``.
+        "reward": "exact_match" | "f1", "format": "tags" | "tool_calls"}`` (all but the first may be
+        missing), or the same as JSON text; also Search-R1's ``{"target": [...]}``.
 
         Raises:
             UserError: the ground truth (never the response) is malformed.
         """
-        answers, documents, reward = _read(ground_truth)
-        text = protocol.written(response)
+        answers, documents, reward, used = _read(ground_truth)
+        text = used.written(response)
         answer = last_tagged(text, "answer")
         match = answer is not None and exact_match(answer, answers)
         overlap = 0.0 if answer is None else f1(answer, answers)
         parts = {
             "exact_match": float(match),
             "f1": overlap,
-            "searches": float(len(protocol.searches(response))),
+            "searches": float(len(used.searches(response))),
         }
         if documents:
-            found = "\n".join(protocol.read(response))
+            found = "\n".join(used.read(response))
             found = " ".join(normalised(found).split())
             seen = sum(normalised(document) in found for document in documents)
             parts["gold_retrieved"] = seen / len(documents)
@@ -128,27 +137,31 @@ def f1(answer: str, gold: Sequence[str]) -> float:
     return best
 
 
-def _read(ground_truth: Any) -> tuple[tuple[str, ...], tuple[str, ...], str]:
+_Truth = tuple[tuple[str, ...], tuple[str, ...], str, Format]
+
+
+def _read(ground_truth: Any) -> _Truth:
     if isinstance(ground_truth, str):
         return _parsed(ground_truth)
     return _checked(ground_truth)
 
 
 @lru_cache(maxsize=65536)
-def _parsed(ground_truth: str) -> tuple[tuple[str, ...], tuple[str, ...], str]:
+def _parsed(ground_truth: str) -> _Truth:
     try:
         return _checked(json.loads(ground_truth))
     except ValueError:
         return _checked(ground_truth)
 
 
-def _checked(ground_truth: Any) -> tuple[tuple[str, ...], tuple[str, ...], str]:
+def _checked(ground_truth: Any) -> _Truth:
     if isinstance(ground_truth, Mapping):
         answers = ground_truth.get("answers", ground_truth.get("target"))
         answers = [answers] if isinstance(answers, str) else answers
         reward = ground_truth.get("reward", "exact_match")
-        if _texts(answers) and len(answers) and reward in ("exact_match", "f1"):
-            return tuple(answers), tuple(ground_truth.get("documents") or ()), reward
+        used = FORMATS.get(ground_truth.get("format", "tags"))
+        if _texts(answers) and len(answers) and used and reward in ("exact_match", "f1"):
+            return tuple(answers), tuple(ground_truth.get("documents") or ()), reward, used
     raise UserError(
         f'ground truth of search: expected {{"answers": ["Paris"]}}, not {str(ground_truth)[:80]!r}'
     )

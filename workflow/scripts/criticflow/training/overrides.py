@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from criticflow import verl_plugin
 from criticflow.config import Model, Resources, Run, Search, Task
 from criticflow.verl_plugin import BATCHED_ROLLOUTS, SEARCH_LOOP
 
 PRECISION = {"float32": "fp32", "bfloat16": "bf16"}
+SEARCH_TOOL = Path(verl_plugin.__file__).with_name("search_tool.py")
 SEQUENCES = 256
 """Responses that a rollout engine generates at a time on the CPU."""
 OBJECT_STORE = 512 * 2**20
@@ -82,11 +84,17 @@ def verl_overrides(
 
 def _search(run: Run, search: Search, corpus_dir: Path | None) -> dict[str, Any]:
     given = search.model_dump(mode="json", exclude={"corpus", "reward"})
-    return {
-        "actor_rollout_ref.rollout.agent.default_agent_loop": SEARCH_LOOP,
-        "search.corpus": None if corpus_dir is None else str(corpus_dir.resolve()),
-        "search.mask_observations": run.search.mask_observations,
-    } | {f"search.{key}": value for key, value in given.items()}
+    # verl's data set counts the tokens of prompts as the chat template makes them.
+    tools = {} if search.format == "tags" else {"data.function_tool_path": str(SEARCH_TOOL)}
+    return (
+        tools
+        | {
+            "actor_rollout_ref.rollout.agent.default_agent_loop": SEARCH_LOOP,
+            "search.corpus": None if corpus_dir is None else str(corpus_dir.resolve()),
+            "search.mask_observations": run.search.mask_observations,
+        }
+        | {f"search.{key}": value for key, value in given.items()}
+    )
 
 
 def _literal(value: Any) -> str:

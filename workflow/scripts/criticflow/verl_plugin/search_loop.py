@@ -25,7 +25,7 @@ from verl.utils.rollout_trace import rollout_trace_op
 from criticflow.config.tasks import Search
 from criticflow.retrieval.bm25 import Found, Retriever
 from criticflow.retrieval.dialogue import Codec, Dialogue
-from criticflow.retrieval.protocol import STOP
+from criticflow.retrieval.protocol import FORMATS
 from criticflow.retrieval.settings import limits, open_retriever
 from criticflow.verl_plugin.agent_loop import sampling_seed
 from criticflow.verl_plugin.call_batching import CallBatcher
@@ -42,7 +42,8 @@ class SearchAgentLoop(AgentLoopBase):
         super().__init__(*args, **kwargs)
         search, corpus, self.masked = search_settings(self.config)
         self.limits = limits(search, self.rollout_config.response_length)
-        self.codec = Codec(self.tokenizer)
+        self.format = FORMATS[search.format]
+        self.codec = Codec(self.tokenizer, self.format)
         place = f"{corpus} {search.service}"
         if place not in _searchers:
             retriever = open_retriever(search.service, corpus)
@@ -56,7 +57,9 @@ class SearchAgentLoop(AgentLoopBase):
         # uid names step and prompt (trainer.prompt_names), session_id the sample.
         trajectory = f"{kwargs['uid']}_{kwargs['session_id']}"
         metrics: dict[str, Any] = {}
-        prompt = await self.ct_build_initial_tokens(list(kwargs["raw_prompt"]))
+        prompt = await self.ct_build_initial_tokens(
+            list(kwargs["raw_prompt"]), tools=self.format.tools
+        )
         dialogue = Dialogue(prompt, self.limits, self.codec)
         steps: list[Any] = []
         request_id = (
@@ -66,7 +69,7 @@ class SearchAgentLoop(AgentLoopBase):
             params = sampling_params | {
                 "seed": sampling_seed(self.rollout_config.seed, f"{trajectory}/{request.turn}"),
                 "max_tokens": request.max_tokens,
-                "stop": STOP,
+                "stop": self.format.stop,
                 "include_stop_str_in_output": True,
             }
             with simple_timer("generate_sequences", metrics):
