@@ -112,7 +112,11 @@ def test_a_training_has_its_nodes_and_leaves_nothing_there(trained):
     for seed in (0, 1):
         folder = trained / f"results/checkpoints/cold/seed{seed}"
         assert "Ray on far" in text(trained / f"logs/train_run/cold/seed{seed}.log")
-        assert sorted(path.name for path in (folder / "ray").iterdir()) == ["far1.log", "far2.log"]
+        assert sorted(path.name for path in (folder / "ray").iterdir()) == [
+            "far1.log",
+            "far2.log",
+            "state.log",
+        ]
     assert of_ray() == []
     assert not [*Path("/tmp").glob("criticflow-ray-*")]
 
