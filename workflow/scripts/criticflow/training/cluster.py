@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,7 +21,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from criticflow.config import Resources
 from criticflow.errors import UserError
@@ -42,8 +40,8 @@ LEAVE_SECONDS = 30.0
 """Seconds that the nodes, and then the head, have to end all that runs there."""
 NOTICED_SECONDS = 45.0
 """Seconds in which Ray notices that a node no longer answers (:data:`HEALTH`)."""
-LOOK = 2.0
-"""Seconds between two looks at Ray's state."""
+SILENT_SECONDS = 90.0
+"""Seconds without an answer of Ray's head after which it is given up."""
 HEALTH = {
     "RAY_health_check_period_ms": "3000",
     "RAY_health_check_timeout_ms": "12000",
@@ -81,6 +79,60 @@ class Client(OwnRay):
         ]
 
 
+class RayState:
+    """What a cluster's tables say, as far as is known, from a process that looks (``ray_state``).
+
+    Attributes:
+        nodes: GPUs of every node that has joined and lives.
+        actors: class and state of each of Ray's actors.
+    """
+
+    def __init__(self, address: str, log: Path) -> None:
+        self.command = [sys.executable, "-m", "criticflow.training.ray_state", address]
+        self.log = log
+        self.environment: Mapping[str, str] = os.environ
+        self.process: subprocess.Popen[bytes] | None = None
+        self.begun = b""
+        self.answered = time.monotonic()
+        self.nodes: dict[str, float] = {}
+        self.actors: list[tuple[str, str]] = []
+
+    def look(self) -> None:
+        """Take what has been told since the last look; start the process anew where it has ended,
+        as it does while there is no cluster yet."""
+        if self.process is None or self.process.poll() is not None:
+            self.end()
+            with open(self.log, "ab") as output:
+                self.process = subprocess.Popen(
+                    self.command,
+                    env=self.environment,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=output,
+                )
+            os.set_blocking(self.process.stdout.fileno(), False)
+        while told := self.process.stdout.read():
+            self.begun += told
+        *lines, self.begun = self.begun.split(b"\n")
+        if lines:
+            found = json.loads(lines[-1])
+            self.nodes, self.actors = found["nodes"], found["actors"]
+            self.answered = time.monotonic()
+
+    def silent(self) -> float:
+        """Seconds since the last answer."""
+        return time.monotonic() - self.answered
+
+    def end(self) -> None:
+        """End the process."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process.stdin.close()
+            self.process.stdout.close()
+            self.process, self.begun = None, b""
+
+
 class Cluster(OwnRay):
     """A Ray cluster over several nodes that runs.
 
@@ -99,7 +151,7 @@ class Cluster(OwnRay):
             python = f"'\"${INTERPRETER}\"'"
             self.overrides.append(f"++ray_kwargs.ray_init.runtime_env.py_executable={python}")
         self.steps: dict[str, subprocess.Popen[bytes]] = {}
-        self.looked = 0.0
+        self.state = RayState(address, folder / "state.log")
         self.lost: dict[str, float] = {}
 
     def log(self, node: str) -> Path:
@@ -111,12 +163,8 @@ class Cluster(OwnRay):
         Raises:
             UserError: a node, or a process without which training cannot go on, has been lost.
         """
-        now = time.monotonic()
-        if now - self.looked < LOOK:
-            return
-        self.looked = now
         self._check_nodes()
-        self._check_actors(now)
+        self._check_actors(time.monotonic())
 
     def explain(self) -> None:
         """Look whether a training failed since a node was lost, as long as Ray may take to notice.
@@ -131,8 +179,12 @@ class Cluster(OwnRay):
 
     def _check_nodes(self) -> None:
         self.check_steps()
-        if gone := sorted(self.steps.keys() - _alive_nodes().keys()):
+        self.state.look()
+        if gone := sorted(self.steps.keys() - self.state.nodes.keys()):
             raise UserError(f"node {gone[0]} is lost: Ray has no answer from it any more")
+        if self.state.silent() > SILENT_SECONDS:
+            head = next(iter(self.steps))
+            raise UserError(f"Ray's head on {head} does not answer: see {self.log(head)}")
 
     def check_steps(self) -> None:
         """Raise :class:`UserError` if a node's step has ended."""
@@ -149,7 +201,7 @@ class Cluster(OwnRay):
         return f", {errors[-1]}" if errors else ""
 
     def _check_actors(self, now: float) -> None:
-        actors = [(f"ray::{one['ActorClassName']}", one["State"]) for one in _actors().values()]
+        actors = [(f"ray::{name}", state) for name, state in self.state.actors]
         if (CONTROLLER, "ALIVE") not in actors:
             self.lost = {}  # not begun, or ending
             return
@@ -195,10 +247,10 @@ def ray_cluster(resources: Resources, env: Mapping[str, str], place: Path) -> It
     here = slurm.node_name()
     names = [here, *(name for name in addresses if name != here)][: resources.nodes]
     own = interface_address(resources.interface) if resources.interface else addresses[here]
-    if own.startswith("127."):
+    if not own or own.startswith("127."):
         raise UserError(
-            f"Slurm knows {here} by {own}, which no other node reaches: name the interface between "
-            "the nodes (resources.interface)"
+            f"Slurm knows {here} by {own or 'a name without an address'}, which no other node "
+            "reaches: name the interface between the nodes (resources.interface)"
         )
     folder = place / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
@@ -218,7 +270,7 @@ def ray_cluster(resources: Resources, env: Mapping[str, str], place: Path) -> It
                 None if resources.gpu else OBJECT_STORE,
             )
             cluster.steps[name] = _start(node, {**env, **token, **HEALTH}, cluster.log(name))
-        os.environ |= token  # of this process too: it asks for Ray's state
+        cluster.state.environment = {**os.environ, **token}
         _join(cluster, resources)
         yield cluster
     finally:
@@ -243,10 +295,10 @@ def _join(cluster: Cluster, resources: Resources) -> None:
     """Wait until every node is there with its devices."""
     progress(f"Ray on {', '.join(cluster.steps)}: waiting until all have joined")
     deadline = time.monotonic() + JOIN_SECONDS
-    _connect(cluster, deadline)
     while True:
         cluster.check_steps()
-        nodes = _alive_nodes()
+        cluster.state.look()
+        nodes = cluster.state.nodes
         if not (missing := sorted(cluster.steps.keys() - nodes.keys())):
             break
         if time.monotonic() > deadline:
@@ -255,57 +307,17 @@ def _join(cluster: Cluster, resources: Resources) -> None:
                 f"{cluster.log(missing[0])}"
             )
         time.sleep(0.5)
-    for name, found in nodes.items():
-        gpus = int(found["Resources"].get("GPU", 0))
+    for name, gpus in nodes.items():
         if gpus < resources.ranks_per_node:
             raise UserError(
-                f"node {name} has joined with {gpus} GPUs, {resources.ranks_per_node} are needed "
+                f"node {name} has joined with {gpus:g} GPUs, {resources.ranks_per_node} are needed "
                 "(resources.gpu): does Slurm give the job GPUs there?"
             )
 
 
-def _connect(cluster: Cluster, deadline: float) -> None:
-    """Have this process know Ray's tables, without being a client of the cluster."""
-    host, _, port = cluster.address.rpartition(":")
-    while True:
-        cluster.check_steps()
-        try:
-            socket.create_connection((host, int(port)), timeout=5).close()
-            break
-        except OSError as error:
-            if time.monotonic() > deadline:
-                first = next(iter(cluster.steps))
-                raise UserError(
-                    f"Ray's head has not started on {first} ({error}): see {cluster.log(first)}"
-                ) from error
-            time.sleep(0.5)
-    import ray._private.state as state
-    from ray._raylet import GcsClientOptions
-
-    options = GcsClientOptions.create(
-        cluster.address, None, allow_cluster_id_nil=True, fetch_cluster_id_if_nil=False
-    )
-    state.state._initialize_global_state(options)
-
-
-def _alive_nodes() -> dict[str, dict[str, Any]]:
-    import ray._private.state as state
-
-    return {one["NodeName"]: one for one in state.state.node_table() if one["Alive"]}
-
-
-def _actors() -> dict[str, dict[str, Any]]:
-    import ray._private.state as state
-
-    return state.state.actor_table(None)
-
-
 def _take_down(cluster: Cluster) -> None:
     """End all nodes, the head last, and what is left of their steps."""
-    if "ray" in sys.modules:
-        import ray._private.state as state
-
-        state.state.disconnect()
+    cluster.state.end()
     steps = list(cluster.steps.values())
     for group in (steps[1:], steps[:1]):
         deadline = time.monotonic() + LEAVE_SECONDS
