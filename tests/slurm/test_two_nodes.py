@@ -5,7 +5,6 @@ The nodes are this machine in namespaces (``with_slurm.sh``), with one FSDP rank
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -135,7 +134,7 @@ def cut_off(node: str) -> None:
     os.kill(int((Path(CLUSTER) / f"{node}.pid").read_text()), signal.SIGKILL)
 
 
-def test_a_lost_node_is_named_and_training_goes_on_elsewhere_with_other_ranks(prepared):
+def test_a_lost_node_is_named_and_nothing_is_left_on_the_other(prepared):
     target, folder = "results/runs/long/seed0", prepared / "results/checkpoints/long/seed0"
     log = prepared / "logs/train_run/long/seed0.log"
     process = on_nodes(prepared, f"{target}/metrics.parquet")
@@ -147,15 +146,10 @@ def test_a_lost_node_is_named_and_training_goes_on_elsewhere_with_other_ranks(pr
         lost = {"far1": "far2", "far2": "far1"}[first]
         cut_off(lost)
         began = time.monotonic()
-        wait_for(lambda: f"node {lost}" in text(log) and "error: " in text(log), LOST_SECONDS)
+        wait_for(lambda: f"node {lost} is lost" in text(log), LOST_SECONDS)
         print(f"told after {time.monotonic() - began:.0f} s")
         assert process.wait(180) == 1
         assert of_ray() == []
     finally:
         process.kill()
         process.wait()
-    done = locally(prepared, f"{target}/metrics.parquet", nodes=1, cpu_ranks=1)
-    assert done.returncode == 0, done.stderr
-    assert "the checkpoint was made by 2 ranks, and is now one of 1" in done.stdout + done.stderr
-    record = json.loads((prepared / target / "provenance.json").read_text())
-    assert [attempt["result"] for attempt in record["attempts"]] == ["failed", "finished"]

@@ -163,8 +163,12 @@ class Cluster(OwnRay):
         Raises:
             UserError: a node, or a process without which training cannot go on, has been lost.
         """
-        self._check_nodes()
-        self._check_actors(time.monotonic())
+        try:
+            self._check_nodes()
+            self._check_actors(time.monotonic())
+        except UserError as error:
+            progress(f"{error}: ending what is left of the training")  # which may take a minute
+            raise
 
     def explain(self) -> None:
         """Look whether a training failed since a node was lost, as long as Ray may take to notice.
