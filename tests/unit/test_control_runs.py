@@ -195,7 +195,7 @@ def test_impossible_probabilities_are_refused(probability):
 
 RUNS = {
     "models": {"base": {"path": "models/base"}},
-    "tasks": {"t": {"kind": "countdown", "source": {"generate": {}}}},
+    "tasks": {"t": {"kind": "countdown", "source": {"generate": {}}, "split": {"test": 64}}},
     "runs": {
         "cold": {"model": "base", "task": "t"},
         "cold-masked": {"like": "cold", "reward_mask": {"ratio": 0.5}},

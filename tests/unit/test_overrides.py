@@ -96,7 +96,7 @@ def test_the_warm_run_freezes_the_given_critic_and_masks_rewards(study):
 def test_verl_settings_of_a_run_win_and_may_be_new():
     raw = {
         "models": {"base": {"path": "models/base"}},
-        "tasks": {"t": {"kind": "countdown", "source": {"generate": {}}}},
+        "tasks": {"t": {"kind": "countdown", "source": {"generate": {}}, "split": {"test": 64}}},
         "runs": {
             "plain": {
                 "model": "base",
@@ -313,7 +313,7 @@ def test_a_shells_false_is_false(word, monkeypatch):
 def test_control_arms_reach_verl():
     raw = {
         "models": {"base": {"path": "models/base"}},
-        "tasks": {"t": {"kind": "countdown", "source": {"generate": {}}}},
+        "tasks": {"t": {"kind": "countdown", "source": {"generate": {}}, "split": {"test": 64}}},
         "runs": {
             "constant": {"model": "base", "task": "t", "critic": {"freeze": True, "constant": 0.4}},
             "untrained": {

@@ -87,7 +87,13 @@ class Study:
     def train(self, resources: dict | None = None, **train: object) -> dict:
         raw = {
             "models": {"tiny": {"path": self.model}},
-            "tasks": {"c": {"kind": "countdown", "source": {"files": {"train": "a.jsonl"}}}},
+            "tasks": {
+                "c": {
+                    "kind": "countdown",
+                    "source": {"files": {"train": "a.jsonl"}},
+                    "split": {"test": 8},
+                }
+            },
             "runs": {"cold": {"model": "tiny", "task": "c", "train": {"steps": STEPS} | train}},
             "resources": resources or {},
         }
