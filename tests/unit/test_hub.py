@@ -64,7 +64,7 @@ def test_what_nobody_has_is_an_error_in_one_line(cache):
 def test_a_model_that_is_made_here_has_no_revision():
     raw = {
         "models": {"tiny": {"build": {"task": "c"}, "revision": "v1"}},
-        "tasks": {"c": {"kind": "countdown", "source": {"generate": {}}}},
+        "tasks": {"c": {"kind": "countdown", "source": {"generate": {}}, "split": {"test": 64}}},
         "runs": {},
     }
     with pytest.raises(UserError, match="revision belongs to a model on the hub"):

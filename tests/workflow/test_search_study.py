@@ -92,7 +92,13 @@ def test_where_a_corpus_is_searched_decides_no_weights():
                     }
                 },
                 "models": {"tiny": {"build": {"task": "countdown-mini"}}},
-                "tasks": {"countdown-mini": {"kind": "countdown", "source": {"generate": {}}}},
+                "tasks": {
+                    "countdown-mini": {
+                        "kind": "countdown",
+                        "source": {"generate": {}},
+                        "split": {"test": 64},
+                    }
+                },
             },
             "countdown-mini has no search",
         ),
