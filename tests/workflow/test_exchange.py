@@ -225,6 +225,15 @@ def test_another_base_model_or_other_data_is_refused(whole, rows, tmp_path, name
     assert f"was trained from {words} than" in said and name in said
 
 
+def test_what_lies_where_the_command_is_given_does_not_count(rows, tmp_path, monkeypatch):
+    """Another study's model, in the checkout from which an import elsewhere is asked for."""
+    model = tmp_path / "checkout/results/models/tiny"
+    model.mkdir(parents=True)
+    (model / "model.safetensors").write_bytes(b"another")
+    monkeypatch.chdir(tmp_path / "checkout")
+    take_in(rows, tmp_path / "new", CONFIG)
+
+
 def test_what_is_here_counts_before_anything_is_trained(whole, rows, tmp_path):
     model, data = tmp_path / "own/results/models/tiny", tmp_path / "own/results/data/countdown-mini"
     model.mkdir(parents=True)

@@ -171,9 +171,9 @@ def _expected(
         pair = (settings.model, settings.task)
         if pair not in known:
             model = config.models[settings.model]
-            path = model.path or f"results/models/{settings.model}"
-            if (directory / path).is_dir():
-                path = str(directory / path)
+            path = model.path or str(directory / f"results/models/{settings.model}")
+            if model.path and (directory / model.path).is_dir():
+                path = str(directory / model.path)
             # Problems that a probe chose lie elsewhere.
             data = directory / (
                 f"results/filtered/{settings.model}/{settings.task}"
