@@ -200,7 +200,13 @@ def test_variables_that_win_over_the_configuration_count_and_tokens_are_not_reco
 def study(**changes: dict) -> Config:
     raw = {
         "models": {"tiny": {"path": "somewhere"}},
-        "tasks": {"c": {"kind": "countdown", "source": {"files": {"train": "a.jsonl"}}}},
+        "tasks": {
+            "c": {
+                "kind": "countdown",
+                "source": {"files": {"train": "a.jsonl"}},
+                "split": {"test": 8},
+            }
+        },
         "runs": {"cold": {"model": "tiny", "task": "c", "train": changes.get("train", {})}},
         "resources": changes.get("resources", {}),
     }
