@@ -71,7 +71,7 @@ def of_ray() -> list[str]:
             title = " ".join(process.cmdline())
             if os.readlink(f"/proc/{process.pid}/ns/net") != host:
                 found.append(title)
-        except (psutil.NoSuchProcess, FileNotFoundError):
+        except (psutil.NoSuchProcess, FileNotFoundError, PermissionError):  # not ours to see
             continue
     return [
         title for title in found if "raylet" in title or "gcs_server" in title or "ray::" in title
@@ -148,7 +148,8 @@ def test_a_lost_node_is_named_and_nothing_is_left_on_the_other(prepared):
         began = time.monotonic()
         wait_for(lambda: f"node {lost} is lost" in text(log), LOST_SECONDS)
         print(f"told after {time.monotonic() - began:.0f} s")
-        assert process.wait(180) == 1
+        # Slurm and Snakemake look again from time to time only, and Slurm waits for the lost node.
+        assert process.wait(420) == 1
         assert of_ray() == []
     finally:
         process.kill()
