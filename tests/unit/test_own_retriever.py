@@ -13,19 +13,12 @@ import requests
 
 from criticflow.config import Facts, Service
 from criticflow.errors import UserError
-from criticflow.retrieval.bm25 import Bm25, build_corpus
+from criticflow.retrieval.bm25 import Bm25
 from criticflow.retrieval.client import ServiceRetriever
-from criticflow.tasks._facts import documents
 from criticflow.training.own_retriever import own_retriever
 
+FACTS = Facts(people=50)
 QUERIES = ["rival of Abel Birch", "mentor", "qqqq"]
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    out = tmp_path_factory.mktemp("corpora") / "facts"
-    build_corpus(documents(Facts(people=50)), out)
-    return out
 
 
 def test_it_finds_what_bm25_finds_and_ends_with_the_block(corpus, tmp_path):

@@ -34,13 +34,6 @@ LIMITS = Limits(max_turns=2, max_turn_tokens=12, max_observation_tokens=24, max_
 FACTS = Facts(people=60, questions=60, seed=3)
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    out = tmp_path_factory.mktemp("corpora") / "facts"
-    build_corpus(documents(FACTS), out)
-    return out
-
-
 def dialogue(limits: Limits = LIMITS, codec: Codec = WORDS) -> Dialogue:
     return Dialogue(codec.ids("who is the rival of Anna Berg ?"), limits, codec)
 

@@ -19,21 +19,14 @@ import requests
 from criticflow.config import Facts, Service
 from criticflow.errors import UserError
 from criticflow.retrieval import client
-from criticflow.retrieval.bm25 import Bm25, build_corpus
+from criticflow.retrieval.bm25 import Bm25
 from criticflow.retrieval.client import ServiceRetriever
 from criticflow.retrieval.protocol import MAX_QUERIES, TOKEN
 from criticflow.retrieval.service import check_address
 from criticflow.retrieval.settings import open_retriever
-from criticflow.tasks._facts import documents
 
+FACTS = Facts(people=50)
 QUERIES = ["rival of Abel Birch", "mentor", "qqqq"]
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    out = tmp_path_factory.mktemp("corpora") / "facts"
-    build_corpus(documents(Facts(people=50)), out)
-    return out
 
 
 @contextmanager

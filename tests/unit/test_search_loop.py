@@ -15,7 +15,6 @@ from criticflow.config import Facts
 from criticflow.errors import UserError
 from criticflow.models.char_tokenizer import char_tokenizer
 from criticflow.models.word_tokenizer import word_tokenizer
-from criticflow.retrieval.bm25 import build_corpus
 from criticflow.retrieval.protocol import FORMATS
 from criticflow.tasks._facts import documents, questions
 from criticflow.verl_plugin import search_loop
@@ -23,13 +22,6 @@ from criticflow.verl_plugin.search_loop import SearchAgentLoop
 
 FACTS = Facts(people=60, questions=60)
 QUESTION = next(one for one in questions(FACTS) if len(one.facts) == 2)
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    out = tmp_path_factory.mktemp("corpora") / "facts"
-    build_corpus(documents(FACTS), out)
-    return out
 
 
 @pytest.fixture(scope="module")

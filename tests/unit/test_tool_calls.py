@@ -9,11 +9,11 @@ import pytest
 from criticflow.config import Facts
 from criticflow.errors import UserError
 from criticflow.models.char_tokenizer import char_tokenizer
-from criticflow.retrieval.bm25 import Bm25, build_corpus
+from criticflow.retrieval.bm25 import Bm25
 from criticflow.retrieval.dialogue import Codec, Dialogue, Limits
 from criticflow.retrieval.protocol import FORMATS, MAX_QUERY, TOOL
 from criticflow.stages.solved_dialogues import solved_dialogue
-from criticflow.tasks._facts import documents, questions
+from criticflow.tasks._facts import questions
 from criticflow.tasks.search import TASK
 from criticflow.training.overrides import SEARCH_TOOL
 
@@ -26,13 +26,6 @@ LIMITS = Limits(
 FACTS = Facts(people=60, questions=60)
 QUESTION = next(one for one in questions(FACTS) if len(one.facts) == 2)
 CALL = '<tool_call>\n{"name": "search", "arguments": {"query": "rival of Abel"}}\n</tool_call>'
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    out = tmp_path_factory.mktemp("corpora") / "facts"
-    build_corpus(documents(FACTS), out)
-    return out
 
 
 def dialogue() -> Dialogue:

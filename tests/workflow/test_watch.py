@@ -12,6 +12,7 @@ import subprocess
 import sys
 import termios
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -172,7 +173,14 @@ def test_it_is_opened_on_a_terminal_and_closed_at_will(workdir):
     terminal, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 100, 0, 0))
     watching = subprocess.Popen(
-        command, env=env, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+        command,
+        env=env,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        # As a shell on a terminal does; what runs in the background was told to ignore Ctrl-C.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     os.close(theirs)
     said = ""

@@ -1,4 +1,4 @@
-"""Where the lines of responses end, in tokens."""
+"""Where the lines of responses end, in tokens, and which states of a long response follow."""
 
 from __future__ import annotations
 
@@ -15,3 +15,15 @@ def line_ends(tokenizer: Any, responses: Sequence[Sequence[int]]) -> list[list[i
         [place + 1 for place, token in enumerate(response) if breaks[int(token)]]
         for response in responses
     ]
+
+
+def line_states(length: int, ends: Sequence[int]) -> list[int]:
+    """After how many tokens the states of a long response lie, ascending: where it and each of its
+    lines begin, and where its last token is still to be chosen.
+
+    Args:
+        length: tokens of the response.
+        ends: after how many of them a line has ended.
+    """
+    last = length - 1
+    return sorted({0, *(end for end in ends if end < last), last})

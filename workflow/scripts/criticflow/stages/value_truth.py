@@ -24,7 +24,7 @@ import pandas as pd
 
 from criticflow import config
 from criticflow.logs import progress
-from criticflow.models.line_ends import line_ends
+from criticflow.models.line_ends import line_ends, line_states
 from criticflow.models.sampling import Engine
 from criticflow.stages.samples import add_scores, read_problems
 from criticflow.stages.truth_files import vocabulary_hash, write_truth
@@ -162,7 +162,7 @@ def states_of(
         last = len(tokens) - 1
         steps: list[int] = []
         if lines_above is not None and len(tokens) > lines_above:
-            steps = [0, *(end for end in ends[number] if 0 < end < last), last]
+            steps = line_states(len(tokens), ends[number])
         taken: set[int] = set()
         for position in positions:
             length = round(position * last)

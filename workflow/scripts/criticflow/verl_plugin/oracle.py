@@ -29,7 +29,7 @@ from omegaconf import DictConfig
 from verl.trainer.ppo.reward import get_custom_reward_fn
 from verl.workers.rollout.llm_server import LLMServerClient
 
-from criticflow.models.line_ends import line_ends
+from criticflow.models.line_ends import line_ends, line_states
 from criticflow.verl_plugin.agent_loop import sampling_seed
 from criticflow.verl_plugin.settings import OracleSettings
 
@@ -53,13 +53,20 @@ class Trajectory(NamedTuple):
 class Oracle:
     """
     Args:
+        settings: how often it asks.
         config: verl's whole configuration.
         client: sends requests to the rollout engines.
         tokenizer: the actor's.
     """
 
-    def __init__(self, config: DictConfig, client: LLMServerClient, tokenizer: Any) -> None:
-        self.settings = OracleSettings.read(config)
+    def __init__(
+        self,
+        settings: OracleSettings,
+        config: DictConfig,
+        client: LLMServerClient,
+        tokenizer: Any,
+    ) -> None:
+        self.settings = settings
         self.rollout = config.actor_rollout_ref.rollout
         self.client = client
         self.tokenizer = tokenizer
@@ -168,7 +175,7 @@ def states(length: int, ends: Sequence[int], lines_above: int | None) -> list[in
     """
     if lines_above is None or length <= lines_above:
         return list(range(length))
-    return sorted({0, *(end for end in ends if end < length), length - 1})
+    return line_states(length, ends)
 
 
 def at_every_token(values: np.ndarray, places: Sequence[int], length: int) -> np.ndarray:

@@ -44,9 +44,10 @@ class OrderedReplayBuffer(ReplayBuffer):
         batch, metrics = super().sample(
             global_steps=global_steps, partition_id=partition_id, batch_size=batch_size
         )
-        if partition_id == "train":
-            self.newest = batch
-        return batch, metrics | ({METRIC: self.lost} if partition_id == "train" else {})
+        if partition_id != "train":
+            return batch, metrics
+        self.newest = batch
+        return batch, metrics | {METRIC: self.lost}
 
     def _select_prompt_uids(
         self, partition_id: str, sampleable_keys: set[str], batch_size: int

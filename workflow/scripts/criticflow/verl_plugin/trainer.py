@@ -30,7 +30,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,7 @@ class CriticflowTrainer(PPOTrainerSync):
         self.random_reward = settings.RandomRewardSettings.read(config)
         self.advantage = settings.AdvantageSettings.read(config)
         self._whole_masks: tuple[list[str], torch.Tensor] | None = None
-        self.use_oracle = settings.OracleSettings.read(config) is not None
+        self.oracle_settings = settings.OracleSettings.read(config)
         self.freeze_critic = settings.as_bool("critic.freeze", config.critic.freeze)
         self.keep_checkpoints = settings.keep_checkpoints(config)
         self.keep_steps = frozenset(config.trainer.keep_steps)
@@ -121,11 +121,17 @@ class CriticflowTrainer(PPOTrainerSync):
         tu.assign_non_tensor_stack(batch, "uid", names)
         return batch
 
+    @cached_property
+    def oracle(self) -> Oracle | None:
+        """What takes the critic's place, if anything does; there when the engines are."""
+        if self.oracle_settings is None:
+            return None
+        return Oracle(self.oracle_settings, self.config, self.get_llm_client(), self.tokenizer)
+
     def on_sample_end(self) -> None:
-        if self.use_oracle:  # while the engines are awake
+        if self.oracle is not None:  # while the engines are awake
             with marked_timer("oracle", self.timing_raw, color="red"):
-                oracle = Oracle(self.config, self.get_llm_client(), self.tokenizer)
-                self.oracle_values = oracle.values(self.replay_buffer.newest)
+                self.oracle_values = self.oracle.values(self.replay_buffer.newest)
         super().on_sample_end()
 
     def on_step_begin(self) -> None:
@@ -176,7 +182,7 @@ class CriticflowTrainer(PPOTrainerSync):
             print(f"critic: rank {rank} sha256 {old[:16]} before, {new[:16]} after loading")
 
     def _compute_values(self, batch: Any, metrics: dict) -> Any:
-        if not self.use_oracle:
+        if self.oracle is None:
             return super()._compute_values(batch, metrics)
         values, found = self.oracle_values
         metrics.update(found)
