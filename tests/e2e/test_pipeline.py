@@ -157,7 +157,7 @@ def test_another_machine_makes_the_same_tables_of_exported_rows(study, tmp_path)
     done = make(there)
     assert done.returncode == 0, done.stdout
     assert not (there / "results/runs").exists()  # nothing was trained
-    for table in ("summary", "contrasts", "arms", "savings", "speed", "critics"):
+    for table in ("summary", "contrasts", "arms", "savings", "speed", "tempered", "critics"):
         one, two = ((place / f"results/{table}.json") for place in (study[0], there))
         assert one.read_bytes() == two.read_bytes(), table
     assert "Imported from rows.zip" in (there / "results/report.html").read_text(encoding="utf-8")

@@ -120,6 +120,24 @@ def write_study(workdir: Path, config: Config, effect: float = 0.15) -> None:
     ]
     savings.write_savings(config, *models, results / "savings.json")
     speed.write_speed(config, *models, compared, results / "speed.json")
+    write_json(results / "tempered.json", _tempered(config))
+
+
+def _tempered(config: Config) -> list[dict[str, Any]]:
+    return [
+        {
+            "arm": run,
+            "seeds": config.seeds_of(run),
+            "temperature": 0.344,
+            "entropy": 0.153,
+            "actor_entropy": 0.154,
+            "base": 0.313,
+            "sampled": {"value": 0.169, "low": 0.142, "high": 0.196},
+            "greedy": {"value": 0.222, "low": 0.184, "high": 0.259},
+        }
+        for run in config.runs
+        if config.has_tempered(run)
+    ]
 
 
 def _files(folder: Path, config: Config, name: str) -> dict[str, dict[int, Path]]:

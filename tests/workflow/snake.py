@@ -22,6 +22,7 @@ TWO_RUNS: dict[str, Any] = {
     "runs": {"constant": None, "warm-frozen": None, "constant-m50": None},
     "contrasts": [],
     "truth": {"actors": "all"},
+    "tempered": {"actors": []},
 }
 """An overlay that leaves a run whose critic learns and one that starts with it."""
 

@@ -25,6 +25,7 @@ EVERYTHING_OF_TWO = Counter(
     convert_checkpoint=4,
     evaluate_base=1,
     evaluate_run=2,
+    compare_tempered=1,
     evaluate_critic=2,
     summarise=1,
     truth_of_base=1,
@@ -40,7 +41,7 @@ TRUTHS = {"truth_of_base", "truth_of_run", "judge_critic", "critics_table"}
 JUDGED = Counter(truth_of_run=1, judge_critic=1, critics_table=1)
 REPORTS = Counter(report_page=1, snakemake_report=1)
 TABLES = Counter(summarise=1, compare_arms=1) + REPORTS
-EVALUATIONS = {"evaluate_base", "evaluate_run", "evaluate_critic", *TABLES}
+EVALUATIONS = {"evaluate_base", "evaluate_run", "evaluate_critic", "compare_tempered", *TABLES}
 WARM = (
     Counter(train_run_warm=1, convert_checkpoint=2, evaluate_run=1, evaluate_critic=1)
     + JUDGED
@@ -112,6 +113,7 @@ ALL_TABLES = TABLES + Counter(critics_table=1)
 def test_a_grid_is_planned_run_by_run_and_shares_what_is_shared(tmp_path):
     jobs = planned(tmp_path, overlay=GRID)
     shared = ("prepare_data", "build_base_model", "probe_signal", "evaluate_base", "truth_of_base")
+    shared += ("compare_tempered",)
     others = Counter({rule: 5 * count for rule, count in OF_A_TRAINING.items()})
     # Cold, and a constant at each mask; the warm ones at each mask.
     trainings = Counter(train_run=3, train_run_warm=2)
@@ -215,6 +217,14 @@ def test_the_critics_and_actors_of_other_steps_are_compared_too(tmp_path):
     assert jobs["truth_of_run"] == 3 and jobs["judge_critic"] == 3
 
 
+def test_the_base_model_stands_beside_the_actors_that_are_named(tmp_path):
+    jobs = planned(tmp_path, overlay={"tempered": {"actors": "all"}, "seeds": [0, 1]})
+    assert jobs["entropy_curve"] == 1 and jobs["evaluate_tempered"] == 4
+    learning = planned(tmp_path, overlay={"tempered": {"actors": "learning"}})
+    assert learning["evaluate_tempered"] == 1
+    assert planned(tmp_path)["compare_tempered"] == 1
+
+
 def test_nobodys_truth_is_measured_if_none_is_asked_for(tmp_path):
     jobs = planned(tmp_path, overlay={"truth": {"actors": []}})
     assert not {"truth_of_base", "truth_of_run", "judge_critic"} & set(jobs)
@@ -259,7 +269,8 @@ def test_what_is_finished_is_not_run_again(finished):
         ),
         (
             {"evaluate": {"n": 8}},
-            Counter(evaluate_base=1, evaluate_run=2, evaluate_critic=2) + TABLES,
+            Counter(evaluate_base=1, evaluate_run=2, evaluate_critic=2, compare_tempered=1)
+            + TABLES,
         ),
         ({"tasks": {"unused": {"kind": "gsm8k", "source": {"hub": "owner/name"}}}}, Counter()),
         ({"resources": {"free_converted": "all"}}, Counter()),
@@ -312,7 +323,7 @@ def copied(tmp_path_factory) -> tuple[Path, Path]:
         ("stats/calibration.py", {"evaluate_critic", "report_page", "snakemake_report"}),
         ("models/sampling.py", EVALUATIONS | TRUTHS | {"probe_signal"}),
         ("stages/evaluate.py", EVALUATIONS),
-        ("stages/base_model.py", set(EVERYTHING_OF_TWO) - {"prepare_data"}),
+        ("stages/base_model.py", set(EVERYTHING_OF_TWO) - {"prepare_data", "compare_tempered"}),
         ("verl_plugin/trainer.py", set(WARM) | {"train_run"}),
         ("planning/sources.py", set()),  # used by the Snakefile, by no rule
     ],

@@ -268,6 +268,36 @@ def base_evaluations():
     return [IMPORTS.place(path) for path in paths]
 
 
+def entropy_curve(run):
+    """Entropy of a run's base model by temperature."""
+    run = CONFIG.runs[run]
+    return f"results/eval/entropy/{run.model}/{run.task}/curve.parquet"
+
+
+def tempered_runs():
+    """Trainings beside whose actor the base model stands; not those imported without that."""
+    file = "results/eval/tempered/{}/seed{}/samples.parquet"
+    return [
+        (run, seed)
+        for run, seed in CONFIG.run_seeds()
+        if CONFIG.has_tempered(run) and not IMPORTS.lacks(run, seed, file.format(run, seed))
+    ]
+
+
+def tempered_files(folder, file):
+    """One file of each of these trainings."""
+    return [IMPORTS.place(f"{folder}/{run}/seed{seed}/{file}") for run, seed in tempered_runs()]
+
+
+def tempered_bases():
+    """Their base models' own samples, by run."""
+    runs = {run: CONFIG.runs[run] for run, _ in tempered_runs()}
+    return {
+        name: IMPORTS.place(f"results/eval/base/{run.model}/{run.task}/samples.parquet")
+        for name, run in runs.items()
+    }
+
+
 def run_evaluations():
     return per_training("results/eval/runs", "summary.json")
 

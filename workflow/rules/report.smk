@@ -8,6 +8,7 @@ rule report_page:
         arms="results/arms.json",
         savings="results/savings.json",
         speed="results/speed.json",
+        tempered="results/tempered.json",
         critics="results/critics.json",
         metrics=trained_runs(),
         evaluations=critic_evaluations("summary.json"),

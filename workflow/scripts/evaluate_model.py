@@ -8,17 +8,20 @@ from criticflow.runtime.stage import run_stage
 def main(snakemake) -> None:
     from criticflow import config
     from criticflow.models.dialogues import search_engine
-    from criticflow.stages import evaluate
+    from criticflow.stages import evaluate, tempered
 
     params = snakemake.params
     task = config.Task.model_validate(params.task)
+    settings = config.Evaluate.model_validate(params.evaluate)
+    if curve := snakemake.input.get("curve"):  # of a base model beside a trained actor
+        settings = tempered.settings_for(settings, Path(snakemake.input.actor), Path(curve))
     job = evaluate.Evaluation(
         params.model_path,
         config.Model.model_validate(params.model),
         snakemake.input.test,
         task.max_prompt_length,
         task.max_response_length,
-        config.Evaluate.model_validate(params.evaluate),
+        settings,
         config.load_config(snakemake.config).resources,
         search_engine(task, snakemake.input.corpus or None),
     )

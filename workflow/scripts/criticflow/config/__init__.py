@@ -1,7 +1,7 @@
 """Typed configuration. Imports neither torch nor any stage."""
 
 from criticflow.config.load import load_config, read_config
-from criticflow.config.measuring import Evaluate, Probe, Truth
+from criticflow.config.measuring import Evaluate, Probe, Tempered, Truth
 from criticflow.config.models import Build, Hasty, Model, Sft, Shape
 from criticflow.config.resources import Resources
 from criticflow.config.runs import Critic, PretrainedCritic, RewardMask, Run, Train
@@ -37,6 +37,7 @@ __all__ = [
     "Source",
     "Split",
     "Task",
+    "Tempered",
     "Train",
     "Truth",
     "load_config",

@@ -61,6 +61,9 @@ def _names_exist(config: Config) -> None:
     if isinstance(config.truth.actors, list):
         for name in config.truth.actors:
             _known(name, {**config.models, **config.runs}, "truth.actors", "model or run")
+    if isinstance(config.tempered.actors, list):
+        for name in config.tempered.actors:
+            _known(name, config.runs, "tempered.actors", "run")
     for name in config.truth.steps:
         _known(name, config.runs, "truth.steps", "run")
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from criticflow.config import json_schema
-from criticflow.config.measuring import Evaluate, Probe
+from criticflow.config.measuring import Evaluate, Probe, Tempered
 from criticflow.config.models import Build, Model, Shape
 from criticflow.config.resources import Resources
 from criticflow.config.runs import Run, Train
@@ -30,6 +30,7 @@ TABLES: dict[str, list[type[BaseModel]]] = {
     "runs": [Run],
     "train": [Train],
     "evaluate": [Evaluate],
+    "tempered": [Tempered],
     "resources": [Resources],
 }
 """Sections of config/README.md, and what each of their tables describes."""

@@ -97,3 +97,27 @@ class Truth(Strict):
         if positions != sorted(set(positions)):
             raise ValueError(f"positions {positions} are not rising")
         return positions
+
+
+class Tempered(Strict):
+    """The base model beside trained actors, at the temperature that gives it their entropy."""
+
+    actors: Literal["all", "learning"] | list[RunName] = Field(
+        [],
+        description="beside whose actors: runs by name; `all`; `learning`: the runs whose critic "
+        "learns; `[]` for none",
+    )
+    temperatures: list[Annotated[float, Field(gt=0)]] = Field(
+        [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0],
+        min_length=2,
+        description="at which the entropy of the base model is measured, on validation; between "
+        "them it is interpolated",
+    )
+    seed: int = Field(0, description="of those samples")
+
+    @field_validator("temperatures")
+    @classmethod
+    def _rising(cls, temperatures: list[float]) -> list[float]:
+        if temperatures != sorted(set(temperatures)):
+            raise ValueError(f"temperatures {temperatures} are not rising")
+        return temperatures

@@ -15,7 +15,7 @@ RUN_PATTERN = rf"{_SEGMENT}(?:/{_SEGMENT})*"
 
 _SEED_FOLDER = re.compile(r"seed-?\d+")
 _OF_A_RUN = re.compile(
-    r".*\b(?:results/runs|eval/runs|eval/critics)/(?P<run>.+?)/seed(?P<seed>-?\d+)(?:/|$)"
+    r".*\b(?:results/runs|eval/runs|eval/critics|eval/tempered)/(?P<run>.+?)/seed(?P<seed>-?\d+)(?:/|$)"
 )
 
 

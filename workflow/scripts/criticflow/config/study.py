@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from criticflow.config.contrasts import Contrast
 from criticflow.config.fields import Fraction, Strict
-from criticflow.config.measuring import Evaluate, Probe, Truth
+from criticflow.config.measuring import Evaluate, Probe, Tempered, Truth
 from criticflow.config.models import Model
 from criticflow.config.names import Name, RunName
 from criticflow.config.resources import Resources
@@ -54,6 +54,10 @@ class Config(Strict):
 
     evaluate: Evaluate = Field(Evaluate(), description="evaluation on the test split")
 
+    tempered: Tempered = Field(
+        Tempered(), description="the base model with the entropy of a trained actor"
+    )
+
     truth: Truth = Field(Truth(), description="true values of states, and who is compared")
 
     resources: Resources = Field(Resources(), description="what a training job may use")
@@ -64,9 +68,16 @@ class Config(Strict):
 
     def measures_truth(self, name: str) -> bool:
         """Whether the truth about values is measured for this base model or run."""
-        if self.truth.actors == "learning":
+        return self._chosen(name, self.truth.actors)
+
+    def has_tempered(self, run: str) -> bool:
+        """Whether the base model is evaluated with the entropy of this run's actor."""
+        return self._chosen(run, self.tempered.actors)
+
+    def _chosen(self, name: str, actors: str | list[str]) -> bool:
+        if actors == "learning":
             return name not in self.runs or self.runs[name].critic_learns
-        return self.truth.actors == "all" or name in self.truth.actors
+        return actors == "all" or name in actors
 
     def run_seeds(self) -> list[tuple[str, int]]:
         """Every training of the study: each run with each of its seeds."""

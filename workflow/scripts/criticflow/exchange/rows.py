@@ -62,6 +62,9 @@ def of_run(
     evaluated = f"results/eval/runs/{run}/seed{seed}"
     _copy(directory, f"{evaluated}/summary.json", out)
     _columns(directory, f"{evaluated}/samples.parquet", SAMPLES.__contains__, out)
+    cooled = f"results/eval/tempered/{run}/seed{seed}"
+    _copy(directory, f"{cooled}/summary.json", out)
+    _columns(directory, f"{cooled}/samples.parquet", SAMPLES.__contains__, out)
     judged = f"results/eval/critics/{run}/seed{seed}"
     _copy(directory, f"{judged}/summary.json", out)
     if responses:

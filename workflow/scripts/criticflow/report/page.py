@@ -93,6 +93,7 @@ def _words(
             "evaluations": tables.evaluations(results.evaluations),
             "savings": tables.savings(results.savings),
             "speed": tables.speed(results.speed),
+            "tempered": tables.tempered(results.tempered),
             "speed_contrasts": tables.speed_contrasts(results.speed),
         },
         "probes": [(probe, _panels(probe)) for probe in results.probes],

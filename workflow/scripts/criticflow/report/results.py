@@ -16,7 +16,7 @@ from criticflow.report.figures.curves import Metrics
 from criticflow.report.palette import Style, styles
 
 Row = dict[str, Any]
-TABLES = ("summary", "contrasts", "arms", "critics", "savings", "speed")
+TABLES = ("summary", "contrasts", "arms", "critics", "savings", "speed", "tempered")
 """Files ``results/*.json`` that the report reads."""
 PROBE_COLUMNS = ["prompt_index", "score", "correct", "n_tokens"]
 
@@ -46,6 +46,7 @@ class Results:
     critics: Sequence[Row]
     savings: Sequence[Row]
     speed: Row
+    tempered: Sequence[Row]
     metrics: Metrics
     evaluations: Sequence[Row]
     responses: Sequence[tuple[str, int, pd.DataFrame]]
@@ -69,7 +70,8 @@ class Files:
     """The files of a finished study.
 
     Attributes:
-        summary, contrasts, arms, critics, savings, speed: ``results/*.json`` of these names.
+        summary, contrasts, arms, critics, savings, speed, tempered: ``results/*.json`` of these
+            names.
         metrics: ``results/runs/{run}/seed{seed}/metrics.parquet``.
         evaluations: folders ``results/eval/critics/{run}/seed{seed}``.
         judged: folders ``results/judged/{critic}/seed{seed}``.
@@ -84,6 +86,7 @@ class Files:
     critics: Path
     savings: Path
     speed: Path
+    tempered: Path
     metrics: Sequence[Path]
     evaluations: Sequence[Path]
     judged: Sequence[Path]
@@ -110,6 +113,7 @@ def read(config: Config, files: Files) -> Results:
         critics=read_json(files.critics),
         savings=read_json(files.savings),
         speed=read_json(files.speed),
+        tempered=read_json(files.tempered),
         metrics=tables,
         evaluations=[read_json(folder / "summary.json") for folder in files.evaluations],
         responses=_responses(files.evaluations, files.judged),

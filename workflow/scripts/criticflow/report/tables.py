@@ -187,6 +187,27 @@ def critics(rows: Sequence[Row]) -> Table:
     )
 
 
+def tempered(rows: Sequence[Row]) -> Table:
+    """One row an arm: what it does better than the base model with the same entropy."""
+    head = ["arm", "seeds", "entropy (nats)", "base model at", "its pass@1", "pass@1 beyond it"]
+    head += ["greedy pass@1 beyond the base model's"]
+    return Table(
+        head,
+        [
+            [
+                Cell(row["arm"], arm=row["arm"]),
+                _number(len(row["seeds"]), "{:d}"),
+                _number(row["actor_entropy"]),
+                _number(row["temperature"], "T = {:.2f}"),
+                _number(row["base"]),
+                estimate(row["sampled"], "{:+.3f}"),
+                estimate(row["greedy"], "{:+.3f}"),
+            ]
+            for row in rows
+        ],
+    )
+
+
 UNITS = {
     "steps": ("steps", 1, "{:,.0f}"),
     "tokens": ("tokens", 1, "{:,.0f}"),

@@ -8,8 +8,9 @@ vLLM loads.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,9 @@ from criticflow.models.sampling import Engine
 from criticflow.stages.samples import add_scores, read_problems
 from criticflow.stats import outcomes
 from criticflow.stats.compare import prompt_values
+
+Ask = Callable[[int, float, int], pd.DataFrame]
+"""Responses to all problems, by samples of each, temperature (0: greedy) and seed."""
 
 
 @dataclass(frozen=True)
@@ -90,19 +94,35 @@ def sample(job: Evaluation) -> tuple[pd.DataFrame, int]:
     Raises:
         UserError: the model or the data is missing or broken.
     """
-    evaluate, length = job.evaluate, job.max_response_length
-    problems = read_problems(job.test_parquet).head(evaluate.prompts or None)
-    positions = job.max_prompt_length + length
+    evaluate = job.evaluate
+    with asking(job) as (ask, problems, too_long):
+        parts = {
+            "greedy": ask(1, 0.0, evaluate.seed),
+            "sampled": ask(evaluate.n, evaluate.temperature, evaluate.seed),
+        }
+    scored = [add_scores(part, problems).assign(mode=mode) for mode, part in parts.items()]
+    return pd.concat(scored, ignore_index=True), too_long
+
+
+@contextmanager
+def asking(job: Evaluation) -> Iterator[tuple[Ask, pd.DataFrame, int]]:
+    """A running engine: what asks it, the problems that fit it, and how many are too long.
+
+    Raises:
+        UserError: the model or the data is missing or broken.
+    """
+    problems = read_problems(job.test_parquet).head(job.evaluate.prompts or None)
+    positions = job.max_prompt_length + job.max_response_length
     shown = tools(job.search)
     with Engine(job.model_path, job.model, positions, job.resources, tools=shown) as engine:
         problems, too_long = engine.fitting(problems, job.max_prompt_length, job.test_parquet)
         prompts = list(problems["prompt"])
-        ask = partial(respond, engine, job.search, prompts)
-        greedy = ask(1, 0.0, length, evaluate.seed)
-        sampled = ask(evaluate.n, evaluate.temperature, length, evaluate.seed)
-    parts = {"greedy": greedy, "sampled": sampled}
-    scored = [add_scores(part, problems).assign(mode=mode) for mode, part in parts.items()]
-    return pd.concat(scored, ignore_index=True), too_long
+
+        def ask(n: int, temperature: float, seed: int) -> pd.DataFrame:
+            length = job.max_response_length
+            return respond(engine, job.search, prompts, n, temperature, length, seed)
+
+        yield ask, problems, too_long
 
 
 def model_figures(samples: pd.DataFrame, evaluate: config.Evaluate) -> dict[str, Any]:
