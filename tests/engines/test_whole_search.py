@@ -55,6 +55,9 @@ STUDY: dict[str, Any] = {
             },
         },
         "unmasked": {"like": "masked", "search": {"mask_observations": False}},
+        "oracle": {
+            "like": "masked", "critic": {"oracle": {"continuations": 3}, "freeze": True},
+        },
     },
     "truth": {"actors": []},
 }  # fmt: skip
@@ -148,6 +151,19 @@ def test_without_the_mask_the_same_dialogues_teach_something_else(folder, masked
     for model in ("actor", "critic"):
         one, two = (storages(run[0] / "global_step_1" / model) for run in (masked, unmasked))
         assert one != two
+
+
+def test_an_oracle_goes_on_with_dialogues_from_their_turns(folder, masked):
+    last = {"trainer.total_training_steps": 1}
+    first, _, metrics, responses = train(folder, "oracle", "oracle", **last)
+    again, _, same, _ = train(folder, "oracle-again", "oracle", **last)
+    turns = responses["output"].map(FORMATS["tags"].read).map(len) + 1
+    found = metrics["criticflow/oracle/continuations"].iloc[0]
+    # Three from where each turn begins, and from where the last token is chosen (which may be one).
+    assert 3 * turns.sum() <= found <= 3 * (turns + 1).sum()
+    assert (metrics["criticflow/oracle/tokens"] == same["criticflow/oracle/tokens"]).all()
+    one, two = (storages(path / "global_step_1" / "actor") for path in (first, again))
+    assert one == two
 
 
 def test_a_retriever_that_is_gone_ends_the_training_with_its_name(folder):

@@ -14,8 +14,13 @@ from criticflow.config import Run, load_config
 from criticflow.config.contrasts import Contrast, differs_in, oracle_of
 from criticflow.errors import UserError
 from criticflow.models.char_tokenizer import char_tokenizer
+from criticflow.retrieval import protocol
+from criticflow.retrieval.bm25 import Document, Found
+from criticflow.retrieval.dialogue import Codec, Dialogue, Limits
+from criticflow.retrieval.protocol import FORMATS
 from criticflow.training import state
 from criticflow.verl_plugin import oracle
+from criticflow.verl_plugin.oracle_dialogues import Continuing
 from criticflow.verl_plugin.settings import OracleSettings
 
 TOKENIZER = char_tokenizer(64)
@@ -43,15 +48,15 @@ def an_oracle(gamma: float = 1.0, scale: float = 1.0, count: int = 64) -> oracle
     one.rollout = OmegaConf.create(
         {"temperature": 0.7, "top_p": 1.0, "top_k": -1, "response_length": 5, "seed": 3}
     )
-    one.client, one.tokenizer = Counting(), TOKENIZER
+    one.client, one.tokenizer, one.dialogues = Counting(), TOKENIZER, None
     # The whole response is scored, with what stands before the state.
     one.reward = lambda solution_str, **_: {"score": solution_str.count("a") / 4}
     return one
 
 
 BATCH = [
-    oracle.Trajectory("1-x-1_0_0", tokens("?"), tokens("aab"), "task", None),
-    oracle.Trajectory("1-x-2_0_0", tokens("!"), tokens("bb"), "task", None),
+    oracle.Trajectory("1-x-1_0_0", tokens("?"), tokens("aab"), [1] * 3, "task", None),
+    oracle.Trajectory("1-x-2_0_0", tokens("!"), tokens("bb"), [1] * 2, "task", None),
 ]
 
 
@@ -82,6 +87,53 @@ def test_the_same_trajectories_have_the_same_values_in_any_order():
         assert there[one.key].tolist() == back[one.key].tolist()
 
 
+class Researcher:
+    """Searches first, then answers; what it reads decides whether the answer is right."""
+
+    def __init__(self) -> None:
+        self.requests: list[dict] = []
+
+    async def generate(self, **request):
+        self.requests.append(request)
+        said = TOKENIZER.decode(request["prompt_ids"])
+        read = protocol.CLOSE in said
+        turn = "<answer>a</answer>" if read else "<search>who</search>"
+        begun = said.rpartition(protocol.CLOSE if read else "?")[2].lstrip()
+        return SimpleNamespace(token_ids=tokens(turn.removeprefix(begun)))
+
+
+class Library:
+    def search(self, queries, topk):
+        return [[Found(Document("1", "a b c"), 1.0)][:topk] for _ in queries]
+
+
+def test_dialogues_are_continued_turn_by_turn_with_their_searches():
+    asked = an_oracle(gamma=0.5, count=4)
+    asked.client = Researcher()
+    asked.dialogues = object.__new__(Continuing)
+    asked.dialogues.limits = Limits(2, 40, 60, 200)
+    asked.dialogues.codec = Codec(TOKENIZER, FORMATS["tags"])
+    asked.dialogues.retriever, asked.dialogues.topk = Library(), 3
+    whole = Dialogue(tokens("?"), asked.dialogues.limits, asked.dialogues.codec)
+    whole.wrote(tokens("<search>who</search>"))
+    whole.observed(["a b c"])
+    whole.wrote(tokens("<answer>a</answer>"))
+    asked.reward = lambda solution_str, **_: {"score": float("<answer>a</answer>" in solution_str)}
+    one = oracle.Trajectory("1-x-1_0_0", whole.prompt, whole.tokens, whole.written, "task", None)
+    values, metrics = asyncio.run(asked._values([one]))
+    search, answer = len(tokens("<search>who</search>")), len(tokens("<answer>a</answer>"))
+    # From the prompt, from where the second turn begins, and where the last token is chosen.
+    read = len(whole.tokens) - search - answer
+    found = values[one.key]
+    assert found[0] == pytest.approx(0.5 ** (search + answer - 1))
+    assert found[search + read] == pytest.approx(0.5 ** (answer - 1))
+    assert found[-1] == 1.0
+    assert metrics["criticflow/oracle/tokens"] == 4 * (search + answer + answer + 1)
+    seeds = [request["sampling_params"]["seed"] for request in asked.client.requests]
+    assert len(set(seeds)) == len(seeds) == 4 * (2 + 1 + 1)
+    assert asked.client.requests[0]["sampling_params"]["stop"] == FORMATS["tags"].stop
+
+
 def test_long_responses_are_asked_about_at_line_ends():
     assert oracle.states(4, [2], None) == oracle.states(4, [2], 4) == [0, 1, 2, 3]
     assert oracle.states(10, [3, 7, 10], 4) == [0, 3, 7, 9]
@@ -90,8 +142,11 @@ def test_long_responses_are_asked_about_at_line_ends():
 
 
 def test_between_two_states_values_lie_on_a_line():
-    found = oracle.at_every_token(np.array([0.0, 0.6, 1.0]), [0, 3, 4], 5)
+    found = oracle.at_every_token(np.array([0.0, 0.6, 1.0]), [0, 3, 4], [1] * 5)
     np.testing.assert_allclose(found, [0.0, 0.2, 0.4, 0.6, 1.0])
+    # What the actor reads lies between two states of its own, and has no length.
+    found = oracle.at_every_token(np.array([0.0, 0.6, 1.0]), [0, 4, 5], [1, 1, 0, 0, 1, 1])
+    np.testing.assert_allclose(found[[0, 1, 4, 5]], [0.0, 0.3, 0.6, 1.0])
 
 
 def test_rows_that_verl_filled_up_have_no_value():

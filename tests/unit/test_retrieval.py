@@ -151,6 +151,48 @@ def test_whatever_is_written_and_found_the_invariants_hold(turns, limits):
     assert read.count(opening) == read.count(protocol.CLOSE) and closing == ""
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    turns=st.lists(
+        st.tuples(
+            st.sampled_from(
+                ["<search>ab</search>", "<answer>b</answer>", "ab", "<search>a", "b</search>"]
+            ),
+            st.lists(st.text(alphabet="abc ", max_size=20), max_size=2),
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    invalid=st.sampled_from(["end", "hint"]),
+    share=st.floats(0, 1),
+)
+def test_from_any_state_a_dialogue_goes_on_as_it_did(turns, invalid, share):
+    limits = Limits(2, 30, 60, 200, invalid)
+    whole = dialogue(limits, CHARACTERS)
+    said: list[list[int]] = []
+    for text, found in turns:
+        if whole.request is not None:
+            before = len(whole.tokens)
+            whole.wrote(CHARACTERS.ids(text))
+            new = list(zip(whole.tokens, whole.written, strict=True))[before:]
+            said.append([token for token, mine in new if mine])
+        if whole.query is not None:
+            whole.observed(found)
+    own = [place for place, mine in enumerate(whole.written) if mine]
+    cut = own[round(share * (len(own) - 1))]
+    parts = (whole.tokens[:cut], whole.written[:cut])
+    talk = Dialogue.after(whole.prompt, *parts, limits, CHARACTERS)
+    assert talk.request.ids == [*whole.prompt, *whole.tokens[:cut]]
+    turn = talk.request.turn
+    said[turn] = said[turn][len(talk.begun) :]
+    for ids, (_, found) in list(zip(said, turns, strict=False))[turn:]:
+        talk.wrote(ids)
+        if talk.query is not None:
+            talk.observed(found)
+    assert (talk.tokens, talk.written) == (whole.tokens, whole.written)
+    assert (talk.queries, talk.answered, talk.over) == (whole.queries, whole.answered, whole.over)
+
+
 def test_a_long_query_a_thousand_calls_and_control_characters_do_no_harm(corpus):
     retriever = Bm25(corpus)
     huge = "<search>" + "rival \x00\x1b[2J" * 100_000 + "</search>"

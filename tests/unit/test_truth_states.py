@@ -64,6 +64,16 @@ def test_long_responses_have_their_states_at_line_ends():
     assert list(states_of(responses(100), POSITIONS, 50, [[]])["prefix_length"]) == [0, 99]
 
 
+def test_dialogues_have_their_states_where_turns_begin():
+    # Two turns with something read between them, and one after a second reading.
+    written = [1, 1, 1, 0, 0, 0, 0, 1, 1, 0, 0, 1, 1, 1]
+    states = states_of(responses(14).assign(written=[written]), POSITIONS)
+    assert list(states["prefix_length"]) == [0, 7, 11, 13]
+    # The last token of all is still to be chosen, and is a turn of its own here.
+    short = states_of(responses(5).assign(written=[[1, 1, 0, 0, 1]]), POSITIONS)
+    assert list(short["prefix_length"]) == [0, 4]
+
+
 def test_line_ends_are_found_in_the_text_of_the_tokens():
     tokenizer = char_tokenizer(64)
     tokens = tokenizer.encode("ab\nc\n", add_special_tokens=False)

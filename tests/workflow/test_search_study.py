@@ -69,8 +69,6 @@ def test_where_a_corpus_is_searched_decides_no_weights():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"truth": {"actors": "all"}}, "truth.actors: facts has search"),
-        ({"truth": {"actors": "learning"}}, "truth.actors: facts has search"),
         ({"critics": {"p": {"model": "tiny-search", "task": "facts"}}}, "critics.p: facts has"),
         ({"tasks": {"facts": {"search": None}}}, "go together"),
         ({"tasks": {"facts": {"search": {"format": "tool_calls"}}}}, "use characters"),

@@ -5,6 +5,7 @@ rule truth_of_base:
     input:
         model=lambda wildcards: built_model(wildcards.model),
         test="results/data/{task}/test.parquet",
+        corpus=lambda wildcards: corpus(wildcards.task),
     output:
         states="results/truth/{model}/{task}/states.parquet",
         responses="results/truth/{model}/{task}/responses.parquet",
@@ -42,6 +43,7 @@ use rule truth_of_base as truth_of_run with:
     input:
         model=lambda wildcards: actor_dir(wildcards.run, wildcards.seed, wildcards.step),
         test="results/data/{task}/test.parquet",
+        corpus=lambda wildcards: corpus(wildcards.task),
     output:
         states="results/truth/{run}/seed{seed}/step{step}/{task}/states.parquet",
         responses="results/truth/{run}/seed{seed}/step{step}/{task}/responses.parquet",

@@ -7,6 +7,7 @@ from criticflow.runtime.stage import run_stage
 
 def main(snakemake) -> None:
     from criticflow import config
+    from criticflow.models.dialogues import search_engine
     from criticflow.stages import value_truth
 
     params = snakemake.params
@@ -21,6 +22,7 @@ def main(snakemake) -> None:
         params.temperature,
         params.gamma,
         config.load_config(snakemake.config).resources,
+        search_engine(task, snakemake.input.corpus or None),
     )
     value_truth.measure_truth(job, params.actor, Path(snakemake.output.states).parent)
 

@@ -117,12 +117,6 @@ def _dialogues_are_sampled_whole(config: Config) -> None:
                 "responses of one turn: take the critic of a run (critic.from)"
             )
     for name, run in config.runs.items():
-        measured = config.measures_truth(name) or config.measures_truth(run.model)
-        if measured and config.tasks[run.task].search:
-            raise ValueError(
-                f"truth.actors: {run.task} has search, and states are continued in one turn: "
-                f"leave {name} and {run.model} out (truth: {{actors: []}})"
-            )
         if not run.search.mask_observations and not config.tasks[run.task].search:
             raise ValueError(
                 f"runs.{name}.search.mask_observations: {run.task} has no search, nothing is "
@@ -135,10 +129,10 @@ def _critics_have_an_origin(config: Config) -> None:
         critic = run.critic
         if sum(map(bool, (critic.from_run, critic.pretrained, critic.path))) > 1:
             raise ValueError(f"runs.{name}.critic: give 'from' or 'path', not both")
-        if critic.oracle and config.tasks[run.task].search:
+        if critic.oracle and not run.search.mask_observations:
             raise ValueError(
-                f"runs.{name}.critic.oracle: {run.task} has search, and states are continued in "
-                "one turn"
+                f"runs.{name}.critic.oracle needs search.mask_observations: true: the mask says "
+                "where the turns of a dialogue begin"
             )
         if run.algorithm == "grpo" and (critic.from_run or critic.pretrained or critic.freeze):
             raise ValueError(f"runs.{name}: grpo has no critic to load or freeze")

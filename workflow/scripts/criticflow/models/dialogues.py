@@ -95,16 +95,83 @@ def converse(
     """
     codec = Codec(engine.tokenizer, search.format)
     texts = engine.render(prompts)
-    seeds = request_seeds(texts, seed)
     places = [(prompt, sample) for prompt in range(len(texts)) for sample in range(n)]
     dialogues = [Dialogue(codec.ids(texts[prompt]), search.limits, codec) for prompt, _ in places]
+    of_prompt = request_seeds(texts, seed)
+    seeds = [(of_prompt[prompt], sample) for prompt, sample in places]
+    _hold(engine, search, dialogues, seeds, temperature)
+    rows = [
+        (
+            prompt,
+            sample,
+            texts[prompt],
+            dialogue.prompt,
+            codec.text(dialogue.tokens),
+            dialogue.tokens,
+            sum(dialogue.written),
+            dialogue.logprobs,
+            dialogue.truncated,
+            dialogue.written,
+            dialogue.turns,
+            len(dialogue.queries),
+            len(dialogue.tokens) - sum(dialogue.written),
+        )
+        for (prompt, sample), dialogue in zip(places, dialogues, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=DIALOGUE_COLUMNS)
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a dialogue has come: ids of the prompt, ids of what followed, and which of those the
+    model wrote (1). It lies where the model writes next."""
+
+    prompt: Sequence[int]
+    tokens: Sequence[int]
+    written: Sequence[int]
+
+
+def continue_dialogues(
+    engine: Engine,
+    search: SearchEngine,
+    states: Sequence[State],
+    n: int,
+    temperature: float,
+    seed: int,
+) -> list[list[Dialogue]]:
+    """Hold each dialogue to its end ``n`` times, as :func:`converse` would have.
+
+    Returns:
+        By state and sample: the whole dialogue, what was there of it included.
+    """
+    codec = Codec(engine.tokenizer, search.format)
+    begun = [(one.prompt, one.tokens, one.written) for one in states]
+    dialogues = [[Dialogue.after(*one, search.limits, codec) for _ in range(n)] for one in begun]
+    seeds = request_seeds([(*one.prompt, *one.tokens) for one in states], seed)
+    places = [(seed, sample) for seed in seeds for sample in range(n)]
+    _hold(engine, search, [one for each in dialogues for one in each], places, temperature)
+    return dialogues
+
+
+def _hold(
+    engine: Engine,
+    search: SearchEngine,
+    dialogues: Sequence[Dialogue],
+    seeds: Sequence[tuple[int, int]],
+    temperature: float,
+) -> None:
+    """Hold all dialogues to their ends, turn by turn.
+
+    Args:
+        seeds: of each, the seed of its prompt or state, and which of its samples it is.
+    """
     foreign: Counter[str] = Counter()
     while waiting := [i for i, dialogue in enumerate(dialogues) if dialogue.request is not None]:
         requests = [dialogues[i].request for i in waiting]
         outputs = engine.sample(
             [request.ids for request in requests],
             [
-                turn_seed(seeds[places[i][0]], places[i][1], request.turn)
+                turn_seed(*seeds[i], request.turn)
                 for i, request in zip(waiting, requests, strict=True)
             ],
             1,
@@ -125,22 +192,3 @@ def converse(
             f"{turns} turns of {len(dialogues)} dialogues search in the format {name}, and "
             f"search.format is {search.format.name}: nothing was searched for them"
         )
-    rows = [
-        (
-            prompt,
-            sample,
-            texts[prompt],
-            dialogue.prompt,
-            codec.text(dialogue.tokens),
-            dialogue.tokens,
-            sum(dialogue.written),
-            dialogue.logprobs,
-            dialogue.truncated,
-            dialogue.written,
-            dialogue.turns,
-            len(dialogue.queries),
-            len(dialogue.tokens) - sum(dialogue.written),
-        )
-        for (prompt, sample), dialogue in zip(places, dialogues, strict=True)
-    ]
-    return pd.DataFrame(rows, columns=DIALOGUE_COLUMNS)

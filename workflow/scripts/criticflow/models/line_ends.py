@@ -1,4 +1,5 @@
-"""Where the lines of responses end, in tokens, and which states of a long response follow."""
+"""Where the lines of responses end, in tokens, and which states of a long response follow; where
+the turns of a dialogue begin."""
 
 from __future__ import annotations
 
@@ -27,3 +28,12 @@ def line_states(length: int, ends: Sequence[int]) -> list[int]:
     """
     last = length - 1
     return sorted({0, *(end for end in ends if end < last), last})
+
+
+def turn_starts(written: Sequence[int]) -> list[int]:
+    """After how many tokens of a dialogue the model's turns begin, but for the first.
+
+    Args:
+        written: 1 where a token is the model's own, 0 where it read it.
+    """
+    return [at for at in range(1, len(written)) if written[at] and not written[at - 1]]

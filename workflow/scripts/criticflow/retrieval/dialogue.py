@@ -19,8 +19,11 @@ Invariants, whatever the model writes and the documents contain:
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, Literal
 
 from criticflow.errors import UserError
@@ -155,9 +158,39 @@ class Dialogue:
     """Ended by a limit of tokens."""
     query: str | None = None
     """What has to be searched for now."""
+    begun: list[int] = field(default_factory=list)
+    """Tokens of the turn at hand that are there already."""
     foreign: Format | None = None
     """The format in which the last turn searched in vain: not the one in use."""
     over: bool = False
+
+    @classmethod
+    def after(
+        cls,
+        prompt: Sequence[int],
+        tokens: Sequence[int],
+        written: Sequence[int],
+        limits: Limits,
+        codec: Codec,
+    ) -> Dialogue:
+        """A dialogue that has come so far, to where a turn begins or some way into one.
+
+        Args:
+            tokens, written: the first ones of a dialogue with these limits that went on.
+        """
+        dialogue = cls(list(prompt), limits, codec)
+        seen = 0
+        for by_model, part in groupby(zip(written, tokens, strict=True), key=itemgetter(0)):
+            ids = [token for _, token in part]
+            seen += len(ids)
+            if by_model and seen == len(tokens):
+                dialogue.begun = ids
+            elif by_model:
+                dialogue.wrote(ids)
+            elif dialogue.query is not None:  # else it is a hint, and stands there already
+                dialogue.query = None
+                dialogue._add(ids, by_model=False)
+        return dialogue
 
     @property
     def request(self) -> Request | None:
@@ -166,23 +199,25 @@ class Dialogue:
             return None
         room = self.limits.max_response_tokens - len(self.tokens)
         most = min(self.limits.max_turn_tokens, room)
-        return Request([*self.prompt, *self.tokens], most, self.turns)
+        ids = [*self.prompt, *self.tokens, *self.begun]
+        return Request(ids, most - len(self.begun), self.turns)
 
     def wrote(self, ids: Sequence[int], logprobs: Sequence[float] | None = None) -> None:
         """The model's turn: the ids that were sampled for :attr:`request`."""
         request = self.request
         if request is None:
             raise ValueError("the dialogue is over, or waits for documents")
-        ids = list(ids)[: request.max_tokens]
-        if not ids:  # an engine that was stopped
+        new, begun = self._of_this_turn(list(ids)[: request.max_tokens]), self.begun
+        self.begun = []
+        self._add([*begun, *new], by_model=True)
+        if not new:  # an engine that was stopped
             self._end(truncated=True)
             return
-        self._add(ids, by_model=True)
         if logprobs is not None:
-            self.logprobs += list(logprobs)[: len(ids)]
+            self.logprobs += list(logprobs)[: len(new)]
         self.turns += 1
         last = self.turns > self.limits.max_turns
-        text = self.codec.text(ids)
+        text = self.codec.text([*begun, *new])
         asked = self.codec.format.action(text)
         if asked.kind == "answer":
             self.answered = True
@@ -196,7 +231,7 @@ class Dialogue:
         else:
             self.foreign = protocol.other_format(text, self.codec.format)
             if last or self.limits.invalid == "end":
-                self._end(truncated=len(ids) == request.max_tokens)
+                self._end(truncated=len(new) == request.max_tokens)
             else:
                 self._observe(self.codec.format.hint)
 
@@ -206,6 +241,20 @@ class Dialogue:
             raise ValueError("nothing was searched for")
         self.query = None
         self._observe(protocol.shown(documents))
+
+    def _of_this_turn(self, ids: list[int]) -> list[int]:
+        """What was sampled, up to where the turn ends.
+
+        An engine stops at a text of ``Format.stop`` itself, unless it began before the engine did.
+        """
+
+        def over(count: int) -> bool:
+            text = self.codec.text([*self.begun, *ids[:count]])
+            return any(stop in text for stop in self.codec.format.stop)
+
+        if not self.begun or not over(len(ids)):
+            return ids
+        return ids[: bisect_left(range(len(ids) + 1), True, key=over)]
 
     def _observe(self, text: str) -> None:
         answer_room = min(ANSWER_ROOM, self.limits.max_turn_tokens)

@@ -19,8 +19,15 @@ from criticflow.logs import progress
 from criticflow.models.directory import check_model_directory
 from criticflow.models.saved_critic import SavedCritic
 from criticflow.models.token_values import token_values
+from criticflow.stages.critics import own_tokens
 from criticflow.stages.shown_responses import COLUMNS, shown_responses
-from criticflow.stages.truth_files import ACTOR, read_responses, read_truth, vocabulary_hash
+from criticflow.stages.truth_files import (
+    ACTOR,
+    OF_DIALOGUES,
+    read_responses,
+    read_truth,
+    vocabulary_hash,
+)
 from criticflow.stats import truth_table, value_rows, value_truth
 
 
@@ -115,14 +122,16 @@ def with_values(
 ) -> pd.DataFrame:
     """Some of an actor's responses token by token, beside the truth of their states."""
     prompts, tokens = list(responses["prompt_tokens"]), list(responses["tokens"])
-    names = zip(responses["prompt_index"], responses["sample_index"], strict=True)
-    start = {name: len(prompt) for name, prompt in zip(names, prompts, strict=True)}
-    known = {
-        (*where, len(state.prefix_tokens) - start[where]): (state.v_mc, state.v_se)
-        for state in truth.itertuples()
-        for where in [(state.prompt_index, state.sample_index)]
-    }
+    by_name = responses.set_index(["prompt_index", "sample_index"])
+    known = {}
+    for state in truth.itertuples():
+        where = (state.prompt_index, state.sample_index)
+        length = len(state.prefix_tokens) - len(by_name["prompt_tokens"][where])
+        if OF_DIALOGUES in by_name:  # shown are the actor's own tokens
+            length = sum(by_name[OF_DIALOGUES][where][:length])
+        known[*where, int(length)] = (state.v_mc, state.v_se)
     values = token_values(critic, prompts, tokens)
+    responses, values = own_tokens(responses, values)
     return shown_responses(responses, values, tokenizer, gamma, lam, known)
 
 

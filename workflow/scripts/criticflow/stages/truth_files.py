@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from criticflow.errors import UserError
 from criticflow.files import read_json, replacing, write_json
@@ -23,6 +24,8 @@ STATE_COLUMNS = [
     "v_se",
 ]
 RESPONSE_COLUMNS = ["prompt_index", "sample_index", "prompt_tokens", "tokens", "score", "correct"]
+OF_DIALOGUES = "written"
+"""A column of the responses of dialogues with a search engine: 1 where a token is the actor's."""
 CONTINUATION_COLUMNS = ["state", "score", "correct", "length"]
 ACTOR = ("actor", "actor_seed", "actor_step", "task")
 """What names an actor, in summaries and in rows of ``critics.json``."""
@@ -45,7 +48,8 @@ def write_truth(
         "continuations": continuations[CONTINUATION_COLUMNS],
     }
     if responses is not None:
-        tables["responses"] = responses[RESPONSE_COLUMNS]
+        there = [name for name in (OF_DIALOGUES,) if name in responses]
+        tables["responses"] = responses[[*RESPONSE_COLUMNS, *there]]
     for name, frame in tables.items():
         with replacing(folder / f"{name}.parquet") as partial:
             frame.to_parquet(partial, index=False)
@@ -76,7 +80,10 @@ def read_truth(folder: Path | str) -> tuple[pd.DataFrame, pd.DataFrame, dict[str
 def read_responses(folder: Path | str) -> pd.DataFrame | None:
     """The responses that the states come from; None: they were not kept."""
     path = Path(folder) / "responses.parquet"
-    return pd.read_parquet(path, columns=RESPONSE_COLUMNS) if path.exists() else None
+    if not path.exists():
+        return None
+    there = {OF_DIALOGUES} & set(pq.read_schema(path).names)
+    return pd.read_parquet(path, columns=[*RESPONSE_COLUMNS, *there])
 
 
 def vocabulary_hash(tokenizer: Any) -> str:

@@ -7,6 +7,8 @@ With a discount the score is multiplied by gamma for every token that follows th
     v_mc(s) = mean of gamma^(T - 1) x score over n continuations of T tokens each
     v_se(s) = sqrt(unbiased sample variance / n), the standard error of v_mc
 
+In a dialogue with a search engine the actor goes on with its searches, and T counts what it writes.
+
 States come from one response per problem, which is sampled separately from all continuations, so
 that an estimate does not contain the sample that its state was chosen from.
 """
@@ -24,7 +26,8 @@ import pandas as pd
 
 from criticflow import config
 from criticflow.logs import progress
-from criticflow.models.line_ends import line_ends, line_states
+from criticflow.models.dialogues import SearchEngine, State, continue_dialogues, respond, tools
+from criticflow.models.line_ends import line_ends, line_states, turn_starts
 from criticflow.models.sampling import Engine
 from criticflow.stages.samples import add_scores, read_problems
 from criticflow.stages.truth_files import vocabulary_hash, write_truth
@@ -49,6 +52,7 @@ class Measurement:
         max_response_length: tokens of prefix and continuation together.
         temperature: of the actor's rollouts.
         gamma: discount per token.
+        search: of a task with search.
     """
 
     model_path: Path | str
@@ -60,6 +64,7 @@ class Measurement:
     temperature: float
     gamma: float
     resources: config.Resources
+    search: SearchEngine | None = None
 
 
 def measure_truth(job: Measurement, actor: dict[str, Any], out_dir: Path) -> pd.DataFrame:
@@ -76,7 +81,9 @@ def measure_truth(job: Measurement, actor: dict[str, Any], out_dir: Path) -> pd.
     """
     started = time.monotonic()
     longest = job.max_prompt_length + job.max_response_length
-    with Engine(job.model_path, job.model, longest, job.resources, block_size=BLOCK) as engine:
+    with Engine(
+        job.model_path, job.model, longest, job.resources, BLOCK, tools(job.search)
+    ) as engine:
         loaded = time.monotonic()
         responses, states, scores = sample_states(engine, job)
         vocabulary = vocabulary_hash(engine.tokenizer)
@@ -117,20 +124,42 @@ def sample_states(
     problems, _ = engine.fitting(problems, job.max_prompt_length, job.test_parquet)
     problems = problems.head(truth.problems).reset_index(drop=True)
     rows = problems["row"].to_numpy()
-    sampled = engine.generate(list(problems["prompt"]), 1, job.temperature, limit, truth.seed)
+    prompts = list(problems["prompt"])
+    sampled = respond(engine, job.search, prompts, 1, job.temperature, limit, truth.seed)
     responses = add_scores(sampled, problems)
     responses["prompt_index"] = rows[responses["prompt_index"]]
     ends = line_ends(engine.tokenizer, responses["tokens"])
     states = states_of(responses, truth.positions, truth.lines_above, ends)
-    continuations = engine.continue_from(
-        list(states["prefix_tokens"]),
-        truth.continuations,
-        job.temperature,
-        list(limit - states["prefix_length"]),
-        truth.seed,
-    )
+    continuations = _continued(engine, job, states, responses)
     texts = _texts(engine, states, continuations)
     return responses, states, _scored(states, continuations, texts, problems.set_index("row"))
+
+
+Continuation = tuple[list[int], int]
+"""Ids that follow a state, and how many of them the actor wrote: all, but in dialogues."""
+
+
+def _continued(
+    engine: Engine, job: Measurement, states: pd.DataFrame, responses: pd.DataFrame
+) -> list[list[Continuation]]:
+    """``truth.continuations`` of each state."""
+    options = (job.truth.continuations, job.temperature)
+    if job.search is None:
+        room = list(job.max_response_length - states["prefix_length"])
+        found = engine.continue_from(list(states["prefix_tokens"]), *options, room, job.truth.seed)
+        return [[(ids, len(ids)) for ids in samples] for samples in found]
+    written = responses.set_index(["prompt_index", "sample_index"])["written"]
+    begun = []
+    for state in states.itertuples():
+        length, ids = state.prefix_length, list(state.prefix_tokens)
+        split = len(ids) - length
+        own = list(written[state.prompt_index, state.sample_index])[:length]
+        begun.append(State(ids[:split], ids[split:], own))
+    dialogues = continue_dialogues(engine, job.search, begun, *options, job.truth.seed)
+    return [
+        [(one.tokens[length:], sum(one.written[length:])) for one in each]
+        for length, each in zip(states["prefix_length"], dialogues, strict=True)
+    ]
 
 
 def states_of(
@@ -143,10 +172,12 @@ def states_of(
 
     A response of T tokens passes through T states, from the prompt (position 0) to where its last
     token is still to be chosen (position 1); position p is the state after round(p (T - 1)) tokens.
-    Where two positions are one state, it counts for the first of them.
+    Where two positions are one state, it counts for the first of them. A dialogue with a search
+    engine has its states where its turns begin, and where its last token is still to be chosen.
 
     Args:
-        responses: ``prompt_index``, ``sample_index``, ``prompt_tokens`` and ``tokens``.
+        responses: ``prompt_index``, ``sample_index``, ``prompt_tokens``, ``tokens``, and of
+            dialogues ``written``.
         positions: shares, from 0 to 1.
         lines_above: a response of more tokens than this has its states at line ends, except the
             first and the last; None: none has.
@@ -161,7 +192,9 @@ def states_of(
         tokens = list(response.tokens)
         last = len(tokens) - 1
         steps: list[int] = []
-        if lines_above is not None and len(tokens) > lines_above:
+        if "written" in responses:
+            steps = line_states(len(tokens), turn_starts(response.written))
+        elif lines_above is not None and len(tokens) > lines_above:
             steps = line_states(len(tokens), ends[number])
         taken: set[int] = set()
         for position in positions:
@@ -182,7 +215,7 @@ def states_of(
 
 
 def _texts(
-    engine: Engine, states: pd.DataFrame, continuations: list[list[list[int]]]
+    engine: Engine, states: pd.DataFrame, continuations: list[list[Continuation]]
 ) -> list[list[str]]:
     """Whole responses as the task reads them: prefix and continuation decoded together."""
     prefixes = [
@@ -191,14 +224,14 @@ def _texts(
     ]
     decode = engine.tokenizer.batch_decode
     return [
-        decode([[*prefix, *ids] for ids in samples], skip_special_tokens=True)
+        decode([[*prefix, *ids] for ids, _ in samples], skip_special_tokens=True)
         for prefix, samples in zip(prefixes, continuations, strict=True)
     ]
 
 
 def _scored(
     states: pd.DataFrame,
-    continuations: list[list[list[int]]],
+    continuations: list[list[Continuation]],
     texts: list[list[str]],
     problems: pd.DataFrame,
 ) -> pd.DataFrame:
@@ -213,9 +246,9 @@ def _scored(
     ):
         problem = problems.loc[row]
         task = get_task(problem["data_source"])
-        for ids, text in zip(samples, written, strict=True):
+        for (_, length), text in zip(samples, written, strict=True):
             if (row, text) not in known:
                 known[row, text] = task.score(text, problem["ground_truth"])
             score = known[row, text]
-            rows.append((state, score.score, score.correct, len(ids)))
+            rows.append((state, score.score, score.correct, length))
     return pd.DataFrame(rows, columns=["state", "score", "correct", "length"])

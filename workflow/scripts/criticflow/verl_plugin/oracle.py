@@ -9,10 +9,11 @@ the constant is what a critic could be worth. The score is the task's, before KL
 (for an unrescaled mask of ratio m the fitting f is 1 - m).
 
 Every token of a response is a state. In a response of more than ``lines_above`` tokens the states
-are its first and last token and those that begin a line; values of the tokens between two states
-are interpolated. The continuations come from the rollout engines, before they sleep, with the
-temperature of the rollouts and a seed each, a function of (``rollout.seed``, trajectory, state,
-number). The response that a state comes from is none of them.
+are its first and last token and those that begin a line, in a dialogue with a search engine its
+last token and those that begin a turn; values of the tokens between two states are interpolated.
+T_k counts what the actor writes. The continuations come from the rollout engines, before they
+sleep, with the temperature of the rollouts and a seed each, a function of (``rollout.seed``,
+trajectory, state, number, in dialogues turn). The response that a state comes from is none of them.
 """
 
 from __future__ import annotations
@@ -29,9 +30,10 @@ from omegaconf import DictConfig
 from verl.trainer.ppo.reward import get_custom_reward_fn
 from verl.workers.rollout.llm_server import LLMServerClient
 
-from criticflow.models.line_ends import line_ends, line_states
+from criticflow.models.line_ends import line_ends, line_states, turn_starts
 from criticflow.verl_plugin.agent_loop import sampling_seed
-from criticflow.verl_plugin.settings import OracleSettings
+from criticflow.verl_plugin.oracle_dialogues import Continuing
+from criticflow.verl_plugin.settings import SEARCH_LOOP, OracleSettings
 
 
 class Trajectory(NamedTuple):
@@ -40,12 +42,14 @@ class Trajectory(NamedTuple):
     Attributes:
         key: verl's name for it.
         prompt, response: token ids.
+        written: 1 where a token of the response is the actor's own.
         source, ground_truth: what the reward function takes.
     """
 
     key: str
     prompt: list[int]
     response: list[int]
+    written: list[int]
     source: str
     ground_truth: Any
 
@@ -71,6 +75,8 @@ class Oracle:
         self.client = client
         self.tokenizer = tokenizer
         self.reward = get_custom_reward_fn(config)
+        searches = self.rollout.agent.default_agent_loop == SEARCH_LOOP
+        self.dialogues = Continuing(config, tokenizer) if searches else None
 
     def values(self, batch: Any) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         """Values of every trajectory of a batch, by key, (response tokens,) each; and metrics."""
@@ -79,11 +85,7 @@ class Oracle:
     async def _values(
         self, batch: Sequence[Trajectory]
     ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-        ends = line_ends(self.tokenizer, [one.response for one in batch])
-        places = [
-            states(len(one.response), lines, self.settings.lines_above)
-            for one, lines in zip(batch, ends, strict=True)
-        ]
+        places = self._places(batch)
         numbers = range(self.settings.continuations)
         wanted = [
             (one, place, number)
@@ -91,77 +93,107 @@ class Oracle:
             for place in its_places
             for number in numbers
         ]
-        written = await asyncio.gather(*(self._continue(*each) for each in wanted))
-        returns = await self._returns(wanted, written)
+        found = await asyncio.gather(*(self._continue(*each) for each in wanted))
+        returns = await self._returns(wanted, found)
         values, errors, begin = {}, [], 0
         for one, its_places in zip(batch, places, strict=True):
             count = len(its_places) * len(numbers)
             table = returns[begin : begin + count].reshape(len(its_places), len(numbers))
             begin += count
             values[one.key] = self.settings.scale * at_every_token(
-                table.mean(axis=1), its_places, len(one.response)
+                table.mean(axis=1), its_places, one.written
             )
             if len(numbers) > 1:
                 errors.append(table.var(axis=1, ddof=1) / len(numbers))
         metrics = {
             "criticflow/oracle/continuations": float(len(wanted)),
-            "criticflow/oracle/tokens": float(sum(map(len, written))),
+            "criticflow/oracle/tokens": float(sum(own for _, own in found)),
         }
         if errors:
             error = float(np.sqrt(np.concatenate(errors).mean()))
             metrics["criticflow/oracle/standard_error"] = error
         return values, metrics
 
-    async def _continue(self, one: Trajectory, place: int, number: int) -> list[int]:
-        """Token ids of one continuation, as long as the response could still have become."""
+    def _places(self, batch: Sequence[Trajectory]) -> list[list[int]]:
+        """After how many tokens of each response a value is estimated."""
+        if self.dialogues is not None:
+            return [line_states(len(one.response), turn_starts(one.written)) for one in batch]
+        ends = line_ends(self.tokenizer, [one.response for one in batch])
+        return [
+            states(len(one.response), lines, self.settings.lines_above)
+            for one, lines in zip(batch, ends, strict=True)
+        ]
+
+    async def _continue(self, one: Trajectory, place: int, number: int) -> tuple[list[int], int]:
+        """Token ids of one continuation, as long as the response could still have become, and how
+        many of them the actor wrote."""
         name = f"{one.key}/{place}"
-        output = await self.client.generate(
-            request_id=name,  # one engine for a state: its cache has the prefix
-            prompt_ids=[*one.prompt, *one.response[:place]],
-            sampling_params={
+
+        async def generate(
+            ids: list[int], most: int, turn: int | None = None, stop: list[str] | None = None
+        ) -> list[int]:
+            which = f"{name}/{number}" if turn is None else f"{name}/{number}/{turn}"
+            params = {
                 "temperature": self.rollout.temperature,
                 "top_p": self.rollout.top_p,
                 "top_k": self.rollout.top_k,
                 "repetition_penalty": 1.0,
-                "max_tokens": self.rollout.response_length - place,
-                "seed": sampling_seed(self.rollout.seed, f"{name}/{number}"),
-            },
-        )
-        return list(output.token_ids)
+                "max_tokens": most,
+                "seed": sampling_seed(self.rollout.seed, which),
+            }
+            if stop is not None:
+                params |= {"stop": stop, "include_stop_str_in_output": True}
+            # One engine for a state: its cache has the prefix.
+            output = await self.client.generate(
+                request_id=name, prompt_ids=ids, sampling_params=params
+            )
+            return list(output.token_ids)
+
+        prefix = one.response[:place]
+        if self.dialogues is not None:
+            return await self.dialogues(one.prompt, prefix, one.written[:place], generate)
+        ids = await generate([*one.prompt, *prefix], self.rollout.response_length - place)
+        return ids, len(ids)
 
     async def _returns(
-        self, wanted: Sequence[tuple[Trajectory, int, int]], written: Sequence[list[int]]
+        self,
+        wanted: Sequence[tuple[Trajectory, int, int]],
+        continuations: Sequence[tuple[list[int], int]],
     ) -> np.ndarray:
         """Discounted scores of continuations, (continuations,); equal texts are scored once."""
         whole = [
             [*one.response[:place], *ids]
-            for (one, place, _), ids in zip(wanted, written, strict=True)
+            for (one, place, _), (ids, _) in zip(wanted, continuations, strict=True)
         ]
         texts = self.tokenizer.batch_decode(whole, skip_special_tokens=True)
         known: dict[tuple[str, str], float] = {}
         found = np.empty(len(wanted))
-        for row, ((one, _, _), ids, text) in enumerate(zip(wanted, written, texts, strict=True)):
+        rows = zip(wanted, continuations, texts, strict=True)
+        for row, ((one, _, _), (_, own), text) in enumerate(rows):
             if (one.key, text) not in known:
                 known[one.key, text] = await _score(self.reward, one, text)
-            found[row] = self.settings.gamma ** (len(ids) - 1) * known[one.key, text]
+            found[row] = self.settings.gamma ** (own - 1) * known[one.key, text]
         return found
 
 
 def trajectories(batch: Any) -> list[Trajectory]:
     """What verl's queue holds of a batch."""
-    fields = ["prompts", "responses", "data_source", "reward_model"]
+    fields = ["prompts", "responses", "response_mask", "data_source", "reward_model"]
     data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
     rows = zip(
         batch.keys,
         data["prompts"].unbind(),
         data["responses"].unbind(),
+        data["response_mask"].unbind(),
         data["data_source"],
         data["reward_model"],
         strict=True,
     )
     return [
-        Trajectory(key, prompt.tolist(), response.tolist(), source, reward["ground_truth"])
-        for key, prompt, response, source, reward in rows
+        Trajectory(
+            key, prompt.tolist(), response.tolist(), mask.tolist(), source, reward["ground_truth"]
+        )
+        for key, prompt, response, mask, source, reward in rows
     ]
 
 
@@ -178,10 +210,15 @@ def states(length: int, ends: Sequence[int], lines_above: int | None) -> list[in
     return line_states(length, ends)
 
 
-def at_every_token(values: np.ndarray, places: Sequence[int], length: int) -> np.ndarray:
+def at_every_token(values: np.ndarray, places: Sequence[int], written: Sequence[int]) -> np.ndarray:
     """Values of all states of a response, (length,), from those at ``places``: between two of them
-    they lie on a line."""
-    return np.interp(np.arange(length), places, values)
+    they lie on a line over the tokens that the actor wrote.
+
+    Args:
+        written: 1 where a token is the actor's own, (length,).
+    """
+    before = np.cumsum(written) - np.asarray(written)
+    return np.interp(before, before[list(places)], values)
 
 
 def in_rows(values: Mapping[str, np.ndarray], keys: Sequence[str]) -> torch.Tensor:

@@ -132,16 +132,19 @@ class OracleSettings(Strict):
         """From verl's whole configuration; None: values are those of a critic.
 
         Raises:
-            UserError: a number is out of its range, the critic would learn, or responses are
-                dialogues.
+            UserError: a number is out of its range, the critic would learn, or nobody knows what
+                of a dialogue the actor wrote.
         """
         critic, key = config.critic, "critic.oracle_continuations"
         if critic.oracle_continuations is None:
             return None
         if not as_bool("critic.freeze", critic.freeze):
             raise UserError(f"{key} needs critic.freeze=true: no critic learns beside an oracle")
-        if config.actor_rollout_ref.rollout.agent.default_agent_loop == SEARCH_LOOP:
-            raise UserError(f"{key}: a dialogue with searches is not continued from its states")
+        searches = config.actor_rollout_ref.rollout.agent.default_agent_loop == SEARCH_LOOP
+        if searches and not as_bool("search.mask_observations", config.search.mask_observations):
+            raise UserError(
+                f"{key} needs search.mask_observations=true: the mask says where turns begin"
+            )
         lines = critic.oracle_lines_above
         with _named("critic.oracle_{}"):
             return cls(
