@@ -16,7 +16,13 @@ from criticflow.config import Config, Service, read_config
 from criticflow.config.load import load_config, merge
 from criticflow.errors import UserError
 from criticflow.planning.study import read_study
-from criticflow.training.overrides import SMALLEST_BUCKET, Places, bucket_megabytes, verl_overrides
+from criticflow.training.overrides import (
+    SMALLEST_BUCKET,
+    Places,
+    bucket_megabytes,
+    node_cpus,
+    verl_overrides,
+)
 from criticflow.verl_plugin import BATCHED_ROLLOUTS, SEARCH_LOOP, settings
 from criticflow.verl_plugin.critic_model import check_models
 from criticflow.verl_plugin.rollout_errors import TellingAgentLoopManager
@@ -222,13 +228,25 @@ def test_a_critic_with_an_adapter_that_has_no_value_head_is_refused(lora):
         settings.check(config)
 
 
-@pytest.mark.parametrize(("gpus", "needed"), [(1, 12), (8, 33)])
+@pytest.mark.parametrize(("gpus", "needed"), [(1, 6), (8, 27)])
 def test_too_few_cpus_for_the_actors_are_refused(study, gpus, needed):
     resources = study.resources.model_copy(update={"gpu": gpus})
     config = verl_config(study.model_copy(update={"resources": resources}), "cold")
     settings.check_cpus(config, float(needed))
     with pytest.raises(UserError, match=rf"Ray has {needed - 1} CPUs, .* claims {needed}"):
         settings.check_cpus(config, needed - 1.0)
+
+
+@pytest.mark.parametrize(("gpus", "nodes", "units"), [(0, 1, 1), (8, 1, 2), (8, 4, 8)])
+def test_the_queue_has_few_processes_and_ray_no_dashboard(study, gpus, nodes, units):
+    resources = study.resources.model_copy(update={"gpu": gpus, "nodes": nodes})
+    config = verl_config(study.model_copy(update={"resources": resources}), "cold")
+    assert config.transfer_queue.backend.SimpleStorage.num_data_storage_units == units
+    every_node = nodes * node_cpus(resources)
+    settings.check_cpus(config, every_node)
+    if nodes == 1:  # of several each starts its own Ray, by a command
+        assert config.ray_kwargs.ray_init.include_dashboard is False
+        assert config.ray_kwargs.ray_init.num_cpus == every_node
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])

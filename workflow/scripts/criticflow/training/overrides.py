@@ -13,12 +13,16 @@ from criticflow import verl_plugin
 from criticflow.config import Model, Resources, Run, Search, Task
 from criticflow.verl_plugin import BATCHED_ROLLOUTS, SEARCH_LOOP
 
+STORAGE = "transfer_queue.backend.SimpleStorage.num_data_storage_units"
 PRECISION = {"float32": "fp32", "bfloat16": "bf16"}
 SEARCH_TOOL = Path(verl_plugin.__file__).with_name("search_tool.py")
 SEQUENCES = 256
 """Responses that a rollout engine generates at a time on the CPU."""
 OBJECT_STORE = 512 * 2**20
 """Bytes of Ray's object store on the CPU."""
+STORAGE_UNITS = 2
+"""Processes of a node that hold verl's queue between processes, each with a CPU of its own. verl
+starts eight for any number of nodes, and advises two for each."""
 SMALLEST_BUCKET = 16
 """MiB of new rollout weights that travel at a time on the CPU, or one tensor if that is larger."""
 
@@ -74,6 +78,8 @@ def verl_overrides(
         settings |= _critic(run, model, places.critic_dir or places.model_dir, seed)
     if resources.device == "cpu":
         settings |= _cpu(task, resources, largest_tensor, critic=run.algorithm == "ppo")
+    else:
+        settings[STORAGE] = STORAGE_UNITS * resources.nodes
     if resources.own_node:
         settings |= _own_ray(resources)
     if task.search is not None:
@@ -244,9 +250,9 @@ def _first_actor_step(run: Run) -> int:
 
 
 def ray_cpus(gpus: int) -> int:
-    """CPUs that verl's actors ask Ray for: one for the queue's controller, eight for its storage,
-    three for each GPU."""
-    return 9 + 3 * gpus
+    """CPUs that verl's actors ask Ray for on a node: one for the queue's controller, which the
+    first node has, those of its storage, three for each GPU."""
+    return 1 + STORAGE_UNITS + 3 * gpus
 
 
 def node_cpus(resources: Resources) -> int:
@@ -308,7 +314,7 @@ def _cpu(task: Task, resources: Resources, largest_tensor: int, critic: bool) ->
             largest_tensor
         ),
         "reward.num_workers": 0,  # the agent loop scores in place
-        "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
+        STORAGE: 1,
     }
     if critic:
         settings |= {
