@@ -41,6 +41,20 @@ def test_every_shipped_configuration_is_valid(path):
     assert config.runs
 
 
+def test_a_run_may_have_nodes_and_ranks_of_its_own_which_others_inherit_from_it():
+    own = {"nodes": 2, "cpu_ranks": 1}
+    config = load_config(
+        raw(runs={"constant": {"resources": own}, "constant-m50": {"resources": {"nodes": None}}})
+    )
+    used = {name: config.resources_of(name) for name in ("cold", "constant", "constant-m50")}
+    assert {name: (one.nodes, one.cpu_ranks) for name, one in used.items()} == {
+        "cold": (1, 2),
+        "constant": (2, 1),
+        "constant-m50": (1, 1),
+    }
+    assert used["constant"].kv_cache_gb == config.resources.kv_cache_gb
+
+
 def test_an_overlay_takes_away_what_it_sets_to_null():
     config = load_config(raw(runs={"warm-frozen-m50": None}))
     assert list(config.runs) == ["cold", "constant", "warm-frozen", "constant-m50"]
@@ -125,6 +139,24 @@ def test_reading_changes_nothing_it_was_given():
         ({"runs": {"cold": {"reward_mask": {"ratio": 1.5}}}}, "runs.cold.reward_mask.ratio"),
         ({"runs": {"cold": {"algorithm": "grpo"}}}, "grpo"),
         ({"train": {"micro_batch_size": 24}}, "is not divisible by 2 ranks"),
+        (
+            {"runs": {"constant": {"resources": {"nodes": 2}}}},
+            "runs.constant.train: a mini-batch of 64 trajectories (mini_batch_size x rollout_n) is "
+            "not divisible by 4 ranks",
+        ),
+        (
+            {"runs": {"cold": {"resources": {"gpu": 2}}}},
+            "runs.cold.resources.gpu: 2, but the study is on the CPU (resources.gpu: 0)",
+        ),
+        (
+            {"resources": {"gpu": 2}, "runs": {"cold": {"resources": {"cpu_ranks": 1}}}},
+            "runs.cold.resources.cpu_ranks: has no effect, the study is on GPUs",
+        ),
+        ({"runs": {"cold": {"resources": {"gpu": 0}}}}, "runs.cold.resources.gpu"),
+        (
+            {"runs": {"cold": {"resources": {"kv_cache_gb": 2}}}},
+            "runs.cold.resources.kv_cache_gb: unknown key",
+        ),
         ({"evaluate": {"k": [8]}}, "k=8 needs n >= 8"),
         ({"runs": {"warm-frozen-m50": {"critic": {"path": "x"}}}}, "'from' or 'path', not both"),
         ({"runs": {"cold": {"critic": {"freeze": True}}}}, "runs.cold.critic: freeze: true would"),

@@ -11,12 +11,14 @@ from huggingface_hub import constants
 from transformers import AutoModelForCausalLM, Qwen2Config, Qwen3Config
 
 from criticflow.config import Config, Model, Run, Shape
+from criticflow.config.resources import OwnResources
 from criticflow.errors import UserError
 from criticflow.models.shape import directory_shape, known_shape, read_shape
 from criticflow.planning.study import read_study
 from criticflow.runtime.gpus import installed_gpus
 from criticflow.training import gpu_footprint as gf
 from criticflow.training.footprint import GIB, total
+from criticflow.training.gpu_table import gpu_tables
 
 CONFIG = Path(__file__).parents[2] / "config"
 FILES = [*(CONFIG / "experiments").glob("*.yaml"), *(CONFIG / "studies").glob("*qwen*.yaml")]
@@ -67,6 +69,23 @@ def test_what_does_not_fit_on_one_gpu_is_refused_with_what_helps_most(name):
         gf.check_runs(study(name, gpu=1, gpu_memory_gb=None), config.runs)
 
 
+def test_a_run_is_judged_by_the_gpus_of_its_own():
+    config = study("qwen3-1.7b-math-ppo", gpu=1, gpu_memory_gb=H100)
+    with pytest.raises(UserError, match=r"runs\.cold: "):
+        gf.check_runs(config, ["cold"])
+    own = config.runs["cold"].model_copy(update={"resources": OwnResources(nodes=2, gpu=2)})
+    config = config.model_copy(update={"runs": config.runs | {"cold": own}})
+    gf.check_runs(config, ["cold"])
+    cold, others = (
+        gf.asked_megabytes(config, run, config.resources_of(run), otherwise=1)
+        for run in ("cold", "warm-frozen")
+    )
+    assert cold > others
+    titles = [str(table.title) for table in gpu_tables(config, H100)]
+    assert any("cold, GiB: 2 nodes with 2 GPUs" in title for title in titles)
+    assert any("GiB: 1 GPUs" in title for title in titles)
+
+
 def test_keys_of_verl_that_change_memory_are_not_judged():
     config = study("qwen3-1.7b-math-ppo", gpu=1, gpu_memory_gb=H100)
     offload = {"actor_rollout_ref.actor.fsdp_config.optimizer_offload": True}
@@ -94,7 +113,7 @@ def test_every_rank_loads_a_model_with_tied_embeddings_whole(name, run, loading)
     untied = shape.model_copy(update={"tied_embeddings": False})
     parts = {p.name: p.gib for p in gf.host_memory(config.runs[run], config.resources, untied)}
     assert TO_GB * parts["loading a model"] == pytest.approx(4e-9 * untied.parameters)
-    asked = gf.asked_megabytes(config, run, otherwise=1)
+    asked = gf.asked_megabytes(config, run, config.resources, otherwise=1)
     assert asked > 1000 * loading and asked % 1000 == 0
 
 

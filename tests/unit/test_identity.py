@@ -207,7 +207,15 @@ def study(**changes: dict) -> Config:
                 "split": {"test": 1},
             }
         },
-        "runs": {"cold": {"model": "tiny", "task": "c", "train": changes.get("train", {})}},
+        "runs": {
+            "cold": {
+                "model": "tiny",
+                "task": "c",
+                "train": changes.get("train", {}),
+                "resources": changes.get("own", {}),
+            },
+            "other": {"model": "tiny", "task": "c"},
+        },
         "resources": changes.get("resources", {}),
     }
     return load_config(raw)
@@ -250,6 +258,17 @@ def test_how_long_one_waits_has_no_part_in_anything(key):
 )
 def test_what_is_learned_with_decides_weights(changes):
     assert deciding.deciding(study(**changes), "cold") != deciding.deciding(study(), "cold")
+
+
+def test_a_runs_own_nodes_and_gpus_do_not_decide_its_weights_and_are_recorded():
+    changed, same = (
+        study(own=own, train={"micro_batch_size": 8}) for own in ({"nodes": 2, "cpu_ranks": 4}, {})
+    )
+    assert deciding.deciding(changed, "cold") == deciding.deciding(same, "cold")
+    assert deciding.execution(changed, "cold")["resources"]["nodes"] == 2
+    assert (deciding.ranks(changed, "cold"), deciding.ranks(same, "cold")) == (8, 2)
+    assert deciding.ranks(changed, "other") == 2
+    assert deciding.execution(changed, "other") == deciding.execution(same, "other")
 
 
 def test_nodes_and_ranks_together():

@@ -179,11 +179,13 @@ def test_a_killed_job_gives_its_gpus_back_when_its_last_child_has_ended(machine,
             assert given == ["0"]
 
 
+LIMIT = 'limit_gpus(workflow, {"runs.two": fields.Resources(gpu=2)})'
 STUDY = f"""
 import os
+import criticflow.config as fields  # Snakemake has a Resources of its own
 from criticflow.planning.gpus import limit_gpus
 
-limit_gpus(workflow, 2)
+{LIMIT}
 
 rule all:
     input: expand("{{name}}.json", name=list("abcd"))
@@ -220,7 +222,7 @@ def test_two_studies_at_once_share_no_gpu(machine, tmp_path):
 
 def test_a_killed_stage_gives_its_gpu_back_when_all_it_started_has_ended(machine, tmp_path):
     machine(1)
-    (tmp_path / "Snakefile").write_text(STUDY.replace("limit_gpus(workflow, 2)", ""))
+    (tmp_path / "Snakefile").write_text(STUDY.replace(LIMIT, ""))
     command = [sys.executable, "-m", "snakemake", "--cores", "1", "a.json"]
     env = os.environ | {"SECONDS_TO_USE": "600"}
     killed = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=subprocess.DEVNULL)

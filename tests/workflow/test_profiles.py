@@ -30,7 +30,10 @@ def test_every_submitted_rule_says_how_much_memory_and_time_it_takes():
             re.findall(r"^        (\w+)=", text.partition("    resources:\n")[2], re.MULTILINE)
         )
         assert {"mem_mb", "runtime"} <= asked, name
-        if "gpu" in asked:  # else Slurm would also take a job's GPUs from several nodes
+        if {
+            "gpu",
+            "total_gpus",
+        } & asked:  # else Slurm would also take a job's GPUs from several nodes
             assert {"cpus_per_gpu", "nodes"} <= asked, name
 
 
@@ -59,7 +62,7 @@ def test_a_job_for_more_gpus_than_the_profile_allows_is_an_error(tmp_path):
 
 
 def test_a_sites_file_replaces_what_the_profile_says(tmp_path):
-    (tmp_path / "site.yaml").write_text("resources: {gpu: 16}\n")
+    (tmp_path / "site.yaml").write_text("resources: {total_gpus: 16}\n")
     train = {"batch_size": 16, "mini_batch_size": 16, "micro_batch_size": 1}
     wish = {"resources": {"gpu": 16}, "train": train}
     done = snakemake(tmp_path, *SLURM, "--profile", str(tmp_path / "site.yaml"), overlay=wish)

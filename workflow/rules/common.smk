@@ -6,13 +6,12 @@ import re
 from criticflow.config.contrasts import declared, gae_lambda
 from criticflow.errors import UserError
 from criticflow.planning.code import code, training_code
-from criticflow.planning.gpus import submits
+from criticflow.planning.gpus import submits, training_resources
 from criticflow.planning.imports import INDEX, read_imports
 from criticflow.planning.sources import VLLM_PLUGIN
 from criticflow.report.description import describe
 from criticflow.training.deciding import deciding
 from criticflow.training.gpu_footprint import asked_megabytes
-from criticflow.training.overrides import ray_cpus
 
 # Threads of a job that computes on the CPU: as many as this machine has, or of a cluster's node.
 CPUS = 8 if submits(workflow) else os.cpu_count()
@@ -29,14 +28,16 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
-# A training on several nodes asks for its GPUs node by node: `gpu` is what Slurm gives the whole job.
-# Without GPUs a job has one task for each node, or Slurm would find a second node useless.
-if CONFIG.resources.nodes == 1:
-    TRAINING_DEVICES = {"gpu": CONFIG.resources.gpu}
-elif CONFIG.resources.gpu:
-    TRAINING_DEVICES = {"gres": f"gpu:{CONFIG.resources.gpu}"}
-else:
-    TRAINING_DEVICES = {"tasks": CONFIG.resources.nodes}
+# CPUs of a job for each of its GPUs: more than verl's processes keep busy (`overrides.ray_cpus`).
+GPU_CPUS = 8
+# A job with one engine: a GPU where the study has some. Without `nodes` Slurm would also take a
+# job's GPUs from several. `total_gpus` is for a cap (`planning.gpus`).
+ENGINE = {
+    "gpu": min(1, CONFIG.resources.gpu),
+    "total_gpus": min(1, CONFIG.resources.gpu),
+    "cpus_per_gpu": GPU_CPUS,
+    "nodes": 1,
+}
 
 # MB of a training of whose model nothing is known yet: with room for a billion parameters, or for a
 # small model that the workflow makes.
@@ -139,19 +140,20 @@ def run_settings(run):
 
 def training_memory(run):
     """Main memory of a training, MB: what a cluster keeps for it, as far as the model is known."""
-    return asked_megabytes(CONFIG, run, MEMORY)
+    return asked_megabytes(CONFIG, run, CONFIG.resources_of(run), MEMORY)
 
 
 def fit_memory(model):
-    """The same for the fit of a critic: that of a run without reference policy."""
+    """The same for the fit of a critic, on one node: that of a run without reference policy."""
     runs = [name for name, run in CONFIG.runs.items() if run.model == model]
-    return training_memory(runs[0]) if runs else MEMORY
+    one_node = CONFIG.resources.model_copy(update={"nodes": 1})
+    return asked_megabytes(CONFIG, runs[0], one_node, MEMORY) if runs else MEMORY
 
 
-def training_cpus():
-    """CPUs for each GPU of a training, so that none of verl's processes waits for one."""
-    gpus = CONFIG.resources.gpu
-    return max(8, -(-ray_cpus(gpus) // gpus)) if gpus else 8
+def training_devices(name):
+    """One of the resources by which a training gets its nodes and GPUs (`planning.gpus`)."""
+    submitted = submits(workflow)
+    return lambda wildcards: training_resources(CONFIG.resources_of(wildcards.run), submitted)[name]
 
 
 def train_inputs(wildcards):

@@ -17,10 +17,8 @@ rule truth_of_base:
         "results/benchmarks/truth_of_base/{model}/{task}.tsv"
     threads: ENGINE_THREADS
     resources:
-        gpu=min(1, CONFIG.resources.gpu),
+        **ENGINE,
         mem_mb=32000,
-        cpus_per_gpu=8,
-        nodes=1,
         runtime=120,
     params:
         code=lambda wildcards: code("value_truth.py", task_module(wildcards), *VLLM_PLUGIN),
@@ -83,10 +81,8 @@ rule judge_critic:
         critic=rf"{RUN_PATTERN}/seed-?\d+(/step\d+)?",
     threads: 1
     resources:
-        gpu=min(1, CONFIG.resources.gpu),
+        **ENGINE,
         mem_mb=32000,
-        cpus_per_gpu=8,
-        nodes=1,
         runtime=120,
     params:
         code=code("judge_critic.py"),

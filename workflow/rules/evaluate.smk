@@ -15,10 +15,8 @@ rule evaluate_base:
         "results/benchmarks/evaluate_base/{model}/{task}.tsv"
     threads: ENGINE_THREADS
     resources:
-        gpu=min(1, CONFIG.resources.gpu),
+        **ENGINE,
         mem_mb=32000,
-        cpus_per_gpu=8,
-        nodes=1,
         runtime=120,
     params:
         code=lambda wildcards: code("evaluate_model.py", task_module(wildcards), *VLLM_PLUGIN),
@@ -133,10 +131,8 @@ rule evaluate_critic:
         "results/benchmarks/evaluate_critic/{run}/seed{seed}.tsv"
     threads: 1
     resources:
-        gpu=min(1, CONFIG.resources.gpu),
+        **ENGINE,
         mem_mb=32000,
-        cpus_per_gpu=8,
-        nodes=1,
         runtime=120,
     params:
         code=code("evaluate_critic.py"),

@@ -14,10 +14,8 @@ rule sample_returns:
         critic=only(CONFIG.critics),
     threads: ENGINE_THREADS
     resources:
-        gpu=min(1, CONFIG.resources.gpu),
+        **ENGINE,
         mem_mb=32000,
-        cpus_per_gpu=8,
-        nodes=1,
         runtime=120,
     params:
         code=lambda wildcards: code(
@@ -54,9 +52,10 @@ rule pretrain_critic:
     threads: ENGINE_THREADS
     resources:
         gpu=CONFIG.resources.gpu,
-        mem_mb=lambda wildcards: fit_memory(CONFIG.critics[wildcards.critic].model),
-        cpus_per_gpu=training_cpus(),
+        total_gpus=CONFIG.resources.gpu,
+        cpus_per_gpu=GPU_CPUS,
         nodes=1,
+        mem_mb=lambda wildcards: fit_memory(CONFIG.critics[wildcards.critic].model),
         runtime=1440,
     params:
         code=code("pretrain_critic.py", "criticflow.verl_plugin.plugin"),

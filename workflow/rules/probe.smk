@@ -18,10 +18,8 @@ rule probe_signal:
         "results/benchmarks/probe_signal/{model}/{task}.tsv"
     threads: ENGINE_THREADS
     resources:
-        gpu=min(1, CONFIG.resources.gpu),
+        **ENGINE,
         mem_mb=32000,
-        cpus_per_gpu=8,
-        nodes=1,
         runtime=120,
     params:
         code=lambda wildcards: code("probe_signal.py", task_module(wildcards), *VLLM_PLUGIN),

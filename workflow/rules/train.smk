@@ -16,10 +16,13 @@ rule train_run:
         run=only([name for name in CONFIG.runs if origin_dir(name, 0) is None]),
     threads: ENGINE_THREADS
     resources:
-        **TRAINING_DEVICES,
+        gpu=training_devices("gpu"),
+        gres=training_devices("gres"),
+        tasks=training_devices("tasks"),
+        nodes=training_devices("nodes"),
+        total_gpus=training_devices("total_gpus"),
+        cpus_per_gpu=GPU_CPUS,
         mem_mb=lambda wildcards: training_memory(wildcards.run),
-        cpus_per_gpu=training_cpus(),
-        nodes=CONFIG.resources.nodes,
         runtime=1440,
     params:
         code=lambda wildcards: training_code(CONFIG.tasks[CONFIG.runs[wildcards.run].task].kind),

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from criticflow.commands.arguments import add_study, command_parser
-from criticflow.config import Config
+from criticflow.config import Config, Resources
 from criticflow.doctor.finding import Finding, checked, warning, wrong
 from criticflow.errors import UserError, run_program
 
@@ -80,7 +80,7 @@ def examine(config: Config, directory: Path) -> Iterable[Finding]:
     from criticflow.training.overrides import ray_cpus
     from criticflow.training.preflight import check_port
 
-    resources = config.resources
+    resources = _most(config)
     trained = {run.model for run in config.runs.values()}
     models = {name: model for name, model in config.models.items() if name in trained}
     yield from _gpus(config)
@@ -119,7 +119,8 @@ def _gpus(config: Config) -> Iterable[Finding]:
     except UserError as error:
         yield wrong("driver", str(error), "nvidia-smi by hand shows whether it is mended")
         return
-    if config.resources.gpu and not gpus and slurm.elsewhere():
+    resources = _most(config)
+    if resources.gpu and not gpus and slurm.elsewhere():
         yield judge_torch(torch, 0, needed=True)
         said = "none on this machine, whose jobs run elsewhere"
         mend = "judge a node: srun --gpus=1 criticflow doctor ..."
@@ -128,7 +129,7 @@ def _gpus(config: Config) -> Iterable[Finding]:
     dtypes = {f"models.{name}.dtype": model.dtype for name, model in config.models.items()}
     dtypes |= {f"runs.{name}.train.dtype": run.train.dtype for name, run in config.runs.items()}
     users = [key for key, dtype in dtypes.items() if dtype == "bfloat16"]
-    yield from judge_gpus(gpus, torch, config.resources, users)
+    yield from judge_gpus(gpus, torch, resources, users)
 
 
 def _memory(config: Config) -> float | None:
@@ -139,9 +140,20 @@ def _memory(config: Config) -> float | None:
 
     if not config.resources.gpu:
         return None  # a training on the CPU says so itself, from the weights of its models
-    shapes = [(run, known_shape(config.models[run.model])) for run in config.runs.values()]
-    sizes = [total(host_memory(run, config.resources, shape)) for run, shape in shapes if shape]
+    sizes = [
+        total(host_memory(run, config.resources_of(name), shape))
+        for name, run in config.runs.items()
+        if (shape := known_shape(config.models[run.model]))
+    ]
     return max(sizes, default=None)
+
+
+def _most(config: Config) -> Resources:
+    """The most that any of the study's trainings takes of a node."""
+    every = [config.resources_of(run) for run in config.runs]
+    every += [config.resources] if config.critics else []
+    most = {key: max(getattr(one, key) for one in every) for key in ("gpu", "cpu_ranks")}
+    return config.resources.model_copy(update=most)
 
 
 def _shared_memory(config: Config) -> str:
@@ -153,7 +165,7 @@ def _shared_memory(config: Config) -> str:
         (shape.embedding for model in config.models.values() if (shape := known_shape(model))),
         default=0,
     )
-    buckets = config.resources.ranks_per_node * bucket_megabytes(largest) * 2**20
+    buckets = _most(config).ranks_per_node * bucket_megabytes(largest) * 2**20
     check_shared_memory(buckets if config.resources.device == "cpu" else 0, OBJECT_STORE)
     return f"enough in {SHARED_MEMORY}"
 

@@ -283,6 +283,20 @@ def _trainings_can_work(config: Config) -> None:
             )
 
 
+def _runs_have_the_studys_device(config: Config) -> None:
+    for name, run in config.runs.items():
+        if run.resources.gpu is not None and config.resources.device == "cpu":
+            raise ValueError(
+                f"runs.{name}.resources.gpu: {run.resources.gpu}, but the study is on the CPU "
+                "(resources.gpu: 0), and its models are sampled and judged there: set resources.gpu"
+            )
+        if run.resources.cpu_ranks is not None and config.resources.device == "cuda":
+            raise ValueError(
+                f"runs.{name}.resources.cpu_ranks: has no effect, the study is on GPUs "
+                f"(resources.gpu: {config.resources.gpu}): write gpu"
+            )
+
+
 def _lengths_fit(config: Config) -> None:
     for name, run in config.runs.items():
         build, task = config.models[run.model].build, config.tasks[run.task]
@@ -296,9 +310,8 @@ def _lengths_fit(config: Config) -> None:
 
 
 def _batches_divide(config: Config) -> None:
-    ranks = config.resources.ranks
     for name, run in config.runs.items():
-        train, where = run.train, f"runs.{name}.train"
+        train, where, ranks = run.train, f"runs.{name}.train", config.resources_of(name).ranks
         sizes = {"mini_batch_size": train.mini_batch_size}
         if train.critic_mini_batch_size is not None:
             sizes["critic_mini_batch_size"] = train.critic_mini_batch_size
@@ -341,6 +354,7 @@ _CHECKS = (
     _kept_steps_are_saved,
     _critics_fit,
     _trainings_can_work,
+    _runs_have_the_studys_device,
     _lengths_fit,
     _batches_divide,
 )

@@ -9,6 +9,18 @@ from pydantic import Field
 from criticflow.config.fields import NotNegative, Positive, Strict
 
 
+class OwnResources(Strict):
+    """What the training of one run may use in place of what all may."""
+
+    nodes: Positive | None = Field(None, description="nodes of its training; null: the study's")
+    gpu: Positive | None = Field(
+        None, description="GPUs of its training on each node; null: the study's"
+    )
+    cpu_ranks: Positive | None = Field(
+        None, description="its FSDP ranks of a node on the CPU; null: the study's"
+    )
+
+
 class Resources(Strict):
     """What a training job may use."""
 
@@ -67,3 +79,12 @@ class Resources(Strict):
     def ranks(self) -> int:
         """FSDP ranks of a training, over all its nodes."""
         return self.nodes * self.ranks_per_node
+
+    @property
+    def total_gpus(self) -> int:
+        """GPUs of a training, over all its nodes."""
+        return self.nodes * self.gpu
+
+    def with_own(self, own: OwnResources) -> Resources:
+        """These, less what a run has of its own."""
+        return self.model_copy(update=own.model_dump(exclude_none=True))

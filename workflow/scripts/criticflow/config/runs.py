@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from criticflow.config.fields import Fraction, NotNegative, Positive, Strict
 from criticflow.config.names import Name, RunName
+from criticflow.config.resources import OwnResources
 
 
 class PretrainedCritic(Strict):
@@ -238,7 +239,10 @@ class Run(Strict):
     )
     search: RunSearch = Field(RunSearch(), description="for a task with search")
     train: Train = Field(Train(), description="how it is trained")
-    # Neither has a part in what one training does: no copy of the settings holds them.
+    # None of these has a part in what a training learns: no copy of the settings holds them.
+    resources: OwnResources = Field(
+        OwnResources(), exclude=True, description="what its training may use otherwise than others"
+    )
     seeds: list[int] | None = Field(
         None, min_length=1, exclude=True, description="seeds of this run; null: those of the study"
     )

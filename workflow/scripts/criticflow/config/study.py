@@ -66,6 +66,10 @@ class Config(Strict):
         """Seeds that ``run`` is trained with."""
         return self.runs[run].seeds or self.seeds
 
+    def resources_of(self, run: str) -> Resources:
+        """What a training of ``run`` may use."""
+        return self.resources.with_own(self.runs[run].resources)
+
     def measures_truth(self, name: str) -> bool:
         """Whether the truth about values is measured for this base model or run."""
         return self._chosen(name, self.truth.actors)

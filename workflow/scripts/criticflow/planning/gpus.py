@@ -1,46 +1,98 @@
-"""How many GPUs all jobs of a study may hold together."""
+"""How many GPUs the jobs of a study hold, each and all together.
+
+Three resources of a job say it, since each is read by somebody else:
+
+- ``gpu``: those of the machine that it runs on. On one machine Snakemake starts no more jobs than
+  there are GPUs for, and a job takes them (:mod:`criticflow.runtime.devices`). Slurm's executor
+  asks for so many in the whole job, wherever they are;
+- ``gres``: in place of it, where Slurm is to give a job its GPUs on each of several nodes;
+- :data:`TOTAL`: those of all its nodes. Nothing but a cap reads it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from criticflow.config import Resources
 from criticflow.errors import UserError
+from criticflow.runtime import slurm
 from criticflow.runtime.devices import too_few, visible
 
+TOTAL = "total_gpus"
 
-def limit_gpus(workflow: Any, asked: int) -> None:
+
+def training_resources(resources: Resources, submitted: bool) -> dict[str, int | str | None]:
+    """What a rule says of a training's nodes and GPUs; None: nothing of this kind.
+
+    Args:
+        submitted: whether it is a cluster's job.
+    """
+    gpus, nodes = resources.gpu, resources.nodes
+    asked: dict[str, int | str | None] = {
+        "gpu": gpus,
+        "gres": None,
+        "tasks": None,
+        "nodes": nodes,
+        TOTAL: resources.total_gpus,
+    }
+    if resources.ray_address is not None:  # a client: its nodes and GPUs are that cluster's
+        return asked | {"gpu": 0, "nodes": 1}
+    if nodes == 1 or not submitted:
+        return asked
+    if gpus:
+        return asked | {"gpu": 0, "gres": f"gpu:{gpus}"}
+    # Without GPUs a job has one task for each node, or Slurm would find a second node useless.
+    return asked | {"tasks": nodes}
+
+
+def limit_gpus(workflow: Any, trainings: Mapping[str, Resources]) -> None:
     """Let jobs on this machine take as many GPUs as it has, where the profile does not say.
 
     A profile's ``resources: gpu`` wins: on a cluster the machine with Snakemake has none.
 
     Args:
         workflow: Snakemake's, while it reads the rules.
-        asked: GPUs of one training job.
+        trainings: what each of them may use, by where it stands in the configuration.
 
     Raises:
         UserError: more than the profile allows. (By itself Snakemake lowers what a job asks for to
             what there is, and says nothing.)
     """
+    most = 0
+    for where, resources in trainings.items():
+        asked = training_resources(resources, submits(workflow))
+        most = max(most, asked["gpu"])
+        for name in ("gpu", TOTAL):
+            limit = workflow.global_resources.get(name).value
+            if limit is not None and asked[name] > limit:
+                raise UserError(
+                    f"{where}: its training takes {asked[name]} GPUs, and the profile allows "
+                    f"{limit} to all jobs together: lower resources.gpu or resources.nodes in the "
+                    f"configuration, or raise `resources: {name}` in the profile"
+                )
     limit = workflow.global_resources.get("gpu").value
-    if limit is not None and asked > limit:
-        raise UserError(
-            f"resources.gpu: a training job takes {asked} GPUs, and the profile allows {limit} to "
-            "all jobs together: lower it in the configuration, or raise `resources: gpu` in the "
-            "profile"
-        )
-    if limit is None and asked and _here(workflow) and (found := len(visible())) >= asked:
+    if limit is None and most and _here(workflow) and (found := len(visible())) >= most:
         workflow.register_resource("gpu", found)
 
 
 def require_gpus(workflow: Any) -> None:
-    """Raise :class:`UserError` if a job is to start that takes more GPUs than this machine has.
+    """Raise :class:`UserError` if a job is to start that takes more than this machine has.
 
     Asked as the work starts: a study may be planned, and its report be made, anywhere.
     """
-    if not _here(workflow) or workflow.global_resources.get("gpu").value is not None:
+    if not _here(workflow) or workflow.touch:
         return
-    asked = max((job.resources.get("gpu", 0) for job in workflow.dag.needrun_jobs()), default=0)
-    if asked and not workflow.touch and (found := len(visible())) < asked:
+    jobs = list(workflow.dag.needrun_jobs())
+    nodes = max((job.resources.get("nodes", 1) for job in jobs), default=1)
+    if nodes > 1 and slurm.job_id() is None:
+        raise UserError(
+            f"resources.nodes: a training takes {nodes} nodes, and this is one machine: submit "
+            "the study with workflow/profiles/slurm, or set resources.nodes to 1"
+        )
+    asked = max((job.resources.get("gpu", 0) for job in jobs), default=0)
+    limited = workflow.global_resources.get("gpu").value is not None
+    if asked and not limited and (found := len(visible())) < asked:
         raise UserError(too_few(asked, found))
 
 

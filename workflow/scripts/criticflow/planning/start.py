@@ -38,7 +38,9 @@ def start(workflow: Workflow, raw: dict[str, Any]) -> Config:
     try:
         check_interpreter()
         config = load_config(raw)
-        limit_gpus(workflow, config.resources.gpu * config.resources.nodes)
+        trainings = {f"runs.{run}": config.resources_of(run) for run in config.runs}
+        one_node = config.resources.model_copy(update={"nodes": 1})
+        limit_gpus(workflow, trainings | {f"critics.{name}": one_node for name in config.critics})
         if workflow.is_main_process:
             check_verl_keys(config)
             check_critics_tokenizers(config)

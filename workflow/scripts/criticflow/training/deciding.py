@@ -86,7 +86,7 @@ def execution(config: Config, run: str) -> dict[str, Any]:
     """Settings that may change while a run is trained, as JSON."""
     train = config.runs[run].train.model_dump(mode="json")
     return {
-        "resources": config.resources.model_dump(mode="json", exclude=_WAITING),
+        "resources": config.resources_of(run).model_dump(mode="json", exclude=_WAITING),
         "train": {key: train[key] for key in sorted(EXECUTION_TRAIN)}
         | {"verl": {k: v for k, v in train["verl"].items() if _is_execution(k)}},
     }
@@ -94,9 +94,9 @@ def execution(config: Config, run: str) -> dict[str, Any]:
 
 def ranks(config: Config, run: str) -> int:
     """FSDP ranks of a run, over all its nodes."""
-    verl = config.runs[run].train.verl
-    per_node = verl.get("trainer.n_gpus_per_node", config.resources.ranks_per_node)
-    return int(verl.get("trainer.nnodes", config.resources.nodes)) * int(per_node)
+    verl, resources = config.runs[run].train.verl, config.resources_of(run)
+    per_node = verl.get("trainer.n_gpus_per_node", resources.ranks_per_node)
+    return int(verl.get("trainer.nnodes", resources.nodes)) * int(per_node)
 
 
 def _is_execution(key: str) -> bool:

@@ -186,16 +186,18 @@ def expected(config: Config, run: str, card: float) -> GpuMemory | None:
     settings = config.runs[run]
     shape = known_shape(config.models[settings.model])
     task = config.tasks[settings.task]
-    return gpu_memory(settings, task, config.resources, shape, card) if shape else None
+    return gpu_memory(settings, task, config.resources_of(run), shape, card) if shape else None
 
 
-def asked_megabytes(config: Config, run: str, otherwise: int) -> int:
-    """Main memory to ask a cluster for, in MB, rounded up to whole thousands.
+def asked_megabytes(config: Config, run: str, resources: Resources, otherwise: int) -> int:
+    """Main memory of a node to ask a cluster for, in MB, rounded up to whole thousands.
 
     Args:
+        run: whose models these are.
+        resources: what the job uses.
         otherwise: where the model's shape is not known, and for jobs that take less on the CPU.
     """
-    settings, resources = config.runs[run], config.resources
+    settings = config.runs[run]
     shape = known_shape(config.models[settings.model])
     if shape is None:
         return otherwise

@@ -17,16 +17,17 @@ def gpu_tables(config: Config, card: float) -> list[Table]:
     Args:
         card: GiB of one GPU.
     """
-    alike: dict[tuple, tuple[list[str], GpuMemory, list[Part]]] = {}
+    alike: dict[tuple, tuple[list[str], Resources, GpuMemory, list[Part]]] = {}
     for name, run in config.runs.items():
         found = expected(config, name, card)
         if found is None:
             continue
         shape = known_shape(config.models[run.model])
-        host = host_memory(run, config.resources, shape)
-        key = (*found.training, *found.rollout, *host)
-        alike.setdefault(key, ([], found, host))[0].append(name)
-    return [_table(config, *values) for values in alike.values()]
+        resources = config.resources_of(name)
+        host = host_memory(run, resources, shape)
+        key = (resources, *found.training, *found.rollout, *host)
+        alike.setdefault(key, ([], resources, found, host))[0].append(name)
+    return [_table(*values) for values in alike.values()]
 
 
 def _gpus(resources: Resources) -> str:
@@ -34,10 +35,10 @@ def _gpus(resources: Resources) -> str:
     return each if resources.nodes == 1 else f"{resources.nodes} nodes with {each}"
 
 
-def _table(config: Config, runs: list[str], found: GpuMemory, host: list[Part]) -> Table:
+def _table(runs: list[str], resources: Resources, found: GpuMemory, host: list[Part]) -> Table:
     named = ", ".join(runs) if len(runs) < 4 else f"{runs[0]} and {len(runs) - 1} more"
     table = Table(
-        title=f"Memory of {named}, GiB: {_gpus(config.resources)} of {found.card:.0f}",
+        title=f"Memory of {named}, GiB: {_gpus(resources)} of {found.card:.0f}",
         title_justify="left",
         title_style="bold",
         box=SIMPLE_HEAD,

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from criticflow.checkpoint.rank_files import find_rank_files
 from criticflow.checkpoint.retention import last_step, mend_tracker
-from criticflow.config import Config, Model, Run, Task
+from criticflow.config import Config, Model, Resources, Run, Task
 from criticflow.errors import UserError
 from criticflow.files import read_json, replacing, write_json
 from criticflow.logs import progress
@@ -73,6 +73,10 @@ class Training:
     @property
     def settings(self) -> Run:
         return self.config.runs[self.run]
+
+    @property
+    def resources(self) -> Resources:
+        return self.config.resources_of(self.run)
 
     @property
     def model(self) -> Model:
@@ -172,7 +176,7 @@ def _prepare(training: Training, origins: Origins) -> Plan:
     Raises:
         UserError: it cannot (:mod:`criticflow.training.preflight`).
     """
-    settings, resources = training.settings, training.config.resources
+    settings, resources = training.settings, training.resources
     folder = training.checkpoint_dir
     model_dir, critic_dir = origins.local("model"), origins.local("critic")
     check_batch(training.data_dir / "train.parquet", settings.train.batch_size)
@@ -228,7 +232,7 @@ def _attempt(training: Training, plan: Plan, made_from: dict[str, Any], lock: in
         with _retriever(training) as retriever:
             code = run_verl(
                 plan.overrides,
-                training.config.resources,
+                training.resources,
                 log,
                 training.steps,
                 lock,
