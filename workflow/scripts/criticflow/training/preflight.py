@@ -72,7 +72,7 @@ def check_training(
             progress(f"{model_dir}/config.json lacks the usual sizes: memory is not estimated")
         buckets = resources.ranks_per_node * bucket_megabytes(actor.largest) * 2**20
         check_shared_memory(buckets, OBJECT_STORE)
-    else:
+    elif resources.ray_address is None:  # the GPUs of a Ray that runs elsewhere are not here
         check_gpus(run, task, model, resources, model_dir)
     if checkpoint_dir:
         require_space(checkpoint_dir, 2 * checkpoint_bytes(model_dir, critic_dir))
