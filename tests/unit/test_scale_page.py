@@ -9,8 +9,14 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from criticflow.config import Shape, load_config
+from criticflow.errors import UserError
 from criticflow.training.footprint import total
-from criticflow.training.gpu_footprint import GpuMemory, gpu_memory
+from criticflow.training.gpu_footprint import (
+    TENSOR_PARALLEL,
+    GpuMemory,
+    check_gpu_memory,
+    gpu_memory,
+)
 
 PAGE = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
 SHAPES = {
@@ -50,9 +56,20 @@ STUDY = {
 COLUMNS = [(model, nodes) for model in SHAPES for nodes in (2, 8, 64)]
 
 
-def memory(model: str, nodes: int) -> GpuMemory:
-    study = load_config(STUDY | {"resources": {"gpu": 8, "nodes": nodes}})
+def memory(model: str, nodes: int, verl: dict[str, int] | None = None) -> GpuMemory:
+    over = {"resources": {"gpu": 8, "nodes": nodes}, "train": {"verl": verl or {}}}
+    study = load_config(STUDY | over)
     return gpu_memory(study.runs["ppo"], study.tasks["t"], study.resources, SHAPES[model], 79.6)
+
+
+def test_70b_is_refused_with_engines_of_one_gpu_and_not_with_engines_of_eight():
+    with pytest.raises(UserError, match="give an engine several GPUs"):
+        check_gpu_memory("runs.ppo", memory("70B", 8))
+    found = memory("70B", 8, {TENSOR_PARALLEL: 8})
+    check_gpu_memory("runs.ppo", found)
+    # An engine's cache by hand: what eight GPUs give vLLM, less the weights.
+    cache = 8 * 0.5 * 79.6 * 2**30 - 2 * SHAPES["70B"].parameters
+    assert found.sequences == pytest.approx(cache / (2 * 80 * 8 * 128 * 2 * 2048))
 
 
 @pytest.mark.parametrize(("column", "case"), enumerate(COLUMNS), ids=map(str, COLUMNS))

@@ -47,6 +47,11 @@ HOST_RANK_GIB = 7.0
 """Main memory of a rank: training worker, vLLM's server and engine, each with CUDA's libraries."""
 REMEDY = "train.micro_batch_size, the task's max_prompt_length and max_response_length"
 MORE_GPUS = "more GPUs (resources.gpu)"
+TENSOR_PARALLEL = "actor_rollout_ref.rollout.tensor_model_parallel_size"
+"""GPUs of a rollout engine, which share its weights: 1, unless ``train.verl`` says otherwise."""
+_LAYOUT = {"use_fused_kernels", "fsdp_size", "ulysses_sequence_parallel_size"}
+"""Last parts of keys of verl that change what a GPU holds, beside those of
+:mod:`criticflow.training.deciding`."""
 
 
 class GpuMemory(NamedTuple):
@@ -56,7 +61,8 @@ class GpuMemory(NamedTuple):
     rollout: list[Part]
     """The last is vLLM's share."""
     sequences: float
-    """Responses of full length that fit at a time into what vLLM keeps for keys and values."""
+    """Responses of full length that fit at a time into what an engine of vLLM keeps for keys and
+    values."""
     card: float
     """What the GPU has."""
 
@@ -101,7 +107,7 @@ def gpu_memory(run: Run, task: Task, resources: Resources, shape: Shape, card: f
     ]
     share = resources.rollout_memory * card
     rollout = [*resident, Part("vLLM", share, "resources.rollout_memory")]
-    cache = share - compute * shape.parameters / GIB
+    cache = share * train.verl.get(TENSOR_PARALLEL, 1) - compute * shape.parameters / GIB
     token = 2 * shape.num_layers * shape.num_kv_heads * shape.head_size * compute
     return GpuMemory(training, rollout, cache * GIB / (token * sequence), card)
 
@@ -149,15 +155,14 @@ def check_gpu_memory(name: str, found: GpuMemory) -> None:
         raise UserError(
             f"{name}: vLLM gets {found.rollout[-1].gib:.0f} of a GPU's {found.card:.0f} GiB, "
             "and the model leaves less of it than the keys and values of one response of full "
-            "length take: raise resources.rollout_memory"
+            "length take: raise resources.rollout_memory, or give an engine several GPUs "
+            f"(train.verl: {{{TENSOR_PARALLEL}: 8}})"
         )
 
 
 def changes_memory(run: Run) -> bool:
     """Whether the run's own keys of verl change what a GPU holds, which nothing here follows."""
-    return any(
-        key.rpartition(".")[2] in EXECUTION_VERL | {"use_fused_kernels"} for key in run.train.verl
-    )
+    return any(key.rpartition(".")[2] in EXECUTION_VERL | _LAYOUT for key in run.train.verl)
 
 
 def check_runs(config: Config, runs: Collection[str]) -> None:
