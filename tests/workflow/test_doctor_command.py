@@ -35,3 +35,12 @@ def test_what_is_wrong_has_a_line_that_mends_it(tmp_path):
     bad = [number for number, line in enumerate(lines) if line.startswith(("wrong", "warning"))]
     assert all(lines[number + 1].lstrip().startswith("->") for number in bad)
     assert re.fullmatch(r"\d+ things? (is|are) wrong\.\n", done.stderr)
+
+
+@pytest.mark.skipif(bool(installed_gpus()), reason="for machines without a GPU")
+def test_the_training_that_takes_most_is_looked_for(tmp_path):
+    experiment = PROJECT / "config/experiments/qwen3-0.6b-gsm8k-ppo.yaml"
+    own = tmp_path / "own.yaml"
+    own.write_text("runs: {warm-frozen: {resources: {gpu: 8}}}\n")
+    done = doctor("--directory", str(tmp_path), "--configfile", str(experiment), str(own))
+    assert "GPUs: 0 here, a training takes 8" in done.stdout

@@ -32,7 +32,7 @@ _EXAMPLE = """\
 examples:
   criticflow doctor
   criticflow doctor --configfile config/experiments/qwen3-0.6b-gsm8k-ppo.yaml
-  srun --gpus=1 criticflow doctor --configfile mine.yaml     # on a node of the cluster
+  srun --nodes=1 --gpus=4 criticflow doctor --configfile mine.yaml     # on a node of the cluster
 """
 _COLOURS = {"ok": "green", "warning": "yellow", "wrong": "bold red"}
 
@@ -123,7 +123,7 @@ def _gpus(config: Config) -> Iterable[Finding]:
     if resources.gpu and not gpus and slurm.elsewhere():
         yield judge_torch(torch, 0, needed=True)
         said = "none on this machine, whose jobs run elsewhere"
-        mend = "judge a node: srun --gpus=1 criticflow doctor ..."
+        mend = f"judge a node: srun --nodes=1 --gpus={resources.gpu} criticflow doctor ..."
         yield warning("GPUs", said, mend)
         return
     dtypes = {f"models.{name}.dtype": model.dtype for name, model in config.models.items()}

@@ -54,9 +54,7 @@ def _table(runs: list[str], resources: Resources, found: GpuMemory, host: list[P
     sums = (total(found.training), total(found.rollout), total(host))
     table.add_section()
     table.add_row("in all", *(f"{gib:.0f}" for gib in sums))
-    table.caption = (
-        f"an engine of vLLM keeps {found.sequences:.0f} responses of full length at a time"
-    )
+    table.caption = f"a vLLM engine keeps {found.sequences:.0f} responses of full length at a time"
     table.caption_justify = "left"
     return table
 
