@@ -16,6 +16,7 @@ from criticflow.config import Model, Resources, Run, Source, Task
 from criticflow.errors import UserError
 from criticflow.files import require_space
 from criticflow.runtime import memory
+from criticflow.runtime.gpus import installed_gpus
 from criticflow.training import preflight
 from criticflow.training.footprint import MICRO_BATCHES, Part, total
 
@@ -41,7 +42,7 @@ def model(tmp_path) -> Path:
     return folder
 
 
-def check(model: Path, critic: Path | None = None, out: Path | None = None, **resources: int):
+def check(model: Path, critic: Path | None = None, out: Path | None = None, **resources: int | str):
     critic_dir = str(critic) if critic else None
     base = Model(path=str(model))
     used = Resources(**resources)
@@ -53,6 +54,13 @@ def test_a_sound_model_on_this_machine_passes_and_its_memory_is_told(model, tmp_
     told = capsys.readouterr().out
     assert f"training takes about {total(parts):.1f} GiB of memory at most" in told
     assert all(part.name in told for part in parts)
+
+
+@pytest.mark.skipif(bool(installed_gpus()), reason="for machines without a GPU")
+def test_the_gpus_of_a_ray_elsewhere_are_not_asked_of_this_machine(model):
+    with pytest.raises(UserError, match="0 here, a training takes 8"):
+        check(model, gpu=8)
+    assert check(model, gpu=8, ray_address="10.0.0.1:6379") == []
 
 
 def test_too_many_ranks_for_the_memory(model):
