@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from criticflow.retrieval.bm25 import Bm25, Document, build_corpus
+from criticflow.retrieval.bm25 import Bm25, build_corpus
+from criticflow.retrieval.corpus import Document
 
 WORDS, VOCABULARY, EXPONENT = 40, 50_000, 1.1
 QUERIES = 100

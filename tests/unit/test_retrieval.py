@@ -15,14 +15,8 @@ from criticflow.errors import UserError
 from criticflow.models.char_tokenizer import char_tokenizer
 from criticflow.models.word_tokenizer import word_tokenizer
 from criticflow.retrieval import protocol
-from criticflow.retrieval.bm25 import (
-    DOCUMENTS,
-    Bm25,
-    Document,
-    build_corpus,
-    corpus_version,
-    read_documents,
-)
+from criticflow.retrieval.bm25 import Bm25, build_corpus
+from criticflow.retrieval.corpus import DOCUMENTS, Document, read_documents, read_manifest
 from criticflow.retrieval.dialogue import ANSWER_ROOM, Codec, Dialogue, Limits
 from criticflow.retrieval.protocol import FORMATS
 from criticflow.tasks._facts import documents, questions
@@ -257,7 +251,7 @@ def test_queries_without_known_words_find_nothing(corpus):
 
 def test_a_corpus_is_versioned_by_its_documents(corpus, tmp_path):
     again = build_corpus(documents(FACTS), tmp_path / "again")
-    assert again["version"] == corpus_version(corpus) and again["documents"] == 360
+    assert again["version"] == read_manifest(corpus)["version"] and again["documents"] == 360
     other = build_corpus(documents(Facts(people=60, questions=60, seed=4)), tmp_path / "other")
     assert other["version"] != again["version"]
     # A corpus made of the file of another is the same.

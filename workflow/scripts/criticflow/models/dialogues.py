@@ -14,7 +14,7 @@ import pandas as pd
 from criticflow import config
 from criticflow.logs import progress
 from criticflow.models.sampling import COLUMNS, Engine, Messages, request_seeds
-from criticflow.retrieval.bm25 import Retriever
+from criticflow.retrieval.corpus import Retriever
 from criticflow.retrieval.dialogue import Codec, Dialogue, Limits
 from criticflow.retrieval.protocol import FORMATS, Format
 from criticflow.retrieval.settings import limits, open_retriever

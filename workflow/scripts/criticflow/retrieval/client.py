@@ -12,7 +12,7 @@ from urllib3.util import Retry
 
 from criticflow.config import Service
 from criticflow.errors import UserError
-from criticflow.retrieval.bm25 import Document, Found
+from criticflow.retrieval.corpus import Document, Found
 from criticflow.retrieval.protocol import MAX_QUERIES, TOKEN
 
 BACKOFF = 0.5

@@ -18,7 +18,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request
 from pydantic import BaseModel, Field
 
 from criticflow.errors import UserError
-from criticflow.retrieval.bm25 import Bm25
+from criticflow.retrieval.corpus import Corpus
 from criticflow.retrieval.protocol import MAX_QUERIES, MAX_QUERY, TOKEN
 
 MAX_TOPK = 100
@@ -32,7 +32,7 @@ class Queries(BaseModel):
     return_scores: bool = False
 
 
-def app(retriever: Bm25, topk: int = 3, token: str | None = None) -> FastAPI:
+def app(retriever: Corpus, topk: int = 3, token: str | None = None) -> FastAPI:
     """The application.
 
     Args:

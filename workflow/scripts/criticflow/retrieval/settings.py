@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from criticflow import config
-from criticflow.retrieval.bm25 import Bm25, Retriever
+from criticflow.retrieval.bm25 import Bm25
+from criticflow.retrieval.corpus import Retriever
 from criticflow.retrieval.dialogue import Limits
 
 

@@ -25,7 +25,7 @@ from criticflow.files import replacing
 from criticflow.models.char_tokenizer import char_tokenizer
 from criticflow.models.word_tokenizer import word_tokenizer
 from criticflow.retrieval import protocol
-from criticflow.retrieval.bm25 import DOCUMENTS, read_documents
+from criticflow.retrieval.corpus import DOCUMENTS, read_documents
 from criticflow.retrieval.protocol import FORMATS
 from criticflow.retrieval.settings import limits, open_retriever
 from criticflow.stages.solved_dialogues import solved_dialogue, without_searches

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from criticflow import config
 from criticflow.logs import progress
-from criticflow.retrieval.bm25 import build_corpus, read_documents
+from criticflow.retrieval.bm25 import build_corpus
+from criticflow.retrieval.corpus import read_documents
 from criticflow.tasks.search import TASK
 
 

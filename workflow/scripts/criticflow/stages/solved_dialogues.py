@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from criticflow.errors import UserError
-from criticflow.retrieval.bm25 import Retriever
+from criticflow.retrieval.corpus import Retriever
 from criticflow.retrieval.dialogue import Codec, Dialogue, Limits
 from criticflow.retrieval.protocol import FORMATS, SEARCH_END, Format
 

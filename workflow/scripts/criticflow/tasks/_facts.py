@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from criticflow.config import Facts
 from criticflow.errors import UserError
-from criticflow.retrieval.bm25 import Document
+from criticflow.retrieval.corpus import Document
 
 # Lists, but easier to read (and to extend) as words.
 FIRST = (  # noqa: SIM905

@@ -18,7 +18,7 @@ from typing import Any
 
 from criticflow.config import Source
 from criticflow.errors import UserError
-from criticflow.retrieval.bm25 import Document
+from criticflow.retrieval.corpus import Document
 from criticflow.retrieval.protocol import FORMATS, Format
 from criticflow.tasks import _facts
 from criticflow.tasks._base import Dropped, Problem, Score

@@ -18,7 +18,7 @@ from criticflow.errors import UserError
 from criticflow.files import read_json, replacing, write_json
 from criticflow.logs import progress
 from criticflow.models.weights import model_weights
-from criticflow.retrieval.bm25 import MANIFEST
+from criticflow.retrieval.corpus import MANIFEST
 from criticflow.runtime.run_lock import run_lock
 from criticflow.training import deciding, endings, identity, provenance
 from criticflow.training.attempt import run_verl

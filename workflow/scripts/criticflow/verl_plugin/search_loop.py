@@ -23,7 +23,7 @@ from verl.utils.profiler import simple_timer
 from verl.utils.rollout_trace import rollout_trace_op
 
 from criticflow.config.tasks import Search
-from criticflow.retrieval.bm25 import Found, Retriever
+from criticflow.retrieval.corpus import Found, Retriever
 from criticflow.retrieval.dialogue import Codec, Dialogue
 from criticflow.retrieval.protocol import FORMATS
 from criticflow.retrieval.settings import limits, open_retriever
