@@ -10,7 +10,7 @@ import yaml
 from huggingface_hub import constants
 
 from criticflow.commands import fetch
-from criticflow.config import Source
+from criticflow.config import Source, load_config
 from criticflow.errors import UserError
 from criticflow.files import read_json
 from criticflow.models.hub import commit, local_copy
@@ -61,6 +61,19 @@ def test_a_model_and_its_commit_are_recorded_and_found_again(cache, tmp_path, ca
     # What a training records and loads (training.job), without a network.
     assert commit("owner/model") == COMMIT
     assert local_copy("owner/model", COMMIT) == str(cache)
+
+
+def test_an_encoder_is_fetched_as_models_are(cache, tmp_path):
+    search = {"corpus": "documents.jsonl", "dense": {"encoder": "owner/model"}}
+    source = {"files": {"train": "train.jsonl", "test": "test.jsonl"}}
+    config = {
+        "models": {"here": {"path": str(tmp_path)}},
+        "tasks": {"asked": {"kind": "search", "source": source, "search": search}},
+        "runs": {"ppo": {"model": "here", "task": "asked"}},
+        "truth": {"actors": []},
+    }
+    (encoder,) = fetch.fetch_models(load_config(config))
+    assert (encoder["name"], encoder["folder"]) == ("owner/model", str(cache))
 
 
 def test_data_that_nobody_has_is_an_error_in_one_line(cache, tmp_path):

@@ -18,12 +18,12 @@ import requests
 
 from criticflow.config import Facts, Service
 from criticflow.errors import UserError
+from criticflow.models.corpora import open_retriever
 from criticflow.retrieval import client
 from criticflow.retrieval.bm25 import Bm25
 from criticflow.retrieval.client import ServiceRetriever
 from criticflow.retrieval.protocol import MAX_QUERIES, TOKEN
 from criticflow.retrieval.service import check_address
-from criticflow.retrieval.settings import open_retriever
 
 FACTS = Facts(people=50)
 QUERIES = ["rival of Abel Birch", "mentor", "qqqq"]

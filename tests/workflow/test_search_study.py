@@ -38,7 +38,8 @@ def test_with_a_service_no_corpus_is_made(tmp_path):
 
 
 def test_for_a_retriever_of_the_trainings_own_the_corpus_is_made(tmp_path):
-    jobs = planned(tmp_path, overlay=overlay(tasks={"facts": {"search": {"service": {}}}}))
+    search = {"service": {}, "dense": {"encoder": "owner/encoder"}}  # whatever its index is
+    jobs = planned(tmp_path, overlay=overlay(tasks={"facts": {"search": search}}))
     assert jobs["build_corpus"] == 1 and jobs["train_run"] == 2
 
 
@@ -62,6 +63,8 @@ def test_where_a_corpus_is_searched_decides_no_weights():
     served = deciding(study(tasks={"facts": {"search": {"service": service}}}), "ppo")
     assert served == plain
     assert deciding(study(tasks={"facts": {"search": {"service": {}}}}), "ppo") == plain
+    # The version of a corpus, which is compared besides, says how it is searched.
+    assert deciding(study(tasks={"facts": {"search": {"dense": {}}}}), "ppo") == plain
     longer = deciding(study(tasks={"facts": {"search": {"topk": 5}}}), "ppo")
     assert longer != plain
 
@@ -71,6 +74,10 @@ def test_where_a_corpus_is_searched_decides_no_weights():
     [
         ({"critics": {"p": {"model": "tiny-search", "task": "facts"}}}, "critics.p: facts has"),
         ({"tasks": {"facts": {"search": None}}}, "go together"),
+        (
+            {"tasks": {"facts": {"search": {"service": {"url": "http://a:8"}, "dense": {}}}}},
+            "search.dense: the retriever at search.service.url",
+        ),
         ({"tasks": {"facts": {"search": {"format": "tool_calls"}}}}, "use characters"),
         (
             {

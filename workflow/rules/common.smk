@@ -76,9 +76,10 @@ def corpus_files(wildcards):
 
 
 def corpus_settings(task):
-    """What a corpus is made from."""
+    """What a corpus is made from, and how."""
     task = CONFIG.tasks[task]
-    return {"source": settings(task.source), "documents": task.search.corpus}
+    made_from = {"source": settings(task.source), "documents": task.search.corpus}
+    return made_from | ({"dense": settings(task.search.dense)} if task.search.dense else {})
 
 
 def dialogue_settings(task):

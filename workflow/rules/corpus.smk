@@ -14,7 +14,13 @@ rule build_corpus:
         task=only([name for name, task in CONFIG.tasks.items() if task.search]),
     threads: 1
     resources:
-        # bm25s holds all words of the documents while it makes the index.
+        # An encoder of millions of documents needs one.
+        gpu=lambda wildcards: (
+            min(1, CONFIG.resources.gpu) if CONFIG.tasks[wildcards.task].search.dense else 0
+        ),
+        cpus_per_gpu=8,
+        nodes=1,
+        # bm25s holds all words of the documents while it makes the index, faiss all vectors.
         mem_mb=lambda wildcards, input: 2000 + 10 * int(input.size_mb),
         runtime=600,
     params:

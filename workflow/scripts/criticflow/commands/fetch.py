@@ -54,13 +54,16 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def fetch_models(config: Config) -> list[dict[str, Any]]:
-    """Base models and critics that are named: weights, configuration, tokenizer."""
+    """Base models, critics and encoders that are named: weights, configuration, tokenizer."""
     from criticflow.models import hub
 
     used = {run.model for run in config.runs.values()}
     used |= {critic.model for critic in config.critics.values()}
     origins = [(config.models[name].path, config.models[name].revision) for name in sorted(used)]
     origins += [(run.critic.path, run.critic.revision) for run in config.runs.values()]
+    searches = [config.tasks[run.task].search for run in config.runs.values()]
+    dense = [search.dense for search in searches if search and search.dense]
+    origins += [(one.encoder, one.revision) for one in dense]
     fetched = []
     for name, revision in dict.fromkeys(origins):
         if name is None or not hub.is_name(name):

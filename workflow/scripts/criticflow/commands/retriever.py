@@ -55,9 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_address(given.host, token)
     import uvicorn
 
-    from criticflow.retrieval.bm25 import Bm25
+    from criticflow.models.corpora import open_corpus
 
-    service = app(Bm25(given.corpus), given.topk, token)
+    service = app(open_corpus(given.corpus), given.topk, token)
     config = uvicorn.Config(
         service, host=given.host, port=given.port, log_level="info", access_log=False
     )

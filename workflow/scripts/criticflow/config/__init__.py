@@ -7,6 +7,7 @@ from criticflow.config.resources import Resources
 from criticflow.config.runs import Critic, PretrainedCritic, RewardMask, Run, Train
 from criticflow.config.study import Config
 from criticflow.config.tasks import (
+    Dense,
     Facts,
     Generate,
     Search,
@@ -20,6 +21,7 @@ __all__ = [
     "Build",
     "Config",
     "Critic",
+    "Dense",
     "Evaluate",
     "Facts",
     "Generate",

@@ -20,12 +20,12 @@ from criticflow.config.measuring import Evaluate, Probe, Tempered
 from criticflow.config.models import Build, Model, Shape
 from criticflow.config.resources import Resources
 from criticflow.config.runs import Run, Train
-from criticflow.config.tasks import Facts, Generate, Search, Source, Task
+from criticflow.config.tasks import Dense, Facts, Generate, Search, Source, Task
 from criticflow.files import replacing
 
 TABLES: dict[str, list[type[BaseModel]]] = {
     "models": [Model, Shape, Build],
-    "tasks": [Task, Source, Generate, Facts, Search],
+    "tasks": [Task, Source, Generate, Facts, Search, Dense],
     "probe": [Probe],
     "runs": [Run],
     "train": [Train],

@@ -82,6 +82,20 @@ class Service(Strict):
     retries: NotNegative = Field(4, description="after a failed request, with growing pauses")
 
 
+class Dense(Strict):
+    """Search by an encoder's vectors (E5's, or of one that is used like it) and faiss."""
+
+    encoder: str = Field(
+        "intfloat/e5-base-v2", description="a model of the Hugging Face hub, or a directory"
+    )
+    revision: str | None = Field(None, description="its commit or tag on the hub")
+    max_tokens: Positive = Field(512, description="of a text; the rest is not encoded")
+    index: str = Field(
+        "Flat", description="what faiss makes of the vectors, in the words of its index factory"
+    )
+    probes: Positive = Field(64, description="lists of an IVF index that a query looks into")
+
+
 class Search(Strict):
     """Search in the loop: how a dialogue goes, and what is searched."""
 
@@ -89,7 +103,10 @@ class Search(Strict):
         None, description='JSON lines of {"id", "contents"}; null: the generator\'s documents'
     )
     service: Service | None = Field(
-        None, description="a retriever behind HTTP; null: BM25 inside the job"
+        None, description="a retriever behind HTTP; null: the corpus is searched inside the job"
+    )
+    dense: Dense | None = Field(
+        None, description="how the corpus is searched: an encoder and faiss; null: BM25"
     )
     format: Literal["tags", "tool_calls"] = Field(
         "tags", description="how a model searches: Search-R1's tags, or its chat template's tools"
@@ -142,6 +159,8 @@ class Task(Strict):
         own = self.search and (self.source.facts or self.search.corpus)
         if self.search and not (own or self.corpus_elsewhere):
             raise ValueError("search: give a corpus (a file), or the url of a service that has one")
+        if self.search and self.search.dense and self.corpus_elsewhere:
+            raise ValueError("search.dense: the retriever at search.service.url has its own index")
         if self.source.facts and self.search is None:
             raise ValueError("source.facts: these questions are for a task with search")
         return self

@@ -13,11 +13,12 @@ import pandas as pd
 
 from criticflow import config
 from criticflow.logs import progress
+from criticflow.models.corpora import open_retriever
 from criticflow.models.sampling import COLUMNS, Engine, Messages, request_seeds
 from criticflow.retrieval.corpus import Retriever
 from criticflow.retrieval.dialogue import Codec, Dialogue, Limits
 from criticflow.retrieval.protocol import FORMATS, Format
-from criticflow.retrieval.settings import limits, open_retriever
+from criticflow.retrieval.settings import limits
 
 DIALOGUE_COLUMNS = [*COLUMNS, "written", "turns", "searches", "tokens_read"]
 

@@ -3,7 +3,8 @@
 It has ``documents.jsonl`` (one ``{"id": ..., "contents": ...}`` a line, Search-R1's format), where
 each of its lines begins, an index, and ``corpus.json``, whose ``version`` is the hash of the
 documents and of how they are indexed. All are mapped into memory, not read: processes on one
-machine share them. What an index is, its kind says (:mod:`criticflow.retrieval.bm25`).
+machine share them. What an index is, its kind says: :mod:`criticflow.retrieval.bm25`, or
+:mod:`criticflow.models.dense`.
 """
 
 from __future__ import annotations

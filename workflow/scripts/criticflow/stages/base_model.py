@@ -23,11 +23,12 @@ from criticflow.config import Build, Sft, Task
 from criticflow.errors import UserError
 from criticflow.files import replacing
 from criticflow.models.char_tokenizer import char_tokenizer
+from criticflow.models.corpora import open_retriever
 from criticflow.models.word_tokenizer import word_tokenizer
 from criticflow.retrieval import protocol
 from criticflow.retrieval.corpus import DOCUMENTS, read_documents
 from criticflow.retrieval.protocol import FORMATS
-from criticflow.retrieval.settings import limits, open_retriever
+from criticflow.retrieval.settings import limits
 from criticflow.stages.solved_dialogues import solved_dialogue, without_searches
 from criticflow.tasks.countdown import without_last_number
 

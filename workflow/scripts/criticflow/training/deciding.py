@@ -53,7 +53,7 @@ _CRITIC_ORIGIN = {"from_run", "from_step", "from_seed", "pretrained", "path", "r
 """Keys of a run's ``critic`` whose whole effect is in the critic that it starts from."""
 _IN_DATA = {
     **dict.fromkeys(("source", "test_source", "split", "prompt", "system"), True),
-    "search": {"corpus", "service"},
+    "search": {"corpus", "dense", "service"},
 }
 """Settings of a task whose whole effect is in the training and validation sets, or in the corpus;
 and where the corpus is searched, which finds the same."""

@@ -89,7 +89,7 @@ def verl_overrides(
 
 
 def _search(run: Run, search: Search, corpus_dir: Path | None) -> dict[str, Any]:
-    given = search.model_dump(mode="json", exclude={"corpus", "reward"})
+    given = search.model_dump(mode="json", exclude={"corpus", "dense", "reward"})
     # verl's data set counts the tokens of prompts as the chat template makes them.
     tools = {} if search.format == "tags" else {"data.function_tool_path": str(SEARCH_TOOL)}
     return (

@@ -23,10 +23,11 @@ from verl.utils.profiler import simple_timer
 from verl.utils.rollout_trace import rollout_trace_op
 
 from criticflow.config.tasks import Search
+from criticflow.models.corpora import open_retriever
 from criticflow.retrieval.corpus import Found, Retriever
 from criticflow.retrieval.dialogue import Codec, Dialogue
 from criticflow.retrieval.protocol import FORMATS
-from criticflow.retrieval.settings import limits, open_retriever
+from criticflow.retrieval.settings import limits
 from criticflow.verl_plugin.agent_loop import sampling_seed
 from criticflow.verl_plugin.call_batching import CallBatcher
 from criticflow.verl_plugin.settings import as_bool
