@@ -61,6 +61,25 @@ STUDY: dict[str, Any] = {
     },
     "truth": {"actors": []},
 }  # fmt: skip
+STUDY["models"]["calling"] = {
+    "attn_implementation": "sdpa",
+    "build": STUDY["models"]["base"]["build"]
+    | {
+        "task": "calls",
+        "tokenizer": "characters",
+        "max_positions": 1200,
+        "sft": {"steps": 240, "batch_size": 16, "label_smoothing": 0.0},
+    },
+}
+STUDY["tasks"]["calls"] = STUDY["tasks"]["facts"] | {
+    "max_prompt_length": 460,
+    "max_response_length": 740,
+    "search": {
+        "format": "tool_calls", "max_turns": 2, "max_turn_tokens": 120,
+        "max_observation_tokens": 200,
+    },
+}  # fmt: skip
+STUDY["runs"]["calling"] = {"like": "masked", "model": "calling", "task": "calls"}
 CONFIG = load_config(STUDY)
 
 
@@ -171,6 +190,17 @@ def test_a_retriever_that_is_gone_ends_the_training_with_its_name(folder):
     gone = {"search.corpus": "null", "search.service": service}
     _, output, _, _ = train(folder, "gone", code=1, **gone)
     assert "the retriever at http://127.0.0.1:9 does not answer" in output
+
+
+def test_tool_calls_are_searched_for_and_trained_on(tmp_path):
+    folder = prepared(tmp_path, "calling")
+    last = {"trainer.total_training_steps": 1}
+    _, _, metrics, responses = train(folder, "calls", "calling", **last)
+    used = FORMATS["tool_calls"]
+    assert responses["input"].str.contains('"name": "search"').all()
+    read = responses["output"].map(used.read)
+    assert read.map(len).sum() > 0 and read.explode().dropna().str.contains(" of ").any()
+    assert (metrics["actor/grad_norm"] > 0).all() and metrics["training/num_turns/max"].max() > 2
 
 
 def test_over_a_retriever_of_its_own_a_training_is_the_same(folder, masked):
