@@ -148,14 +148,17 @@ def test_trls_own_wrapper_has_the_same_values(tmp_path, loaded, loader, bias):
     torch.testing.assert_close(theirs, values(ours))
 
 
-def test_openrlhfs_own_loader_has_the_same_values(tmp_path):
+@pytest.mark.parametrize(("loader", "bias"), [("openrlhf", 0.0), ("verl", 0.25)])
+def test_openrlhfs_own_loader_has_the_same_values_and_no_bias(tmp_path, loader, bias):
+    """Which is why an export for it is refused unless the bias is 0."""
     models = pytest.importorskip("openrlhf.models", reason="OpenRLHF is not installed")
-    ours, target = exported(tmp_path, "openrlhf", bias=0.0)
+    ours, target = exported(tmp_path, loader, bias)
     critic = models.get_llm_for_sequence_regression(
         str(target), "critic", attn_implementation="sdpa"
     ).eval()
     responses = torch.ones(2, TOKENS.shape[1] - 1)
     with torch.no_grad():
         theirs = critic(TOKENS, responses, torch.ones_like(TOKENS))
+    torch.nn.init.zeros_(ours.score.bias)
     expected = values(ours.bfloat16())[:, :-1, 0]  # it loads no other precision
     torch.testing.assert_close(theirs, expected.float(), rtol=0, atol=0.02)
