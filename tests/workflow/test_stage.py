@@ -145,6 +145,9 @@ def test_after_a_kill_nothing_is_left_and_the_same_command_goes_on(workdir, numb
     (os.killpg if whole_group else os.kill)(process.pid, number)
     assert process.wait(60) != 0
     wait_for(lambda: not alive(workdir / "daemon"))
+    if number == signal.SIGINT:  # the log is shown after Ctrl-C: no traceback, nothing is to mend
+        log = (workdir / "logs/long.log").read_text()
+        assert log.endswith("stopped by SIGINT\n") and "Traceback" not in log
 
     (workdir / "short").touch()
     again = start(workdir, "long")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.live import Live
 from rich.text import Text
 
 from criticflow.commands.watch import table
@@ -60,12 +61,17 @@ def join_display(handlers: Iterable[Any], config: Config, directory: Path = Path
     for handler in handlers:
         live = getattr(handler, "live_display", None)
         if live is not None and live.console.is_terminal:
-            _lead_stderr_through(live.console)
+            _lead_stderr_through(live)
             live.update(Group(Trainings(config, directory), live.get_renderable()))
 
 
-def _lead_stderr_through(console: Console) -> None:
-    """Have ``console`` write to the terminal, and print what anybody writes to descriptor 2."""
+def _lead_stderr_through(live: Live) -> None:
+    """Have the console write to the terminal, and print what anybody writes to descriptor 2.
+
+    Under the display's own lock, which rich takes for what a line is surrounded by but not until it
+    is written: a line that met the end of the display (Ctrl-C) would draw it once more behind it.
+    """
+    console = live.console
     stderr = sys.__stderr__.fileno()
     console.file = os.fdopen(os.dup(stderr), "w", encoding="utf-8")
     read, write = os.pipe()
@@ -75,7 +81,8 @@ def _lead_stderr_through(console: Console) -> None:
     def lines() -> None:
         with os.fdopen(read, encoding="utf-8", errors="replace") as said:
             for line in said:
-                console.print(Text(line.rstrip("\n")), soft_wrap=True)
+                with live._lock:
+                    console.print(Text(line.rstrip("\n")), soft_wrap=True)
 
     reader = threading.Thread(target=lines, name="lines of jobs", daemon=True)
     reader.start()

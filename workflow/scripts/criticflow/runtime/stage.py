@@ -47,6 +47,8 @@ def run_stage(snakemake: Any, work: Callable[[Any], None], grace: float = STOP_S
     except UserError as error:
         _tell(stage)(f"error: {error}")
         sys.exit(2)
+    except KeyboardInterrupt:  # a Ctrl-C before the process was there, for instance without a GPU
+        code = 128 + signal.SIGINT
     if code > 128:
         why = ", perhaps because memory ran out" if code == 128 + signal.SIGKILL else ""
         print(f"[{stage}] ended by signal {code - 128}{why}: see {log}", file=sys.stderr)
@@ -71,4 +73,7 @@ def _work(snakemake: Any, work: Callable[[Any], None]) -> int:
         summary = " ".join(traceback.format_exception_only(error)[-1].split())
         progress(f"error: {summary} (traceback in {snakemake.log[0]})")
         return 1
+    except KeyboardInterrupt:  # where the work was then is nothing to mend
+        print("stopped by SIGINT", file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
