@@ -23,6 +23,27 @@ def test_both_install_the_same_on_the_same_base():
     assert packages(DOCKER) == packages(APPTAINER) >= {"gcc", "make", "python3-dev", "libnuma1"}
 
 
+def commands(text: str) -> list[str]:
+    """One by one, without what joins them."""
+    lines = re.sub(r"\s*\\\n\s*", " ", text).splitlines()
+    return [step.strip() for line in lines for step in line.split("&&") if step.strip()]
+
+
+def test_both_run_the_same_commands():
+    """Dockerfile besides makes a user; Apptainer's has the rights of whoever starts it."""
+    docker = [step.removeprefix("RUN ") for step in commands(DOCKER) if is_run(step)]
+    (post,) = re.findall(r"^%post\n(.*?)^%", APPTAINER, re.MULTILINE | re.DOTALL)
+    here = {"make -C /opt/criticflow setup DEVICE={{ DEVICE }}": "make setup DEVICE=${DEVICE}"}
+    theirs = [here.get(step, step) for step in commands(post)]
+    assert [step for step in docker if not step.startswith("useradd")] == theirs
+    assert len(theirs) == 4
+
+
+def is_run(step: str) -> bool:
+    """Whether it is a command, of those that ``&&`` joins too, and no other word of Docker's."""
+    return step.startswith("RUN ") or not re.match(r"#|[A-Z]+ ", step)
+
+
 def test_both_set_up_by_the_lock_and_by_an_argument_for_the_device():
     assert "ARG DEVICE=cpu" in DOCKER and "make setup DEVICE=${DEVICE}" in DOCKER
     assert "DEVICE=cpu" in APPTAINER and "setup DEVICE={{ DEVICE }}" in APPTAINER
@@ -47,6 +68,7 @@ def test_the_catalog_finds_what_its_scraper_reads():
     told = yaml.safe_load((PROJECT / ".snakemake-workflow-catalog.yml").read_text())["usage"]
     assert set(told) == {"mandatory-flags", "software-stack-deployment", "report"}
     assert set(told["mandatory-flags"]) == {"desc", "flags"}
+    assert set(told["software-stack-deployment"]) == {"conda", "apptainer", "apptainer+conda"}
     assert (PROJECT / "workflow/Snakefile").is_file() and (PROJECT / "config/README.md").is_file()
     readme = (PROJECT / "README.md").read_text(encoding="utf-8").lower()
     assert "snakemake" in readme and "workflow" in readme
