@@ -53,11 +53,24 @@ def test_a_critic_of_another_maker_has_its_values(tmp_path, name, bias, language
     torch.testing.assert_close(values(load_value_model(tmp_path)), expected)
 
 
+def in_shape(folder: Path, *shape: int) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    tensors["value_head.weight"] = tensors["value_head.weight"].reshape(shape)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def test_a_head_in_rows_is_read_row_after_row(tmp_path):
+    """As Open-Reasoner-Zero's critics have it (its issue 63)."""
+    expected = foreign(tmp_path, "value_head", False)
+    in_shape(tmp_path, 8, -1)
+    critic = load_value_model(tmp_path, dtype=torch.float32)
+    torch.testing.assert_close(values(critic), expected)
+    assert {name for name, _ in critic.score.named_parameters()} == {"weight", "bias"}
+
+
 def test_a_head_of_another_shape_is_refused_by_name(tmp_path):
     foreign(tmp_path, "value_head", False)
-    tensors = load_file(tmp_path / "model.safetensors")
-    tensors["value_head.weight"] = tensors["value_head.weight"].reshape(-1)
-    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    in_shape(tmp_path, -1)
     with pytest.raises(UserError, match=r"score\.weight"):
         load_value_model(tmp_path)
 
@@ -160,5 +173,5 @@ def test_openrlhfs_own_loader_has_the_same_values_and_no_bias(tmp_path, loader, 
     with torch.no_grad():
         theirs = critic(TOKENS, responses, torch.ones_like(TOKENS))
     torch.nn.init.zeros_(ours.score.bias)
-    expected = values(ours.bfloat16())[:, :-1, 0]  # it loads no other precision
+    expected = values(ours.bfloat16())[:, :-1, 0]  # it loads half precision alone
     torch.testing.assert_close(theirs, expected.float(), rtol=0, atol=0.02)

@@ -88,7 +88,8 @@ def load_value_model(
 
     Critics of other makers load as well: the head may be called as TRL (``v_head.summary``, beside
     a language model's own) or OpenRLHF (``value_head``) call it; and where the configuration is not
-    one of ours (no ``value_head``), a linear head may have no bias, which is then 0.
+    one of ours (no ``value_head``), a linear head may have no bias, which is then 0, and its weight
+    may lie in rows (Open-Reasoner-Zero's: ``(8, hidden / 8)``), which are read one after another.
 
     Args:
         path: A HuggingFace directory or hub name.
@@ -129,6 +130,9 @@ def load_value_model(
         arguments["trust_remote_code"] = trust_remote_code
     try:
         model, info = chosen.from_pretrained(path, ignore_mismatched_sizes=True, **arguments)
+        if not ours and (shape := _weight_in_rows(info, config)):
+            model, info = _in_rows(base, shape).from_pretrained(path, **arguments)
+            _as_one_row(model, info)
     except OSError as error:
         raise UserError(f"{path} cannot be loaded as a value model: {error}") from error
     biasless = not ours and kind == "linear" and set(info["missing_keys"]) == {"score.bias"}
@@ -144,6 +148,35 @@ def load_value_model(
     if fresh:
         _initialise_head(model, seed)
     return model
+
+
+def _weight_in_rows(info: dict, config: PretrainedConfig) -> tuple[int, int] | None:
+    """The stored shape of a linear head's weight, if it is as large as ours and a matrix."""
+    shapes = {str(name): tuple(stored) for name, stored, _ in info["mismatched_keys"]}
+    rows, *others = shapes.pop("score.weight", (0,))
+    if shapes or len(others) != 1 or rows * others[0] != config.get_text_config().hidden_size:
+        return None
+    return rows, others[0]
+
+
+def _in_rows(base: type[PreTrainedModel], shape: tuple[int, int]) -> type[PreTrainedModel]:
+    """``base`` with a head that holds such a weight: to be loaded, not to be called."""
+
+    def __init__(self: PreTrainedModel, config: PretrainedConfig, *args: Any, **kwargs: Any):
+        base.__init__(self, config, *args, **kwargs)
+        self.score = nn.Linear(shape[1], shape[0], bias=False)
+
+    body = {"__init__": __init__, "__module__": base.__module__}
+    return type(base.__name__, (base,), body)
+
+
+def _as_one_row(model: PreTrainedModel, info: dict) -> None:
+    """Give ``model`` the linear head of the weight that it was loaded with, still without bias."""
+    weight = model.score.weight.detach().reshape(1, -1)
+    attach_value_head(model, "linear")
+    model.score.to(device=weight.device, dtype=weight.dtype)
+    model.score.weight = nn.Parameter(weight)
+    info["missing_keys"] = {*info["missing_keys"], "score.bias"}
 
 
 def _check_kind(kind: str) -> None:
