@@ -15,7 +15,7 @@ from criticflow.config.contrasts import Contrast, differs_in, oracle_of
 from criticflow.errors import UserError
 from criticflow.models.char_tokenizer import char_tokenizer
 from criticflow.retrieval import protocol
-from criticflow.retrieval.bm25 import Document, Found
+from criticflow.retrieval.corpus import Document, Found
 from criticflow.retrieval.dialogue import Codec, Dialogue, Limits
 from criticflow.retrieval.protocol import FORMATS
 from criticflow.training import state

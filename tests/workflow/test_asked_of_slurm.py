@@ -55,8 +55,8 @@ def test_each_run_gets_its_own_nodes_and_gpus_and_a_cap_counts_them_all(tmp_path
             assert resources["cpus_per_gpu"] == 8, name
     engines = [name for name, (resources, _) in jobs.items() if resources.get("total_gpus") == 1]
     assert {name.split()[0] for name in engines} == {
-        "probe_signal", "evaluate_base", "evaluate_run", "evaluate_critic", "truth_of_base",
-        "truth_of_run", "judge_critic",
+        "probe_signal", "evaluate_base", "evaluate_run", "evaluate_critic", "evaluate_tempered",
+        "entropy_curve", "truth_of_base", "truth_of_run", "judge_critic",
     }  # fmt: skip
 
 

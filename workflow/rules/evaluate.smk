@@ -98,10 +98,8 @@ rule entropy_curve:
         "results/benchmarks/entropy_curve/{model}/{task}.tsv"
     threads: ENGINE_THREADS
     resources:
-        gpu=min(1, CONFIG.resources.gpu),
+        **ENGINE,
         mem_mb=32000,
-        cpus_per_gpu=8,
-        nodes=1,
         runtime=120,
     params:
         code=lambda wildcards: code("entropy_curve.py", task_module(wildcards), *VLLM_PLUGIN),

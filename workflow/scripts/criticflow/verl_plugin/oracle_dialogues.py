@@ -8,9 +8,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from criticflow.models.corpora import open_retriever
 from criticflow.retrieval.dialogue import Codec, Dialogue
 from criticflow.retrieval.protocol import FORMATS
-from criticflow.retrieval.settings import limits, open_retriever
+from criticflow.retrieval.settings import limits
 from criticflow.verl_plugin.search_loop import search_settings
 
 Generate = Callable[[list[int], int, int, list[str]], Awaitable[list[int]]]
