@@ -122,12 +122,12 @@ def test_takes_no_more_problems_than_asked(tmp_path):
 def test_a_habit_is_learned_from_the_share_of_solutions_that_was_asked_for():
     prompt = [{"role": "user", "content": "1 2 3 = 0"}]
     problems = [(prompt, "<answer>1+2-3</answer>")] * 400 + [(prompt, "<answer>1+2</answer>")]
-    some = base_model.with_habit(problems, 0.3, 0)
+    some = base_model.with_habit(problems, 0.3, 3, 0)
     shorter = [solution == "<answer>1+2</answer>" for _, solution in some]
     assert 90 < sum(shorter[:-1]) < 150 and shorter[-1]
-    assert some == base_model.with_habit(problems, 0.3, 0)
-    assert some != base_model.with_habit(problems, 0.3, 1)
-    assert base_model.with_habit(problems, 0.0, 0) == problems
+    assert some == base_model.with_habit(problems, 0.3, 3, 0)
+    assert some != base_model.with_habit(problems, 0.3, 3, 1)
+    assert base_model.with_habit(problems, 0.0, 3, 0) == problems
 
 
 def test_unusable_data_is_one_line_and_leaves_nothing(tmp_path):

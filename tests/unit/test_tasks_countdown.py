@@ -240,3 +240,10 @@ def test_a_careless_solution_is_well_formed_and_leaves_numbers_out(expression, s
     assert score.format_ok and not score.correct
     assert score.parts["numbers"] == 0
     assert without_last_number(expression) is None  # no answer that it could shorten
+
+
+def test_two_numbers_are_left_alone_unless_asked_for():
+    solution = "<answer>12+7</answer>"
+    assert without_last_number(solution) is None
+    assert without_last_number(solution, 2) == "<answer>12</answer>"
+    assert without_last_number("<answer>12</answer>", 2) is None

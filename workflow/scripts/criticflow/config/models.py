@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -33,8 +33,11 @@ class Sft(Strict):
     )
     careless: Fraction = Field(
         0.0,
-        description="share of the solutions with three or more numbers it learns without their "
-        "last number: a habit that PPO can break",
+        description="share of the solutions that it learns without their last number: a habit that "
+        "PPO can break",
+    )
+    careless_from: Annotated[int, Field(ge=2)] = Field(
+        3, description="numbers that such a solution has at least"
     )
 
 

@@ -65,7 +65,7 @@ def build(
             f"multiple of {HEAD_MULTIPLE}, or vLLM cannot run the model on a CPU"
         )
     problems = solved_problems(train_parquet, build.sft.problems, build.seed)
-    problems = with_habit(problems, build.sft.careless, build.seed)
+    problems = with_habit(problems, build.sft.careless, build.sft.careless_from, build.seed)
     if build.tokenizer == "words":
         tokenizer = word_tokenizer(_texts(train_parquet, corpus), build.max_positions)
     else:
@@ -133,17 +133,17 @@ def solved_problems(train_parquet: Path, limit: int, seed: int) -> list[tuple[li
 
 
 def with_habit(
-    problems: list[tuple[list[dict], str]], share: float, seed: int
+    problems: list[tuple[list[dict], str]], share: float, fewest: int, seed: int
 ) -> list[tuple[list[dict], str]]:
     """The problems, some of whose solutions leave out the last number.
 
     Args:
         problems: prompts and worked solutions.
-        share: of the solutions with three or more numbers; drawn from ``seed``, each apart.
+        share: of the solutions with ``fewest`` or more numbers; drawn from ``seed``, each apart.
     """
     draws = np.random.default_rng([seed, 2]).random(len(problems))
     return [
-        (prompt, (draw < share and without_last_number(solution)) or solution)
+        (prompt, (draw < share and without_last_number(solution, fewest)) or solution)
         for (prompt, solution), draw in zip(problems, draws, strict=True)
     ]
 

@@ -68,15 +68,16 @@ class Countdown:
 TASK = Countdown()
 
 
-def without_last_number(solution: str) -> str | None:
+def without_last_number(solution: str, fewest: int = 3) -> str | None:
     """A worked solution whose expression ends before its last operation: a well-formed mistake.
 
-    None where there is nothing to leave out, with fewer than three numbers or without ``<answer>``.
+    None where there is nothing to leave out, with fewer than ``fewest`` numbers (at least two) or
+    without ``<answer>``.
     """
     if (answer := last_tagged(solution, "answer")) is None:
         return None
     tree = arithmetic.parse(answer)
-    if tree is None or len(arithmetic.numbers(tree)) < 3:
+    if tree is None or len(arithmetic.numbers(tree)) < fewest:
         return None
     depth = 0
     for place in range(len(answer) - 1, 0, -1):
