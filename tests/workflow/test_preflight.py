@@ -68,6 +68,13 @@ def test_too_many_ranks_for_the_memory(model):
         check(model, cpu_ranks=5000)
 
 
+@pytest.mark.parametrize("devices", [{"gpu": 8}, {"cpu_ranks": 5000}])
+def test_what_this_machine_has_says_nothing_of_a_ray_cluster_elsewhere(model, devices):
+    with pytest.raises(UserError):
+        check(model, **devices)
+    assert check(model, ray_address="10.0.0.9:6379", **devices) == []
+
+
 def test_what_fits_with_short_trajectories_alone_is_warned_of(capsys):
     free = memory.available() / preflight.GIB
     batches = Part(MICRO_BATCHES, free, "size")

@@ -50,7 +50,7 @@ def check_training(
         checkpoint_dir: where checkpoints go; two at a time, the newest and the one before.
 
     Returns:
-        Its memory on the CPU by part, as expected; empty on GPUs.
+        Its memory on the CPU by part, as expected; empty on GPUs, and on another's Ray cluster.
 
     Raises:
         UserError: a directory is no model, no port can be opened, a tracker is not installed,
@@ -61,21 +61,36 @@ def check_training(
         check_model_directory(critic_dir)
     check_port()
     check_trackers(run.train.logger)
-    parts: list[Part] = []
-    if resources.device == "cpu":
-        actor = model_weights(model_dir)
-        critic = model_weights(critic_dir or model_dir) if run.algorithm == "ppo" else None
-        if shape := directory_shape(model_dir):
-            parts = footprint(run, task, resources, shape, actor, critic)
-            check_memory(parts)
-        else:
-            progress(f"{model_dir}/config.json lacks the usual sizes: memory is not estimated")
-        buckets = resources.ranks_per_node * bucket_megabytes(actor.largest) * 2**20
-        check_shared_memory(buckets, OBJECT_STORE)
-    elif resources.ray_address is None:  # the GPUs of a Ray that runs elsewhere are not here
-        check_gpus(run, task, model, resources, model_dir)
+    # Of the nodes of somebody else's Ray cluster this machine says nothing.
+    elsewhere = resources.ray_address is not None
+    parts = [] if elsewhere else _check_machine(run, task, model, resources, model_dir, critic_dir)
     if checkpoint_dir:
         require_space(checkpoint_dir, 2 * checkpoint_bytes(model_dir, critic_dir))
+    return parts
+
+
+def _check_machine(
+    run: Run,
+    task: Task,
+    model: Model,
+    resources: Resources,
+    model_dir: str,
+    critic_dir: str | None,
+) -> list[Part]:
+    """The part of :func:`check_training` that is about memory and GPUs of this machine."""
+    if resources.device != "cpu":
+        check_gpus(run, task, model, resources, model_dir)
+        return []
+    parts: list[Part] = []
+    actor = model_weights(model_dir)
+    critic = model_weights(critic_dir or model_dir) if run.algorithm == "ppo" else None
+    if shape := directory_shape(model_dir):
+        parts = footprint(run, task, resources, shape, actor, critic)
+        check_memory(parts)
+    else:
+        progress(f"{model_dir}/config.json lacks the usual sizes: memory is not estimated")
+    buckets = resources.ranks_per_node * bucket_megabytes(actor.largest) * 2**20
+    check_shared_memory(buckets, OBJECT_STORE)
     return parts
 
 
