@@ -100,6 +100,7 @@ def test_one_node_stays_on_loopback_and_several_do_not():
 
 def test_a_ray_of_somebody_elses_gets_the_environment_and_nothing_is_ended(tmp_path, monkeypatch):
     monkeypatch.setenv("KEPT", "as it is")
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")  # which the cluster may lack all the same
     resources = Resources(ray_address="10.0.0.9:6379")
     env = environment(resources, tmp_path / "1.jsonl")
     assert FORK not in env and LOOPBACK not in env

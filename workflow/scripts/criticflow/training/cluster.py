@@ -26,6 +26,7 @@ from criticflow.config import Resources
 from criticflow.errors import UserError
 from criticflow.logs import progress
 from criticflow.runtime import slurm
+from criticflow.training.environment import OWN
 from criticflow.training.overrides import OBJECT_STORE, node_cpus
 from criticflow.training.ray_node import Node, free_port, interface_address
 from criticflow.training.watchdog import CONTROLLER, ESSENTIAL, LOST_SECONDS
@@ -72,7 +73,9 @@ class Client(OwnRay):
 
     def __init__(self, address: str, env: Mapping[str, str]) -> None:
         place = "ray_kwargs.ray_init"
-        sent = {key: value for key, value in env.items() if os.environ.get(key) != value}
+        sent = {
+            key: value for key, value in env.items() if key in OWN or os.environ.get(key) != value
+        }
         self.overrides = [
             f"{place}.address={address}",
             *(f"+{place}.runtime_env.env_vars.{key}={json.dumps(sent[key])}" for key in sent),

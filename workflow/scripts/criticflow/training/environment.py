@@ -21,22 +21,16 @@ def environment(resources: Resources, metrics: Path) -> dict[str, str]:
         resources: which device.
         metrics: where verl's file logger writes.
     """
-    env = os.environ | {
-        "VERL_FILE_LOGGER_PATH": str(metrics.resolve()),
+    env = os.environ | _EVERYWHERE
+    env |= {
+        _METRICS: str(metrics.resolve()),
         HEARTBEATS: str(heartbeat_directory(metrics)),
-        "PYTHONWARNINGS": "ignore",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_COLOR_PREFIX": "0",
-        # Ray would give its workers, which do all the work, a priority far below everything else.
-        "RAY_worker_niceness": "0",
-        "TOKENIZERS_PARALLELISM": "false",
-        "HYDRA_FULL_ERROR": "1",
     }
     env = _trackers(metrics.resolve().parent.with_name(TRACKERS)) | env  # a person's setting wins
     env.pop("RAY_ADDRESS", None)  # a job has a Ray of its own
     env.pop("VLLM_CPU_KVCACHE_SPACE", None)  # wins over resources.kv_cache_gb
     if (end := end_time()) is not None:
-        env["SLURM_JOB_END_TIME"] = str(end)  # for the trainer (``verl_plugin.stopping``)
+        env[_END_TIME] = str(end)  # for the trainer (``verl_plugin.stopping``)
     if resources.device == "cpu":
         env |= _CPU
     if resources.own_node:
@@ -66,6 +60,17 @@ def _trackers(folder: Path) -> dict[str, str]:
     }
 
 
+_METRICS = "VERL_FILE_LOGGER_PATH"
+_END_TIME = "SLURM_JOB_END_TIME"
+_EVERYWHERE = {
+    "PYTHONWARNINGS": "ignore",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_COLOR_PREFIX": "0",
+    # Ray would give its workers, which do all the work, a priority far below everything else.
+    "RAY_worker_niceness": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HYDRA_FULL_ERROR": "1",
+}
 _ONE_NODE = {
     # No cluster beyond this machine: Ray, and with it verl and vLLM, talks and listens on
     # loopback alone. (It does so by itself on the systems that the variable is named after.)
@@ -98,3 +103,5 @@ _CPU = {
     "TORCHDYNAMO_DISABLE": "1",
 }
 """What is different where there is no accelerator."""
+OWN = {_METRICS, HEARTBEATS, _END_TIME, *_EVERYWHERE, *_CPU, *_trackers(Path())}
+"""Variables that decide how a training's processes work, wherever they have been set."""
