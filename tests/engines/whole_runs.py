@@ -212,11 +212,11 @@ def json_lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
-def storages(checkpoint: Path, what: str = "model") -> dict[str, bytes]:
-    """The bytes of every tensor that the two ranks saved, by file and place in it."""
+def storages(checkpoint: Path, what: str = "model", ranks: int = 2) -> dict[str, bytes]:
+    """The bytes of every tensor that the ranks saved, by file and place in it."""
     found = {}
-    for rank in range(2):
-        file = checkpoint / f"{what}_world_size_2_rank_{rank}.pt"
+    for rank in range(ranks):
+        file = checkpoint / f"{what}_world_size_{ranks}_rank_{rank}.pt"
         with zipfile.ZipFile(file) as archive:
             for name in archive.namelist():
                 if "/data/" in name:

@@ -23,6 +23,8 @@ from criticflow.verl_plugin.job_directory import (
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+MODULES = "VERL_USE_EXTERNAL_MODULES"
+"""Environment variable: modules that each verl process imports."""
 
 _HELP = """\
 usage: criticflow train [KEY=VALUE ...]
@@ -66,14 +68,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def require_plugin() -> None:
     """Make every verl process of this job, Ray workers included, load the plugin or stop."""
-    modules = [name for name in os.environ.get("VERL_USE_EXTERNAL_MODULES", "").split(",") if name]
+    modules = [name for name in os.environ.get(MODULES, "").split(",") if name]
     if PLUGIN not in modules:
-        os.environ["VERL_USE_EXTERNAL_MODULES"] = ",".join([*modules, PLUGIN])
+        os.environ[MODULES] = ",".join([*modules, PLUGIN])
 
 
 def separate(config: DictConfig, job: Path) -> None:
     """Keep a training apart from all others on its machines: its own Ray unless a cluster is named,
-    its own token there, its own sockets everywhere.
+    its own token there, its own sockets everywhere. And give its workers, whoever starts them, the
+    plugin that does the same.
 
     Args:
         config: verl's whole configuration; ``ray_kwargs.ray_init`` is completed.
@@ -87,8 +90,9 @@ def separate(config: DictConfig, job: Path) -> None:
     if address == "local" and "RAY_AUTH_TOKEN" not in os.environ:
         os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token_file(job)))
     os.environ[JOB] = str(job)
-    environment = f"{init}.runtime_env.env_vars.{JOB}"
-    OmegaConf.update(config, environment, str(job), force_add=True)
+    for variable in (JOB, MODULES):
+        environment = f"{init}.runtime_env.env_vars.{variable}"
+        OmegaConf.update(config, environment, os.environ[variable], force_add=True)
     if address == "local" and (interpreter := os.environ.get(INTERPRETER)):
         executable = f"{init}.runtime_env.py_executable"
         OmegaConf.update(config, executable, interpreter, force_add=True)

