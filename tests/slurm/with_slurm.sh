@@ -2,9 +2,9 @@
 # Run a command on a machine that is a Slurm cluster meanwhile: accounting, two partitions, one node
 # with two GPUs that are counted but not there. For Debian and Ubuntu, as root.
 #
-# Two further nodes, far1 and far2 in the partition `far`, are this machine in namespaces of their own:
-# network (a bridge between them), processes, host name, shared memory. Where the kernel does not allow
-# that they are missing, and CRITICFLOW_TEST_FAR is not set.
+# Two further nodes like it, far1 and far2 in the partition `far`, are this machine in namespaces of their
+# own: network (a bridge between them), processes, host name, shared memory. Where the kernel does not
+# allow that they are missing, and CRITICFLOW_TEST_FAR is not set.
 #
 #   tests/slurm/with_slurm.sh COMMAND [ARGUMENT...]
 #
@@ -44,6 +44,9 @@ down() {
     done
     for name in far1 far2; do
         pid=$(cat "$1/$name.pid" 2>/dev/null) && kill -9 "$pid" 2>/dev/null || true
+        # The kernel keeps a network while a connection in it waits for an answer, for minutes where
+        # the other end is lost, and with it this end of its cable.
+        ip link delete "cf$name" 2>/dev/null || true
         ip netns delete "$BRIDGE-$name" 2>/dev/null || true
     done
     ip link delete "$BRIDGE" 2>/dev/null || true
@@ -66,7 +69,8 @@ connect_far_nodes() {
     done
 }
 
-# A far node's slurmd, which ends with the process whose number is in NODE.pid, and all else there.
+# A far node's slurmd, which ends with the process whose number is in NODE.pid, and all else there. Also
+# a command, $SCRATCH/start_far_node, for tests that end one.
 start_far_node() {
     nsenter --net="/run/netns/$BRIDGE-$1" unshare --pid --fork --kill-child --mount --uts sh -c "
         mount -t proc proc /proc && mount -t tmpfs tmpfs /dev/shm && hostname $1 &&
@@ -138,7 +142,8 @@ if [ -n "${CRITICFLOW_TEST_MOUNTS:-}" ] && connect_far_nodes >"$SCRATCH/network.
         >"$SCRATCH/hosts"
     mount --bind "$SCRATCH/hosts" /etc/hosts
     FAR=$(for number in 1 2; do
-        echo "NodeName=far$number NodeAddr=$NET.1$number CPUs=32 RealMemory=256000 State=UNKNOWN"
+        echo "NodeName=far$number NodeAddr=$NET.1$number CPUs=32 RealMemory=256000 Gres=gpu:2" \
+            "State=UNKNOWN"
     done; echo "PartitionName=far Nodes=far[1-2] MaxTime=2-0 State=UP")
     export CRITICFLOW_TEST_FAR=1
 else
@@ -187,7 +192,9 @@ PartitionName=gpus Nodes=$HOST MaxTime=2-0 State=UP
 $FAR
 CONF
 # Slurm wants device files, and hands out their numbers.
-printf 'NodeName=%s Name=gpu File=%s\n' "$HOST" /dev/null "$HOST" /dev/zero >"$ETC/gres.conf"
+for node in "$HOST" ${FAR:+far1 far2}; do
+    printf 'NodeName=%s Name=gpu File=%s\n' "$node" /dev/null "$node" /dev/zero
+done >"$ETC/gres.conf"
 cat >"$ETC/slurmdbd.conf" <<CONF
 $MARK$SCRATCH
 DbdHost=$HOST
@@ -228,6 +235,9 @@ export MYSQL_UNIX_PORT=$SCRATCH/mariadb.socket
     slurmctld -i 3>&-
     slurmd 3>&-
     if [ -n "$FAR" ]; then
+        { echo "#!/bin/bash"; declare -p SCRATCH BRIDGE; declare -f start_far_node
+            echo 'start_far_node "$1"'; } >"$SCRATCH/start_far_node"
+        chmod +x "$SCRATCH/start_far_node"
         start_far_node far1
         start_far_node far2
     fi
