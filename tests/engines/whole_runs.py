@@ -32,6 +32,7 @@ OURS = (  # what stock verl does not know
     "critic.allow_untrained",
     "critic.constant",
     "critic.scale",
+    "critic.shuffle_values",
     "critic.oracle",
     "critic.model.head_seed",
     "trainer.keep_steps",
@@ -88,6 +89,8 @@ STUDY: dict[str, Any] = {
             "like": "plain",
             "critic": {"freeze": True, "oracle": {"continuations": 3}, "scale": 0.5},
         },
+        "frozen": {"like": "plain", "critic": {"path": "critic", "freeze": True}},
+        "shuffled": {"like": "frozen", "critic": {"shuffle": True}},
         "random": {
             "like": "plain",
             "critic": {"freeze": True, "allow_untrained": True},

@@ -271,6 +271,14 @@ def test_a_runs_own_nodes_and_gpus_do_not_decide_its_weights_and_are_recorded():
     assert deciding.execution(changed, "other") == deciding.execution(same, "other")
 
 
+def test_a_control_that_is_off_leaves_runs_of_before_it_what_they_were():
+    assert "shuffle" not in deciding.deciding(study(), "cold")["run"]["critic"]
+    config = study()
+    critic = config.runs["cold"].critic.model_copy(update={"freeze": True, "shuffle": True})
+    config.runs["cold"] = config.runs["cold"].model_copy(update={"critic": critic})
+    assert deciding.deciding(config, "cold")["run"]["critic"]["shuffle"] is True
+
+
 def test_nodes_and_ranks_together():
     verl = {"trainer.nnodes": 2}
     assert deciding.ranks(study(train={"verl": verl}), "cold") == 4

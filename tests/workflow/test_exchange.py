@@ -7,13 +7,14 @@ import json
 import os
 import shutil
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from report_study import configuration, write_study
-from snake import planned, snakemake
+from snake import PROJECT, planned, snakemake
 
 from criticflow.errors import UserError
 from criticflow.exchange.compare import compare_with_imports
@@ -22,6 +23,7 @@ from criticflow.exchange.origin import origin_here
 from criticflow.exchange.take_in import take_in
 from criticflow.files import write_json
 from criticflow.planning.imports import read_imports, read_index
+from criticflow.planning.study import read_study
 from criticflow.training.deciding import deciding
 
 FROZEN = {"from": "cold", "freeze": True}
@@ -322,3 +324,13 @@ def test_unfinished_and_outdated_runs_are_left_out(whole, tmp_path):
         f"{COLD}, seed 2: left out, it was trained with other settings "
         "(run train.actor_lr: 1 -> 0.0005)",
     ]
+
+
+def test_the_rows_that_come_with_the_project_still_fit_their_study(tmp_path):
+    """A setting that came later and is off makes no other run of what was trained before it."""
+    folder = PROJECT / "docs/studies/critic-value"
+    study = read_study([PROJECT / "config/studies/critic-value.yaml", folder / "study.yaml"])
+    said = take_in(folder / "rows.zip", tmp_path, study)[0]
+    assert said.endswith(f"{len(study.run_seeds())} trainings taken in")
+    imports = read_imports(study, partial(deciding, study), tmp_path)
+    assert set(imports.files) == set(study.run_seeds()) and not imports.notes

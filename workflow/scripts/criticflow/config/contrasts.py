@@ -26,6 +26,7 @@ FACTOR_OF = {
     "critic.constant": "critic source",
     "critic.oracle": "critic source",
     "critic.scale": "critic source",
+    "critic.shuffle": "critic source",
     "critic.freeze": "freeze",
     "reward_mask": "mask",
     "train.lam": "lambda",

@@ -105,6 +105,11 @@ class Critic(Strict):
     scale: float = Field(
         1.0, description="factor on the values of the critic that is loaded, or on an oracle's"
     )
+    shuffle: bool = Field(
+        False,
+        description="give PPO the critic's values exchanged between the trajectories of a step, at "
+        "equal position in the response; needs freeze",
+    )
 
     @property
     def is_model(self) -> bool:
@@ -151,6 +156,16 @@ class Critic(Strict):
             raise ValueError(
                 "oracle: its values are no critic's: leave from, path and constant out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _shuffled_is_frozen(self) -> Critic:
+        if self.shuffle and not self.freeze:
+            raise ValueError(
+                "shuffle needs freeze: true: a critic that learns is updated from its own values"
+            )
+        if self.shuffle and not self.is_model:
+            raise ValueError("shuffle takes the values of a critic: leave constant and oracle out")
         return self
 
     @model_validator(mode="after")

@@ -27,7 +27,9 @@ def describe(run: Run) -> str:
             origin = f"critic from {critic.path}"
         else:
             origin = "the critic starts afresh"
-        words.append(f"{origin}, frozen" if critic.freeze and critic.is_model else origin)
+        frozen = ", frozen" if critic.freeze and critic.is_model else ""
+        shuffled = ", its values exchanged between trajectories" if critic.shuffle else ""
+        words.append(f"{origin}{frozen}{shuffled}")
     if mask.ratio:
         rescaled = ", the others rescaled" if mask.rescale else ""
         words.append(f"{100 * mask.ratio:g} % of the rewards masked{rescaled}")

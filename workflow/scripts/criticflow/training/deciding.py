@@ -71,6 +71,8 @@ def deciding(config: Config, run: str) -> dict[str, Any]:
         by_alias=True,
         exclude={"model": True, "task": True, "critic": _CRITIC_ORIGIN},
     )
+    if not own["critic"]["shuffle"]:  # or runs of before there was the setting would be others
+        del own["critic"]["shuffle"]
     train = {key: value for key, value in own["train"].items() if key not in EXECUTION_TRAIN}
     train["verl"] = {k: v for k, v in train["verl"].items() if not _is_execution(k)}
     model, task = config.models[settings.model], config.tasks[settings.task]

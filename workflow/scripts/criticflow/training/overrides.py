@@ -196,6 +196,8 @@ def _critic(run: Run, model: Model, critic_dir: str, seed: int) -> dict[str, Any
         # The engine of a critic whose values an oracle replaces is a constant's.
         "critic.constant": 0.0 if oracle else run.critic.constant,
         "critic.scale": run.critic.scale,
+        # verl's own critic.shuffle is that of its data loader.
+        "critic.shuffle_values": run.critic.shuffle,
         "critic.oracle_continuations": oracle and oracle.continuations,
         "critic.oracle_lines_above": oracle and oracle.lines_above,
     } | _engine("critic.fsdp", run)

@@ -92,6 +92,8 @@ class CriticConfig(FSDPCriticConfig):
     allow_untrained: Any = False
     constant: Any = None
     scale: Any = 1.0
+    shuffle_values: Any = False
+    shuffle_seed: Any = None
     oracle_continuations: Any = None
     oracle_lines_above: Any = None
 

@@ -155,6 +155,25 @@ class OracleSettings(Strict):
             )
 
 
+def shuffle_seed(config: DictConfig) -> int | None:
+    """Seed of ``critic.shuffle_values``; None: values stay where they are.
+
+    Raises:
+        UserError: the critic would learn, or the values are not a critic's.
+    """
+    critic, key = config.critic, "critic.shuffle_values"
+    if not as_bool(key, critic.shuffle_values):
+        return None
+    if not as_bool("critic.freeze", critic.freeze):
+        raise UserError(f"{key} needs critic.freeze=true: a critic learns from its own values")
+    if critic.constant is not None or critic.oracle_continuations is not None:
+        raise UserError(
+            f"{key} takes the values of a critic: leave critic.constant and "
+            "critic.oracle_continuations out"
+        )
+    return _seed(config, "critic.shuffle_seed")
+
+
 @contextmanager
 def _named(key: str) -> Iterator[None]:
     """Turn what the schema refuses into an error with verl's key; ``{}`` stands for the field."""
@@ -249,6 +268,7 @@ def check(config: DictConfig) -> None:
     RandomRewardSettings.read(config)
     AdvantageSettings.read(config)
     OracleSettings.read(config)
+    shuffle_seed(config)
     keep_checkpoints(config)
     lost_trajectories(config)
     _integer("critic.model.head_seed", config.critic.model.head_seed)

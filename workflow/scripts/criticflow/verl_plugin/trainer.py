@@ -8,7 +8,8 @@ For every batch verl computes, and this trainer leaves as it is,
 1. r may be masked per trajectory before A_t is computed (``reward_mask``), or be random
    (``random_reward``).
 2. V may be frozen: no update of the critic (``frozen_critic``); constant (``constant_critic``); or
-   the mean of continuations from every state (``oracle``).
+   the mean of continuations from every state (``oracle``); or a critic's, exchanged between
+   trajectories (``shuffled_critic``).
 3. V may come from another run's checkpoint while everything else is fresh (``critic_loading``).
 4. Prompts are named by step and content rather than at random, so that a trajectory has the same
    identity in every run, and batches are in the order of these names (``replay``). A step that
@@ -59,6 +60,7 @@ from criticflow.verl_plugin.oracle import Oracle, in_rows
 from criticflow.verl_plugin.random_reward import random_outcomes, with_random_outcomes
 from criticflow.verl_plugin.replay import OrderedReplayBuffer
 from criticflow.verl_plugin.reward_mask import mask_metrics, masked_trajectories, reward_scale
+from criticflow.verl_plugin.shuffled_critic import KEPT, kept, lenders
 from criticflow.verl_plugin.stopping import EarlyStop, StoppedEarly
 from criticflow.verl_plugin.workers import CriticWorker
 
@@ -79,6 +81,7 @@ class CriticflowTrainer(PPOTrainerSync):
         self.advantage = settings.AdvantageSettings.read(config)
         self._whole_masks: tuple[list[str], torch.Tensor] | None = None
         self.oracle_settings = settings.OracleSettings.read(config)
+        self.shuffle_seed = settings.shuffle_seed(config)
         self.freeze_critic = settings.as_bool("critic.freeze", config.critic.freeze)
         self.keep_checkpoints = settings.keep_checkpoints(config)
         self.keep_steps = frozenset(config.trainer.keep_steps)
@@ -183,7 +186,10 @@ class CriticflowTrainer(PPOTrainerSync):
 
     def _compute_values(self, batch: Any, metrics: dict) -> Any:
         if self.oracle is None:
-            return super()._compute_values(batch, metrics)
+            batch = super()._compute_values(batch, metrics)
+            if self.shuffle_seed is not None:
+                self._shuffle_values(batch, metrics)
+            return batch
         values, found = self.oracle_values
         metrics.update(found)
         self.give_values(batch, values)
@@ -192,6 +198,19 @@ class CriticflowTrainer(PPOTrainerSync):
     def give_values(self, batch: Any, values: dict[str, np.ndarray]) -> None:
         """Let a batch have these values, by trajectory, as if its critic had given them."""
         self._publish(batch, {"values": in_rows(values, batch.keys)})
+
+    def _shuffle_values(self, batch: Any, metrics: dict) -> None:
+        fields = ["values", "response_mask"]
+        where = {"keys": batch.keys, "partition_id": batch.partition_id}
+        data = tq.kv_batch_get(**where, select_fields=fields).to_padded_tensor()
+        own = (data["response_mask"].numpy() > 0) & _real(batch)[:, None]
+        rows = self.value_lenders(batch.keys, own)
+        metrics[KEPT] = kept(rows, own)
+        self._publish(batch, {"values": data["values"].gather(0, torch.from_numpy(rows))})
+
+    def value_lenders(self, keys: Sequence[str], own: np.ndarray) -> np.ndarray:
+        """From which row of this step's batch each token has its value, (batch, tokens)."""
+        return lenders(self.shuffle_seed, self.global_steps, keys, own)
 
     def _update_critic(self, batch: Any, metrics: dict) -> Any:
         return batch if self.freeze_critic else super()._update_critic(batch, metrics)
