@@ -20,7 +20,8 @@ from criticflow.models.directory import check_model_directory
 from criticflow.models.sampling import Engine, request_seeds
 from criticflow.stages import compare
 from criticflow.stages.samples import read_problems
-from criticflow.stats import outcomes
+from criticflow.stages.truth_files import read_pieces
+from criticflow.stats import outcomes, truth_table, value_ranking
 from criticflow.tasks import get_task
 
 pytestmark = pytest.mark.vllm
@@ -161,6 +162,35 @@ def test_prefix_and_continuation_are_scored_as_one_response(out):
         checked += 1
         assert short[row.state] == expected
     assert checked > 40
+
+
+def test_next_pieces_are_what_the_actor_would_write_and_worth_their_state(out):
+    """The value of a state is the mean over all next tokens, here over those that were drawn."""
+    states = pd.read_parquet(out / "truth/states.parquet").set_index("state")
+    pieces, scores = read_pieces(out / "truth")
+    assert (pieces["length"] == 1).all()
+    parents = states.loc[pieces["parent"]]
+    for piece, before in zip(pieces["prefix_tokens"], parents["prefix_tokens"], strict=True):
+        assert list(piece[:-1]) == list(before)
+    names = pieces["prefix_tokens"].map(tuple)
+    assert names.is_unique and pieces.groupby("parent").size().between(1, 4).all()
+    assert (pieces.groupby("parent").size() > 1).sum() > 20
+    # An end of message is no piece: nothing follows it.
+    end = AutoTokenizer.from_pretrained(out / "model").eos_token_id
+    assert end not in {ids[-1] for ids in pieces["prefix_tokens"]}
+    assert (scores.groupby("state").size() == 16).all()
+    assert set(scores["state"]) == set(pieces["state"])
+    longest = pieces["prefix_tokens"].map(len).to_numpy() + scores.groupby("state")["length"].max()
+    assert longest.max() <= 32 + 24
+    # One that was drawn alone of four is nearly sure: its worth is its parent's.
+    alone = pieces[pieces.groupby("parent")["state"].transform("size") == 1]
+    worth = truth_table.estimates(scores)["v_mc"].reindex(alone["state"]).to_numpy()
+    before = states.loc[alone["parent"], "v_mc"].to_numpy()
+    assert len(alone) > 10 and abs(worth.mean() - before.mean()) < 0.1
+    assert np.corrcoef(worth, before)[0, 1] > 0.7
+    ranked = value_ranking.of_monte_carlo((pieces, scores), 4, 1.0, (1, 4))
+    assert ranked["regret"]["value"] < ranked["regret_chance"]["value"]
+    assert ranked["top1"]["value"] > ranked["top1_chance"]["value"]
 
 
 def test_prompts_that_are_too_long_are_left_out_and_counted(out):

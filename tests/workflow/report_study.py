@@ -23,6 +23,7 @@ from criticflow.files import write_json
 from criticflow.stages import compare, contrasts, critics, evaluate, savings, speed
 from criticflow.stages.shown_responses import shown_responses
 from criticflow.stats import truth_table, value_rows
+from criticflow.stats.value_ranking import Pieces
 from criticflow.training import provenance
 from criticflow.training.deciding import execution
 
@@ -320,8 +321,21 @@ def _judged(
     shown.assign(**actor).to_parquet(folder / "responses.parquet")
     critic = {"critic": name, "kind": "run", "critic_seed": seed, "critic_step": run.train.steps}
     identity = actor | {"gamma": 1.0}
-    rows = value_rows.critic_rows(critic, identity, table, np.array(found), continuations)
-    return rows + value_rows.reference_rows(identity, table, continuations)
+    pieces, worth = _pieces(table, draw)
+    behind = pieces, worth + draw.normal(0, 0.1, len(worth))
+    rows = value_rows.critic_rows(critic, identity, table, np.array(found), continuations, behind)
+    return rows + value_rows.reference_rows(identity, table, continuations, pieces=pieces)
+
+
+def _pieces(states: pd.DataFrame, draw: np.random.Generator) -> tuple[Pieces, np.ndarray]:
+    """Two next pieces of every state with their continuations, and what they are worth."""
+    worth = np.clip(np.repeat(states["v_mc"], 2) + draw.normal(0, 0.2, 2 * len(states)), 0, 1)
+    pieces = states.loc[worth.index, ["state", "prompt_index"]].rename(columns={"state": "parent"})
+    pieces = pieces.assign(state=range(len(pieces)), length=1)
+    scores = draw.random((len(pieces), 32)) < worth.to_numpy()[:, None]
+    state = np.repeat(pieces["state"].to_numpy(), 32)
+    continuations = pd.DataFrame({"state": state, "score": scores.ravel(), "length": 5})
+    return (pieces, continuations.astype({"score": float})), worth.to_numpy()
 
 
 def _probe(folder: Path) -> None:

@@ -217,6 +217,13 @@ def test_the_critics_and_actors_of_other_steps_are_compared_too(tmp_path):
     assert jobs["truth_of_run"] == 3 and jobs["judge_critic"] == 3
 
 
+def test_next_pieces_are_sampled_where_a_study_asks_for_them(tmp_path):
+    file = "results/truth/tiny/countdown-mini/pieces.parquet"
+    jobs = planned(tmp_path, file, overlay={"truth": {"pieces": 4}})
+    assert jobs["truth_of_base"] == 1
+    assert snakemake(tmp_path, "--dry-run", file, overlay={}).returncode != 0
+
+
 def test_the_base_model_stands_beside_the_actors_that_are_named(tmp_path):
     jobs = planned(tmp_path, overlay={"tempered": {"actors": "all"}, "seeds": [0, 1]})
     assert jobs["entropy_curve"] == 1 and jobs["evaluate_tempered"] == 4

@@ -72,6 +72,7 @@ def test_where_a_corpus_is_searched_decides_no_weights():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"truth": {"actors": "all", "pieces": 4}}, "truth.pieces: facts has search"),
         ({"critics": {"p": {"model": "tiny-search", "task": "facts"}}}, "critics.p: facts has"),
         ({"tasks": {"facts": {"search": None}}}, "go together"),
         (

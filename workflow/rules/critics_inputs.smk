@@ -6,14 +6,12 @@ an actor `MODEL/TASK` or `RUN/seedN/stepM/TASK`.
 
 import functools
 
-from criticflow.planning.imports import critic_folder, critic_seeds
+from criticflow.planning.imports import critic_folder, critic_seeds, measured
 
 
 def truth_settings():
     """Settings that an actor's truth depends on: all but those that say which actors have one."""
-    return CONFIG.truth.model_dump(
-        mode="json", exclude={"actors", "across", "steps", "temperature"}
-    )
+    return measured(CONFIG)["truth"]
 
 
 def truth_cost():
@@ -21,10 +19,17 @@ def truth_cost():
     truth = CONFIG.truth
     states = truth.problems * len(truth.positions)
     count = states * truth.continuations
+    most = count * truth.pieces
     return (
         f"{count:,} continuations ({truth.problems} problems x {len(truth.positions)} states x "
-        f"{truth.continuations})"
+        f"{truth.continuations})" + (f", up to {most:,} from next pieces" if most else "")
     )
+
+
+def piece_files(folder):
+    """Files of next pieces in a truth's folder, where they are asked for."""
+    names = ("pieces", "piece_continuations") if CONFIG.truth.pieces else ()
+    return {name: f"{folder}/{name}.parquet" for name in names}
 
 
 def actor_dir(run, seed, step):
@@ -99,9 +104,13 @@ def truth_dirs():
 def truth_files(folders):
     names = ("states.parquet", "continuations.parquet", "responses.parquet", "summary.json")
     return [
-        f"{folder}/{name}"
+        file
         for folder in folders
-        for name in (names if folder.startswith("results/") else ["references.json"])
+        for file in (
+            [*(f"{folder}/{name}" for name in names), *piece_files(folder).values()]
+            if folder.startswith("results/")
+            else [f"{folder}/references.json"]
+        )
     ]
 
 

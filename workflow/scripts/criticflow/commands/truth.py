@@ -14,7 +14,8 @@ Measure the true values of states: continue held-out responses from several plac
 
 input:   an actor that vLLM loads, and a split as the workflow prepares it
 output:  OUT/states.parquet (V of each state, by Monte Carlo), OUT/continuations.parquet,
-         OUT/responses.parquet and OUT/summary.json, which `criticflow judge` reads
+         OUT/responses.parquet and OUT/summary.json, which `criticflow judge` reads; with --pieces
+         OUT/pieces.parquet and OUT/piece_continuations.parquet
 """
 _EXAMPLE = """\
 example:
@@ -50,6 +51,12 @@ def parser() -> argparse.ArgumentParser:
         default=default.positions,
         help="states, as shares of a response (default: %(default)s)",
     )
+    add(
+        "--pieces",
+        type=int,
+        default=default.pieces,
+        help="next pieces of each state, among which critics choose (default: %(default)s, none)",
+    )
     add("--gamma", type=float, default=1.0, help="discount per token (default: 1.0)")
     add("--seed", type=int, default=0, help="of responses and continuations (default: 0)")
     return result
@@ -66,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser().error("--problems and lengths are at least 1")
     if given.continuations < 2 or given.temperature <= 0 or not 0 <= given.gamma <= 1:
         parser().error("--continuations is at least 2, --temperature above 0, --gamma in [0, 1]")
+    if given.pieces < 0:
+        parser().error("--pieces is at least 0")
     if any(not 0 <= position <= 1 for position in given.positions):
         parser().error("--positions are shares from 0 to 1")
     from criticflow.stages import value_truth  # only now, so that --help is quick
@@ -80,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             problems=given.problems,
             positions=sorted(set(given.positions)),
             continuations=given.continuations,
+            pieces=given.pieces,
             seed=given.seed,
         ),
         given.temperature,

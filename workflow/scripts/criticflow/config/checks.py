@@ -117,6 +117,12 @@ def _dialogues_are_sampled_whole(config: Config) -> None:
                 "responses of one turn: take the critic of a run (critic.from)"
             )
     for name, run in config.runs.items():
+        measured = config.measures_truth(name) or config.measures_truth(run.model)
+        if config.truth.pieces and measured and config.tasks[run.task].search:
+            raise ValueError(
+                f"truth.pieces: {run.task} has search, and no pieces are taken from dialogues: "
+                f"leave {name} and {run.model} out of truth.actors, or pieces 0"
+            )
         if not run.search.mask_observations and not config.tasks[run.task].search:
             raise ValueError(
                 f"runs.{name}.search.mask_observations: {run.task} has no search, nothing is "

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from criticflow.config.fields import Fraction, Positive, Strict
+from criticflow.config.fields import Fraction, NotNegative, Positive, Strict
 from criticflow.config.names import RunName
 
 
@@ -83,6 +83,11 @@ class Truth(Strict):
         description="states of a response, as shares of its way from the prompt to its last token",
     )
     continuations: Annotated[int, Field(ge=2)] = Field(32, description="samples from each state")
+    pieces: NotNegative = Field(
+        0,
+        description="next pieces (tokens, or lines of long responses) sampled from each state, "
+        "among which critics choose; each is continued as often as a state; 0: none",
+    )
     lines_above: Positive | None = Field(
         256, description="a response of more tokens has its states at line ends; null: none has"
     )

@@ -42,9 +42,10 @@ def digest(settings: Mapping[str, Any]) -> str:
 
 def measured(config: Config) -> dict[str, Any]:
     """Settings of what is measured on a trained run: they must be equal in a whole study."""
-    truth = config.truth.model_dump(
-        mode="json", exclude={"actors", "across", "steps", "temperature"}
-    )
+    no_part = {"actors", "across", "steps", "temperature"}
+    if not config.truth.pieces:  # or what was measured before there was the setting would differ
+        no_part.add("pieces")
+    truth = config.truth.model_dump(mode="json", exclude=no_part)
     evaluate = config.evaluate.model_dump(mode="json", exclude={"resamples", "confidence"})
     return {"evaluate": evaluate, "truth": truth}
 

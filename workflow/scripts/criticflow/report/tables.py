@@ -169,6 +169,9 @@ def critics(rows: Sequence[Row]) -> Table:
     """Every critic and reference against the truth of every actor."""
     head = ["critic", "actor", "share explained", "share, centred", "bias", "Spearman"]
     head += ["worth in rollouts", "the constant's"]
+    ranked = any(row.get("ranking") for row in rows)
+    if ranked:
+        head += ["regret of its next piece, chance = 1", "best piece chosen", "by chance"]
     return Table(
         head,
         [
@@ -181,10 +184,22 @@ def critics(rows: Sequence[Row]) -> Table:
                 ),
                 estimate(row["worth_in_rollouts"], "{:.2f}"),
                 _number((row["constant_worth"] or {}).get("value"), "{:.2f}"),
+                *(_ranking(row.get("ranking")) if ranked else []),
             ]
             for row in rows
         ],
     )
+
+
+def _ranking(found: Row | None) -> list[Cell]:
+    """Share of chance's regret, top-1 and chance's; empty where it was not measured."""
+    if not found:
+        return [Cell("–", number=True)] * 3
+    return [
+        estimate(found["regret_share"], "{:.2f}"),
+        _share(found["top1"]),
+        _share(found["top1_chance"]),
+    ]
 
 
 def tempered(rows: Sequence[Row]) -> Table:

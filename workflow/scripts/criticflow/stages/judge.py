@@ -24,11 +24,12 @@ from criticflow.stages.shown_responses import COLUMNS, shown_responses
 from criticflow.stages.truth_files import (
     ACTOR,
     OF_DIALOGUES,
+    read_pieces,
     read_responses,
     read_truth,
     vocabulary_hash,
 )
-from criticflow.stats import truth_table, value_rows, value_truth
+from criticflow.stats import truth_table, value_ranking, value_rows, value_truth
 
 
 def judge_critic(
@@ -54,7 +55,9 @@ def judge_critic(
             (``against_masked``).
 
     Returns:
-        The rows: of the critic, and of its own values permuted between prompts, per actor.
+        The rows: of the critic, and of its own values permuted between prompts, per actor. Where a
+        truth has next pieces, ``ranking`` says how the critic chooses among them
+        (:func:`criticflow.stats.value_ranking.ranking`).
 
     Raises:
         UserError: the critic or a truth is missing or broken, or their tokenizers differ.
@@ -72,7 +75,11 @@ def judge_critic(
         tables.append(pd.DataFrame({**actor, "state": states["state"], "value": values}))
         truth = truth_table.with_truth(states, continuations, critic.gamma)
         judged_on = {**actor, "gamma": critic.gamma}
-        new = value_rows.critic_rows(identity, judged_on, truth, values, continuations)
+        pieces = read_pieces(folder)
+        behind = None
+        if pieces is not None and value_ranking.has_choices(pieces[0]):
+            behind = pieces, state_values(loaded, pieces[0])
+        new = value_rows.critic_rows(identity, judged_on, truth, values, continuations, behind)
         if masked:
             kept = truth_table.scaled(truth, 1 - masked)
             new[0]["against_masked"] = {"factor": 1 - masked, **value_truth.figures(kept, values)}

@@ -26,7 +26,17 @@ STATE_COLUMNS = [
 RESPONSE_COLUMNS = ["prompt_index", "sample_index", "prompt_tokens", "tokens", "score", "correct"]
 OF_DIALOGUES = "written"
 """A column of the responses of dialogues with a search engine: 1 where a token is the actor's."""
+PIECE_COLUMNS = [
+    "state",
+    "parent",
+    "prompt_index",
+    "sample_index",
+    "position",
+    "prefix_tokens",
+    "length",
+]
 CONTINUATION_COLUMNS = ["state", "score", "correct", "length"]
+PIECES, PIECE_CONTINUATIONS = "pieces.parquet", "piece_continuations.parquet"
 ACTOR = ("actor", "actor_seed", "actor_step", "task")
 """What names an actor, in summaries and in rows of ``critics.json``."""
 
@@ -37,21 +47,31 @@ def write_truth(
     continuations: pd.DataFrame,
     summary: dict[str, Any],
     responses: pd.DataFrame | None = None,
+    pieces: tuple[pd.DataFrame, pd.DataFrame] | None = None,
 ) -> None:
     """``states.parquet``, ``continuations.parquet`` and ``summary.json``, each whole or absent.
 
     Args:
         responses: those that the states come from, for ``responses.parquet``.
+        pieces: next pieces of the states and the continuations from behind them, for
+            ``pieces.parquet`` and ``piece_continuations.parquet``.
     """
     tables = {
-        "states": states[STATE_COLUMNS],
-        "continuations": continuations[CONTINUATION_COLUMNS],
+        "states.parquet": states[STATE_COLUMNS],
+        "continuations.parquet": continuations[CONTINUATION_COLUMNS],
     }
     if responses is not None:
         there = [name for name in (OF_DIALOGUES,) if name in responses]
-        tables["responses"] = responses[[*RESPONSE_COLUMNS, *there]]
+        tables["responses.parquet"] = responses[[*RESPONSE_COLUMNS, *there]]
+    if pieces is not None:
+        tables |= {
+            PIECES: pieces[0][PIECE_COLUMNS],
+            PIECE_CONTINUATIONS: pieces[1][CONTINUATION_COLUMNS],
+        }
+    for name in {PIECES, PIECE_CONTINUATIONS} - tables.keys():
+        (folder / name).unlink(missing_ok=True)  # those of another truth
     for name, frame in tables.items():
-        with replacing(folder / f"{name}.parquet") as partial:
+        with replacing(folder / name) as partial:
             frame.to_parquet(partial, index=False)
     write_json(folder / "summary.json", summary)
 
@@ -84,6 +104,17 @@ def read_responses(folder: Path | str) -> pd.DataFrame | None:
         return None
     there = {OF_DIALOGUES} & set(pq.read_schema(path).names)
     return pd.read_parquet(path, columns=[*RESPONSE_COLUMNS, *there])
+
+
+def read_pieces(folder: Path | str) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """Next pieces of the states, and the continuations from behind them; None: there are none."""
+    folder = Path(folder)
+    if not (folder / PIECES).exists():
+        return None
+    return (
+        pd.read_parquet(folder / PIECES, columns=PIECE_COLUMNS),
+        pd.read_parquet(folder / PIECE_CONTINUATIONS, columns=CONTINUATION_COLUMNS),
+    )
 
 
 def vocabulary_hash(tokenizer: Any) -> str:

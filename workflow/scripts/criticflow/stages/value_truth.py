@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,7 @@ from criticflow.logs import progress
 from criticflow.models.dialogues import SearchEngine, State, continue_dialogues, respond, tools
 from criticflow.models.line_ends import line_ends, line_states, turn_starts
 from criticflow.models.sampling import Engine
+from criticflow.stages.next_pieces import sample_pieces
 from criticflow.stages.samples import add_scores, read_problems
 from criticflow.stages.truth_files import vocabulary_hash, write_truth
 from criticflow.stats import truth_table
@@ -68,7 +69,8 @@ class Measurement:
 
 
 def measure_truth(job: Measurement, actor: dict[str, Any], out_dir: Path) -> pd.DataFrame:
-    """Write states, continuations, responses (parquet) and ``summary.json`` to ``out_dir``.
+    """Write states, continuations, responses (parquet) and ``summary.json`` to ``out_dir``; where
+    the settings ask for next pieces, these and their continuations too.
 
     Args:
         actor: ``actor``, ``actor_seed``, ``actor_step`` and ``task``, for the summary.
@@ -85,24 +87,26 @@ def measure_truth(job: Measurement, actor: dict[str, Any], out_dir: Path) -> pd.
         job.model_path, job.model, longest, job.resources, BLOCK, tools(job.search)
     ) as engine:
         loaded = time.monotonic()
-        responses, states, scores = sample_states(engine, job)
+        sampled = sample_states(engine, job)
         vocabulary = vocabulary_hash(engine.tokenizer)
-    states = truth_table.with_truth(states, scores, job.gamma)
+    states = truth_table.with_truth(sampled.states, sampled.continuations, job.gamma)
+    scores = [sampled.continuations, *(sampled.pieces[1:] if sampled.pieces else ())]
     summary = {
         **actor,
         "temperature": job.temperature,
         "gamma": job.gamma,
-        "problems": len(responses),
+        "problems": len(sampled.responses),
         "positions": job.truth.positions,
         "continuations": job.truth.continuations,
+        "pieces": job.truth.pieces,
         "max_response_length": job.max_response_length,
         "seed": job.truth.seed,
         "model": str(job.model_path),
         "vocabulary": vocabulary,
         "states": len(states),
-        "tokens": int(scores["length"].sum()),
+        "tokens": sum(int(table["length"].sum()) for table in scores),
     }
-    write_truth(out_dir, states, scores, summary, responses)
+    write_truth(out_dir, states, sampled.continuations, summary, sampled.responses, sampled.pieces)
     progress(
         f"truth of {actor['actor']}: {len(states)} states, mean value {states['v_mc'].mean():.3f}, "
         f"standard error {states['v_se'].mean():.3f}; {summary['tokens']} tokens in "
@@ -111,9 +115,24 @@ def measure_truth(job: Measurement, actor: dict[str, Any], out_dir: Path) -> pd.
     return states
 
 
-def sample_states(
-    engine: Engine, job: Measurement
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+class Sampled(NamedTuple):
+    """What was sampled for a truth.
+
+    Attributes:
+        responses: one to each problem.
+        states: of these responses.
+        continuations: of the states, scored.
+        pieces: next pieces of the states (:mod:`criticflow.stages.next_pieces`) and the scored
+            continuations from behind them; None: none were asked for.
+    """
+
+    responses: pd.DataFrame
+    states: pd.DataFrame
+    continuations: pd.DataFrame
+    pieces: tuple[pd.DataFrame, pd.DataFrame] | None
+
+
+def sample_states(engine: Engine, job: Measurement) -> Sampled:
     """One response to each problem, its states, and the scored continuations of each state.
 
     ``prompt_index`` is the row of the problem in ``test_parquet``.
@@ -130,9 +149,36 @@ def sample_states(
     responses["prompt_index"] = rows[responses["prompt_index"]]
     ends = line_ends(engine.tokenizer, responses["tokens"])
     states = states_of(responses, truth.positions, truth.lines_above, ends)
+    problems = problems.set_index("row")
+    scores = continued(engine, job, states, responses, problems)
+    if not truth.pieces:
+        return Sampled(responses, states, scores, None)
+    of_problem = responses.set_index("prompt_index")["n_tokens"]
+    long = of_problem.loc[states["prompt_index"]] > (truth.lines_above or limit)
+    # The seed after that of the continuations, or pieces would be their first tokens.
+    how = (truth.pieces, job.temperature, limit, truth.seed + 1)
+    pieces = sample_pieces(engine, states, list(long), *how)
+    return Sampled(
+        responses, states, scores, (pieces, continued(engine, job, pieces, responses, problems))
+    )
+
+
+def continued(
+    engine: Engine,
+    job: Measurement,
+    states: pd.DataFrame,
+    responses: pd.DataFrame,
+    problems: pd.DataFrame,
+) -> pd.DataFrame:
+    """``state``, ``score``, ``correct`` and ``length`` of the continuations of each state.
+
+    Args:
+        states: ``state``, ``prompt_index``, ``prefix_tokens`` and ``prefix_length``.
+        problems: by ``prompt_index``.
+    """
     continuations = _continued(engine, job, states, responses)
     texts = _texts(engine, states, continuations)
-    return responses, states, _scored(states, continuations, texts, problems.set_index("row"))
+    return _scored(states, continuations, texts, problems)
 
 
 Continuation = tuple[list[int], int]

@@ -5,10 +5,14 @@ state behind each is estimated by continuations in two disjoint parts, a and b. 
 best piece, part b says what the best and the critic's choice are worth, then the parts change
 places: no choice is judged by the continuations that it was made with. Since a's best is not always
 the best, regret is a lower bound of the regret against the best piece, the same for every critic.
+
+Monte Carlo with k continuations ranks the same pieces by k others (:func:`of_monte_carlo`). They
+are kept from the judging of critics too, so that all rows of a table have the same judges.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,11 +24,59 @@ from criticflow.stats.intervals import Figure, cluster_sums, jackknife
 
 Floats = NDArray[np.float64]
 
+Pieces = tuple[pd.DataFrame, pd.DataFrame]
+"""Next pieces and the continuations from behind them: ``pieces.parquet``,
+``piece_continuations.parquet``."""
+
 _COLUMNS = ("regret", "regret_chance", "top1", "top1_chance")
 
 
+def kept_to_choose(continuations: pd.DataFrame, ks: Sequence[int]) -> int:
+    """How many of each piece's continuations Monte Carlo chooses by at most: the largest k that
+    leaves as many to judge, and two; 0: none does."""
+    least = int(continuations.groupby("state").size().min())
+    return max((k for k in ks if k <= least / 2 and least - k >= 2), default=0)
+
+
+def of_values(
+    found: Pieces, values: Floats, gamma: float, ks: Sequence[int]
+) -> dict[str, Any] | None:
+    """``ranking`` of a critic; None where fewer than two problems have a choice.
+
+    Args:
+        values: V of the states behind the pieces, ``(pieces,)``.
+        ks: Monte Carlo's, whose continuations do not judge.
+    """
+    pieces, continuations = found
+    if not has_choices(pieces):
+        return None
+    held = kept_to_choose(continuations, ks)
+    judged = pieces_truth(pieces, continuations, gamma=gamma, held=held)
+    return ranking(judged, values * gamma ** pieces["length"].to_numpy())
+
+
+def of_monte_carlo(found: Pieces, k: int, gamma: float, ks: Sequence[int]) -> dict[str, Any] | None:
+    """``ranking`` by the mean of k continuations, judged as critics are; None also where too few
+    would be left to judge."""
+    pieces, continuations = found
+    if not has_choices(pieces) or k > (held := kept_to_choose(continuations, ks)):
+        return None
+    judged = pieces_truth(pieces, continuations, k, gamma, held)
+    return ranking(judged, judged["monte_carlo"].to_numpy())
+
+
+def has_choices(pieces: pd.DataFrame) -> bool:
+    """Whether two problems have a state with two pieces."""
+    size = pieces.groupby(["prompt_index", "parent"])["state"].transform("size")
+    return pieces.loc[size > 1, "prompt_index"].nunique() >= 2
+
+
 def pieces_truth(
-    pieces: pd.DataFrame, continuations: pd.DataFrame, k: int = 0, gamma: float = 1.0
+    pieces: pd.DataFrame,
+    continuations: pd.DataFrame,
+    k: int = 0,
+    gamma: float = 1.0,
+    held: int | None = None,
 ) -> pd.DataFrame:
     """The pieces with ``v_a`` and ``v_b``, means of two disjoint parts of their continuations.
 
@@ -33,12 +85,15 @@ def pieces_truth(
 
     Args:
         pieces: ``state`` (the state behind the piece), one row a piece; other columns are kept.
+            With a discount ``length``, the tokens of the piece, by which all three are discounted.
         continuations: ``state, score, length`` from those states.
+        held: so many continuations, at least k, do not judge; None: k.
 
     Raises:
         ValueError: a piece has too few continuations.
     """
-    chooser, judges = truth_table.parts(continuations, k)
+    chooser, judges = truth_table.parts(continuations, k if held is None else held)
+    chooser = truth_table.parts(chooser, k)[0]
     columns = {
         name: truth_table.estimates(part, gamma)["v_mc"]
         for name, part in zip(("v_a", "v_b"), truth_table.parts(judges), strict=True)
@@ -51,6 +106,9 @@ def pieces_truth(
     }
     if any(np.isnan(column).any() for column in found.values()):
         raise ValueError(f"a piece has too few continuations: {k} to choose and two to judge")
+    if gamma != 1.0:
+        discount = gamma ** pieces["length"].to_numpy()
+        found = {name: column * discount for name, column in found.items()}
     return pieces.assign(**found)
 
 

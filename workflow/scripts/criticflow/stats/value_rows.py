@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from criticflow.stats import value_references, value_truth
+from criticflow.stats import value_ranking, value_references, value_truth
 
 Floats = NDArray[np.float64]
 Row = dict[str, Any]
@@ -25,23 +25,27 @@ def critic_rows(
     states: pd.DataFrame,
     values: Floats,
     continuations: pd.DataFrame | None = None,
+    pieces: tuple[value_ranking.Pieces, Floats] | None = None,
 ) -> list[Row]:
     """The row of one critic, and that of its own values permuted between prompts.
+
+    ``ranking`` is None where it was not measured, or nothing could be chosen.
 
     Args:
         critic: ``critic, kind (run | pretrained), critic_seed, critic_step``.
         actor: ``actor, actor_seed, actor_step, task, gamma``.
         states, values, continuations: see ``value_truth.figures``.
+        pieces: next pieces of the states, and the critic's values behind them.
     """
-    rows = [
-        {
-            **_named(critic, actor),
-            **value_truth.figures(states, values, continuations, float(actor["gamma"])),
-        }
-    ]
+    gamma = float(actor["gamma"])
+    figures = value_truth.figures(states, values, continuations, gamma)
+    ranked = None
+    if pieces is not None:
+        ranked = value_ranking.of_values(*pieces, gamma, value_references.MONTE_CARLO)
+    rows = [{**_named(critic, actor), **figures, "ranking": ranked}]
     permuted = value_references.shuffled(states, values)
     if permuted is not None:
-        rows.append({**_named({**critic, "kind": "shuffled"}, actor), **permuted})
+        rows.append({**_named({**critic, "kind": "shuffled"}, actor), **permuted, "ranking": None})
     return rows
 
 
@@ -50,16 +54,22 @@ def reference_rows(
     states: pd.DataFrame,
     continuations: pd.DataFrame | None = None,
     ks: tuple[int, ...] = value_references.MONTE_CARLO,
+    pieces: value_ranking.Pieces | None = None,
 ) -> list[Row]:
-    """The rows that need no critic: one actor's constant, position, prompt mean, Monte Carlo."""
+    """The rows that need no critic: one actor's constant, position, prompt mean, Monte Carlo.
+
+    Of next pieces the constant chooses by chance, Monte Carlo by its continuations from behind
+    them; the other two know nothing that could tell them apart.
+    """
     gamma = float(actor["gamma"])
 
-    def row(name: str, kind: str, found: dict[str, Any]) -> Row:
-        return {**_named({"critic": name, "kind": kind}, actor), **found}
+    def row(name: str, kind: str, found: dict[str, Any], ranked: Row | None = None) -> Row:
+        return {**_named({"critic": name, "kind": kind}, actor), **found, "ranking": ranked}
 
     by_position = value_references.position_values(states)
+    chance = pieces and value_ranking.of_values(pieces, np.zeros(len(pieces[0])), gamma, ks)
     rows = [
-        row("best constant", "constant", value_references.constant(states)),
+        row("best constant", "constant", value_references.constant(states), chance),
         row(
             "position only",
             "position",
@@ -75,7 +85,8 @@ def reference_rows(
         rows.append(row("prompt's other responses", "prompt_mean", value_truth.figures(*others)))
     for k in ks:
         found = value_references.monte_carlo(states, k, continuations, gamma)
-        rows.append(row(f"Monte Carlo, k = {k}", "monte_carlo", found))
+        ranked = pieces and value_ranking.of_monte_carlo(pieces, k, gamma, ks)
+        rows.append(row(f"Monte Carlo, k = {k}", "monte_carlo", found, ranked))
     return rows
 
 
