@@ -106,6 +106,7 @@ def queued(rule: str) -> list[str]:
 def recorded(rule: str) -> list[dict[str, str]]:
     """What the accounting knows of a rule's jobs, in order of submission."""
     fields = ["JobIDRaw", "State", "Partition", "Account", "TimelimitRaw", "AllocTRES", "Comment"]
+    fields += ["NodeList", "WorkDir"]
     rows = ask("sacct", "-X", "--noheader", "--parsable2", f"--format={','.join(fields)}")
     jobs = [dict(zip(fields, row, strict=True)) for row in rows]
     return [job for job in jobs if is_of(job["Comment"], rule)]
