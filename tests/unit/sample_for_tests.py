@@ -31,7 +31,7 @@ MODEL = config.Model(path="model")
 RESOURCES = config.Resources()
 PROBE = config.Probe(n=4, prompts=32)
 EVALUATE = config.Evaluate(n=4, resamples=200)
-TRUTH = config.Truth(problems=48, positions=[0.0, 0.5, 1.0], continuations=16, pieces=4)
+TRUTH = config.Truth(problems=48, positions=[0.0, 0.5, 1.0], continuations=16, pieces=4, audited=12)
 
 
 def main(out: Path) -> None:

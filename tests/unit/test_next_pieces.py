@@ -16,7 +16,7 @@ from criticflow.models.saved_critic import SavedCritic
 from criticflow.report import tables
 from criticflow.stages import critics_table, judge
 from criticflow.stages.next_pieces import pieces_of
-from criticflow.stages.truth_files import read_pieces, vocabulary_hash, write_truth
+from criticflow.stages.truth_files import read_further, vocabulary_hash, write_truth
 from criticflow.stats import truth_table, value_ranking
 from criticflow.stats.value_references import MONTE_CARLO
 
@@ -203,7 +203,7 @@ def test_rows_say_how_a_critic_chooses_and_nothing_where_there_are_no_pieces(tmp
     assert [row[-1].text for row in shown.rows[:2]] == ["33%", "–"]
     # A truth without pieces in the place of one with them.
     write(folder, pieces=False)
-    assert read_pieces(folder) is None
+    assert read_further(folder, "piece") is None
     again = judge.judge_critic(saved, NAME, [folder], "cpu", tmp_path / "out")
     assert {key: item for key, item in again[0].items() if key != "ranking"} == {
         key: item for key, item in first.items() if key != "ranking"

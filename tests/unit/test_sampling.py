@@ -20,8 +20,8 @@ from criticflow.models.directory import check_model_directory
 from criticflow.models.sampling import Engine, request_seeds
 from criticflow.stages import compare
 from criticflow.stages.samples import read_problems
-from criticflow.stages.truth_files import read_pieces
-from criticflow.stats import outcomes, truth_table, value_ranking
+from criticflow.stages.truth_files import read_further
+from criticflow.stats import advantage_audit, outcomes, truth_table, value_ranking
 from criticflow.tasks import get_task
 
 pytestmark = pytest.mark.vllm
@@ -167,7 +167,7 @@ def test_prefix_and_continuation_are_scored_as_one_response(out):
 def test_next_pieces_are_what_the_actor_would_write_and_worth_their_state(out):
     """The value of a state is the mean over all next tokens, here over those that were drawn."""
     states = pd.read_parquet(out / "truth/states.parquet").set_index("state")
-    pieces, scores = read_pieces(out / "truth")
+    pieces, scores = read_further(out / "truth", "piece")
     assert (pieces["length"] == 1).all()
     parents = states.loc[pieces["parent"]]
     for piece, before in zip(pieces["prefix_tokens"], parents["prefix_tokens"], strict=True):
@@ -191,6 +191,26 @@ def test_next_pieces_are_what_the_actor_would_write_and_worth_their_state(out):
     ranked = value_ranking.of_monte_carlo((pieces, scores), 4, 1.0, (1, 4))
     assert ranked["regret"]["value"] < ranked["regret_chance"]["value"]
     assert ranked["top1"]["value"] > ranked["top1_chance"]["value"]
+
+
+def test_audited_responses_have_a_truth_before_every_token(out):
+    tokens, scores = read_further(out / "truth", "token")
+    responses = pd.read_parquet(out / "truth/responses.parquet").head(12)
+    assert len(tokens) == responses["tokens"].map(len).sum()
+    for row, (_, own) in zip(responses.itertuples(), tokens.groupby("trajectory"), strict=True):
+        assert list(own["token"]) == list(range(len(row.tokens)))
+        for state in own.itertuples():
+            assert list(state.prefix_tokens) == [*row.prompt_tokens, *row.tokens[: state.token]]
+        assert (own["score"] == row.score).all()
+    assert (scores.groupby("state").size() == 16).all()
+    # True advantages sum to what the response got beyond what its prompt promises.
+    (_, floor) = advantage_audit.of_values((tokens, scores), None, 1.0)
+    means = truth_table.estimates(scores)["v_mc"].reindex(tokens["state"])
+    gained = advantage_audit.advantages(tokens, means.to_numpy(), 0.0)
+    first = means.to_numpy()[tokens["token"] == 0]
+    sums = pd.Series(gained).groupby(tokens["trajectory"]).sum()
+    np.testing.assert_allclose(sums, responses["score"].to_numpy() - first, atol=1e-9)
+    assert floor["true_variance"]["value"] > 0 and floor["problems"] == 12
 
 
 def test_prompts_that_are_too_long_are_left_out_and_counted(out):

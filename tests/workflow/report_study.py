@@ -21,8 +21,10 @@ from criticflow.config.contrasts import declared
 from criticflow.config.merging import merge
 from criticflow.files import write_json
 from criticflow.stages import compare, contrasts, critics, evaluate, savings, speed
+from criticflow.stages.audited_tokens import tokens_of
 from criticflow.stages.shown_responses import shown_responses
 from criticflow.stats import truth_table, value_rows
+from criticflow.stats.advantage_audit import Audited
 from criticflow.stats.value_ranking import Pieces
 from criticflow.training import provenance
 from criticflow.training.deciding import execution
@@ -323,8 +325,24 @@ def _judged(
     identity = actor | {"gamma": 1.0}
     pieces, worth = _pieces(table, draw)
     behind = pieces, worth + draw.normal(0, 0.1, len(worth))
-    rows = value_rows.critic_rows(critic, identity, table, np.array(found), continuations, behind)
-    return rows + value_rows.reference_rows(identity, table, continuations, pieces=pieces)
+    tokens = _audited(first.head(8), draw)
+    said = np.concatenate([values[row] for row in first.index[:8]])
+    judged = (critic, identity, table, np.array(found), continuations, behind, (tokens, said))
+    rows = value_rows.critic_rows(*judged)
+    return rows + value_rows.reference_rows(
+        identity, table, continuations, pieces=pieces, tokens=tokens
+    )
+
+
+def _audited(responses: pd.DataFrame, draw: np.random.Generator) -> Audited:
+    """Every token of some responses with continuations, on the way to what the response got."""
+    tokens = tokens_of(responses, len(responses), 1000)
+    way = tokens["token"] / tokens.groupby("trajectory")["token"].transform("size")
+    worth = 0.5 + (tokens["score"] - 0.5) * way
+    scores = draw.random((len(tokens), 32)) < worth.to_numpy()[:, None]
+    state = np.repeat(tokens["state"].to_numpy(), 32)
+    continuations = pd.DataFrame({"state": state, "score": scores.ravel(), "length": 5})
+    return tokens, continuations.astype({"score": float})
 
 
 def _pieces(states: pd.DataFrame, draw: np.random.Generator) -> tuple[Pieces, np.ndarray]:

@@ -217,9 +217,10 @@ def test_the_critics_and_actors_of_other_steps_are_compared_too(tmp_path):
     assert jobs["truth_of_run"] == 3 and jobs["judge_critic"] == 3
 
 
-def test_next_pieces_are_sampled_where_a_study_asks_for_them(tmp_path):
-    file = "results/truth/tiny/countdown-mini/pieces.parquet"
-    jobs = planned(tmp_path, file, overlay={"truth": {"pieces": 4}})
+@pytest.mark.parametrize(("key", "name"), [("pieces", "pieces"), ("audited", "tokens")])
+def test_further_states_are_sampled_where_a_study_asks_for_them(tmp_path, key, name):
+    file = f"results/truth/tiny/countdown-mini/{name}.parquet"
+    jobs = planned(tmp_path, file, overlay={"truth": {key: 4}})
     assert jobs["truth_of_base"] == 1
     assert snakemake(tmp_path, "--dry-run", file, overlay={}).returncode != 0
 

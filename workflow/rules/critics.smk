@@ -7,7 +7,7 @@ rule truth_of_base:
         test="results/data/{task}/test.parquet",
         corpus=lambda wildcards: corpus(wildcards.task),
     output:
-        **piece_files("results/truth/{model}/{task}"),
+        **further_files("results/truth/{model}/{task}"),
         states="results/truth/{model}/{task}/states.parquet",
         responses="results/truth/{model}/{task}/responses.parquet",
         continuations="results/truth/{model}/{task}/continuations.parquet",
@@ -44,7 +44,7 @@ use rule truth_of_base as truth_of_run with:
         test="results/data/{task}/test.parquet",
         corpus=lambda wildcards: corpus(wildcards.task),
     output:
-        **piece_files("results/truth/{run}/seed{seed}/step{step}/{task}"),
+        **further_files("results/truth/{run}/seed{seed}/step{step}/{task}"),
         states="results/truth/{run}/seed{seed}/step{step}/{task}/states.parquet",
         responses="results/truth/{run}/seed{seed}/step{step}/{task}/responses.parquet",
         continuations="results/truth/{run}/seed{seed}/step{step}/{task}/continuations.parquet",

@@ -22,13 +22,22 @@ def truth_cost():
     most = count * truth.pieces
     return (
         f"{count:,} continuations ({truth.problems} problems x {len(truth.positions)} states x "
-        f"{truth.continuations})" + (f", up to {most:,} from next pieces" if most else "")
+        f"{truth.continuations})"
+        + (f", up to {most:,} from next pieces" if most else "")
+        + (
+            f", {truth.continuations} from before each token of {truth.audited} responses"
+            if truth.audited
+            else ""
+        )
     )
 
 
-def piece_files(folder):
-    """Files of next pieces in a truth's folder, where they are asked for."""
-    names = ("pieces", "piece_continuations") if CONFIG.truth.pieces else ()
+def further_files(folder):
+    """Files of next pieces and of audited tokens in a truth's folder, where they are asked for."""
+    asked = {"piece": CONFIG.truth.pieces, "token": CONFIG.truth.audited}
+    names = [
+        name for kind, on in asked.items() if on for name in (f"{kind}s", f"{kind}_continuations")
+    ]
     return {name: f"{folder}/{name}.parquet" for name in names}
 
 
@@ -107,7 +116,7 @@ def truth_files(folders):
         file
         for folder in folders
         for file in (
-            [*(f"{folder}/{name}" for name in names), *piece_files(folder).values()]
+            [*(f"{folder}/{name}" for name in names), *further_files(folder).values()]
             if folder.startswith("results/")
             else [f"{folder}/references.json"]
         )

@@ -15,7 +15,7 @@ Measure the true values of states: continue held-out responses from several plac
 input:   an actor that vLLM loads, and a split as the workflow prepares it
 output:  OUT/states.parquet (V of each state, by Monte Carlo), OUT/continuations.parquet,
          OUT/responses.parquet and OUT/summary.json, which `criticflow judge` reads; with --pieces
-         OUT/pieces.parquet and OUT/piece_continuations.parquet
+         and --audited OUT/pieces.parquet and OUT/tokens.parquet, each with its continuations
 """
 _EXAMPLE = """\
 example:
@@ -57,6 +57,13 @@ def parser() -> argparse.ArgumentParser:
         default=default.pieces,
         help="next pieces of each state, among which critics choose (default: %(default)s, none)",
     )
+    add(
+        "--audited",
+        type=int,
+        default=default.audited,
+        help="responses with a truth before every token, where advantages of critics are compared "
+        "with true ones (default: %(default)s)",
+    )
     add("--gamma", type=float, default=1.0, help="discount per token (default: 1.0)")
     add("--seed", type=int, default=0, help="of responses and continuations (default: 0)")
     return result
@@ -73,8 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser().error("--problems and lengths are at least 1")
     if given.continuations < 2 or given.temperature <= 0 or not 0 <= given.gamma <= 1:
         parser().error("--continuations is at least 2, --temperature above 0, --gamma in [0, 1]")
-    if given.pieces < 0:
-        parser().error("--pieces is at least 0")
+    if min(given.pieces, given.audited) < 0:
+        parser().error("--pieces and --audited are at least 0")
     if any(not 0 <= position <= 1 for position in given.positions):
         parser().error("--positions are shares from 0 to 1")
     from criticflow.stages import value_truth  # only now, so that --help is quick
@@ -90,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             positions=sorted(set(given.positions)),
             continuations=given.continuations,
             pieces=given.pieces,
+            audited=given.audited,
             seed=given.seed,
         ),
         given.temperature,

@@ -118,10 +118,11 @@ def _dialogues_are_sampled_whole(config: Config) -> None:
             )
     for name, run in config.runs.items():
         measured = config.measures_truth(name) or config.measures_truth(run.model)
-        if config.truth.pieces and measured and config.tasks[run.task].search:
+        further = [key for key in ("pieces", "audited") if getattr(config.truth, key)]
+        if further and measured and config.tasks[run.task].search:
             raise ValueError(
-                f"truth.pieces: {run.task} has search, and no pieces are taken from dialogues: "
-                f"leave {name} and {run.model} out of truth.actors, or pieces 0"
+                f"truth.{further[0]}: {run.task} has search, and these are not taken from "
+                f"dialogues: leave {name} and {run.model} out of truth.actors, or set it to 0"
             )
         if not run.search.mask_observations and not config.tasks[run.task].search:
             raise ValueError(

@@ -88,6 +88,11 @@ class Truth(Strict):
         description="next pieces (tokens, or lines of long responses) sampled from each state, "
         "among which critics choose; each is continued as often as a state; 0: none",
     )
+    audited: NotNegative = Field(
+        0,
+        description="responses, the first ones of at most lines_above tokens, with a truth before "
+        "every token: there the advantages of critics are compared with true ones; 0: none",
+    )
     lines_above: Positive | None = Field(
         256, description="a response of more tokens has its states at line ends; null: none has"
     )

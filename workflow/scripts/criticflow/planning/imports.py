@@ -43,8 +43,8 @@ def digest(settings: Mapping[str, Any]) -> str:
 def measured(config: Config) -> dict[str, Any]:
     """Settings of what is measured on a trained run: they must be equal in a whole study."""
     no_part = {"actors", "across", "steps", "temperature"}
-    if not config.truth.pieces:  # or what was measured before there was the setting would differ
-        no_part.add("pieces")
+    # Those that are off, or what was measured before there were such settings would differ.
+    no_part |= {key for key in ("pieces", "audited") if not getattr(config.truth, key)}
     truth = config.truth.model_dump(mode="json", exclude=no_part)
     evaluate = config.evaluate.model_dump(mode="json", exclude={"resamples", "confidence"})
     return {"evaluate": evaluate, "truth": truth}

@@ -90,6 +90,7 @@ def _words(
             "arms": tables.arms(results),
             "models": tables.models(results.summary),
             "critics": tables.critics(results.critics),
+            "advantages": tables.advantages(results.critics),
             "evaluations": tables.evaluations(results.evaluations),
             "savings": tables.savings(results.savings),
             "speed": tables.speed(results.speed),

@@ -191,6 +191,27 @@ def critics(rows: Sequence[Row]) -> Table:
     )
 
 
+def advantages(rows: Sequence[Row]) -> Table:
+    """Advantages of critics, and of the best constant, against the true ones, at two lambdas."""
+    head = ["critic", "actor", "lambda", "correlation", "signs that agree", "mse"]
+    head += ["variance", "of the true ones"]
+    return Table(
+        head,
+        [
+            [
+                Cell(f"{row['critic']}", _of_kind(row)),
+                Cell(row["actor"], _seed_and_step(row["actor_seed"], row["actor_step"])),
+                _number(found["lambda"], "{:g}"),
+                estimate(found["correlation"], "{:.2f}"),
+                estimate(found["sign_agreement"], "{:.2f}"),
+                *(estimate(found[name], "{:.4f}") for name in ("mse", "variance", "true_variance")),
+            ]
+            for row in rows
+            for found in row.get("advantages") or []
+        ],
+    )
+
+
 def _ranking(found: Row | None) -> list[Cell]:
     """Share of chance's regret, top-1 and chance's; empty where it was not measured."""
     if not found:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from criticflow.files import read_json, write_json
-from criticflow.stages.truth_files import ACTOR, read_pieces, read_truth
+from criticflow.stages.truth_files import ACTOR, read_further, read_truth
 from criticflow.stats import truth_table, value_rows
 
 REFERENCES = "references.json"
@@ -53,6 +53,7 @@ def references(folder: Path, rows: Sequence[Mapping[str, Any]]) -> list[dict[str
             {**actor, "gamma": gamma},
             truth_table.with_truth(states, continuations, gamma),
             continuations,
-            pieces=read_pieces(folder),
+            pieces=read_further(folder, "piece"),
+            tokens=read_further(folder, "token"),
         )
     ]

@@ -24,12 +24,12 @@ from criticflow.stages.shown_responses import COLUMNS, shown_responses
 from criticflow.stages.truth_files import (
     ACTOR,
     OF_DIALOGUES,
-    read_pieces,
+    read_further,
     read_responses,
     read_truth,
     vocabulary_hash,
 )
-from criticflow.stats import truth_table, value_ranking, value_rows, value_truth
+from criticflow.stats import truth_table, value_rows, value_truth
 
 
 def judge_critic(
@@ -57,7 +57,9 @@ def judge_critic(
     Returns:
         The rows: of the critic, and of its own values permuted between prompts, per actor. Where a
         truth has next pieces, ``ranking`` says how the critic chooses among them
-        (:func:`criticflow.stats.value_ranking.ranking`).
+        (:func:`criticflow.stats.value_ranking.ranking`); where it has audited tokens,
+        ``advantages`` how near its advantages come to the true ones
+        (:func:`criticflow.stats.advantage_audit.audit`).
 
     Raises:
         UserError: the critic or a truth is missing or broken, or their tokenizers differ.
@@ -75,11 +77,11 @@ def judge_critic(
         tables.append(pd.DataFrame({**actor, "state": states["state"], "value": values}))
         truth = truth_table.with_truth(states, continuations, critic.gamma)
         judged_on = {**actor, "gamma": critic.gamma}
-        pieces = read_pieces(folder)
-        behind = None
-        if pieces is not None and value_ranking.has_choices(pieces[0]):
-            behind = pieces, state_values(loaded, pieces[0])
-        new = value_rows.critic_rows(identity, judged_on, truth, values, continuations, behind)
+        further = [
+            (found, state_values(loaded, found[0])) if found and len(found[0]) else None
+            for found in (read_further(folder, "piece"), read_further(folder, "token"))
+        ]
+        new = value_rows.critic_rows(identity, judged_on, truth, values, continuations, *further)
         if masked:
             kept = truth_table.scaled(truth, 1 - masked)
             new[0]["against_masked"] = {"factor": 1 - masked, **value_truth.figures(kept, values)}

@@ -35,8 +35,19 @@ PIECE_COLUMNS = [
     "prefix_tokens",
     "length",
 ]
+TOKEN_COLUMNS = [
+    "state",
+    "trajectory",
+    "prompt_index",
+    "sample_index",
+    "token",
+    "score",
+    "prefix_tokens",
+]
 CONTINUATION_COLUMNS = ["state", "score", "correct", "length"]
-PIECES, PIECE_CONTINUATIONS = "pieces.parquet", "piece_continuations.parquet"
+FURTHER = {"piece": PIECE_COLUMNS, "token": TOKEN_COLUMNS}
+"""States beside the truth's own, in ``pieces.parquet`` and ``tokens.parquet``; each has a file with
+its continuations, ``piece_continuations.parquet`` and ``token_continuations.parquet``."""
 ACTOR = ("actor", "actor_seed", "actor_step", "task")
 """What names an actor, in summaries and in rows of ``critics.json``."""
 
@@ -48,6 +59,7 @@ def write_truth(
     summary: dict[str, Any],
     responses: pd.DataFrame | None = None,
     pieces: tuple[pd.DataFrame, pd.DataFrame] | None = None,
+    tokens: tuple[pd.DataFrame, pd.DataFrame] | None = None,
 ) -> None:
     """``states.parquet``, ``continuations.parquet`` and ``summary.json``, each whole or absent.
 
@@ -55,6 +67,8 @@ def write_truth(
         responses: those that the states come from, for ``responses.parquet``.
         pieces: next pieces of the states and the continuations from behind them, for
             ``pieces.parquet`` and ``piece_continuations.parquet``.
+        tokens: states before each token of some responses and their continuations, for
+            ``tokens.parquet`` and ``token_continuations.parquet``.
     """
     tables = {
         "states.parquet": states[STATE_COLUMNS],
@@ -63,13 +77,16 @@ def write_truth(
     if responses is not None:
         there = [name for name in (OF_DIALOGUES,) if name in responses]
         tables["responses.parquet"] = responses[[*RESPONSE_COLUMNS, *there]]
-    if pieces is not None:
-        tables |= {
-            PIECES: pieces[0][PIECE_COLUMNS],
-            PIECE_CONTINUATIONS: pieces[1][CONTINUATION_COLUMNS],
-        }
-    for name in {PIECES, PIECE_CONTINUATIONS} - tables.keys():
-        (folder / name).unlink(missing_ok=True)  # those of another truth
+    for name, found in (("piece", pieces), ("token", tokens)):
+        files = f"{name}s.parquet", f"{name}_continuations.parquet"
+        if found is None:
+            for file in files:  # those of another truth
+                (folder / file).unlink(missing_ok=True)
+        else:
+            columns = FURTHER[name], CONTINUATION_COLUMNS
+            tables |= {
+                file: frame[its] for file, frame, its in zip(files, found, columns, strict=True)
+            }
     for name, frame in tables.items():
         with replacing(folder / name) as partial:
             frame.to_parquet(partial, index=False)
@@ -106,14 +123,15 @@ def read_responses(folder: Path | str) -> pd.DataFrame | None:
     return pd.read_parquet(path, columns=[*RESPONSE_COLUMNS, *there])
 
 
-def read_pieces(folder: Path | str) -> tuple[pd.DataFrame, pd.DataFrame] | None:
-    """Next pieces of the states, and the continuations from behind them; None: there are none."""
-    folder = Path(folder)
-    if not (folder / PIECES).exists():
+def read_further(folder: Path | str, name: str) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """States of one kind (``piece``, ``token``) and their continuations; None: there are none."""
+    path = Path(folder) / f"{name}s.parquet"
+    if not path.exists():
         return None
+    continuations = path.with_name(f"{name}_continuations.parquet")
     return (
-        pd.read_parquet(folder / PIECES, columns=PIECE_COLUMNS),
-        pd.read_parquet(folder / PIECE_CONTINUATIONS, columns=CONTINUATION_COLUMNS),
+        pd.read_parquet(path, columns=FURTHER[name]),
+        pd.read_parquet(continuations, columns=CONTINUATION_COLUMNS),
     )
 
 

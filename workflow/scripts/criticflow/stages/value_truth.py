@@ -29,6 +29,7 @@ from criticflow.logs import progress
 from criticflow.models.dialogues import SearchEngine, State, continue_dialogues, respond, tools
 from criticflow.models.line_ends import line_ends, line_states, turn_starts
 from criticflow.models.sampling import Engine
+from criticflow.stages.audited_tokens import tokens_of
 from criticflow.stages.next_pieces import sample_pieces
 from criticflow.stages.samples import add_scores, read_problems
 from criticflow.stages.truth_files import vocabulary_hash, write_truth
@@ -70,7 +71,7 @@ class Measurement:
 
 def measure_truth(job: Measurement, actor: dict[str, Any], out_dir: Path) -> pd.DataFrame:
     """Write states, continuations, responses (parquet) and ``summary.json`` to ``out_dir``; where
-    the settings ask for next pieces, these and their continuations too.
+    the settings ask for next pieces, or for audited tokens, these and their continuations too.
 
     Args:
         actor: ``actor``, ``actor_seed``, ``actor_step`` and ``task``, for the summary.
@@ -90,7 +91,7 @@ def measure_truth(job: Measurement, actor: dict[str, Any], out_dir: Path) -> pd.
         sampled = sample_states(engine, job)
         vocabulary = vocabulary_hash(engine.tokenizer)
     states = truth_table.with_truth(sampled.states, sampled.continuations, job.gamma)
-    scores = [sampled.continuations, *(sampled.pieces[1:] if sampled.pieces else ())]
+    further = [found[1] for found in (sampled.pieces, sampled.tokens) if found]
     summary = {
         **actor,
         "temperature": job.temperature,
@@ -99,14 +100,23 @@ def measure_truth(job: Measurement, actor: dict[str, Any], out_dir: Path) -> pd.
         "positions": job.truth.positions,
         "continuations": job.truth.continuations,
         "pieces": job.truth.pieces,
+        "audited": job.truth.audited,
         "max_response_length": job.max_response_length,
         "seed": job.truth.seed,
         "model": str(job.model_path),
         "vocabulary": vocabulary,
         "states": len(states),
-        "tokens": sum(int(table["length"].sum()) for table in scores),
+        "tokens": sum(int(table["length"].sum()) for table in [sampled.continuations, *further]),
     }
-    write_truth(out_dir, states, sampled.continuations, summary, sampled.responses, sampled.pieces)
+    write_truth(
+        out_dir,
+        states,
+        sampled.continuations,
+        summary,
+        sampled.responses,
+        sampled.pieces,
+        sampled.tokens,
+    )
     progress(
         f"truth of {actor['actor']}: {len(states)} states, mean value {states['v_mc'].mean():.3f}, "
         f"standard error {states['v_se'].mean():.3f}; {summary['tokens']} tokens in "
@@ -124,12 +134,15 @@ class Sampled(NamedTuple):
         continuations: of the states, scored.
         pieces: next pieces of the states (:mod:`criticflow.stages.next_pieces`) and the scored
             continuations from behind them; None: none were asked for.
+        tokens: states before each token of some responses
+            (:mod:`criticflow.stages.audited_tokens`) with theirs; None: none were asked for.
     """
 
     responses: pd.DataFrame
     states: pd.DataFrame
     continuations: pd.DataFrame
     pieces: tuple[pd.DataFrame, pd.DataFrame] | None
+    tokens: tuple[pd.DataFrame, pd.DataFrame] | None
 
 
 def sample_states(engine: Engine, job: Measurement) -> Sampled:
@@ -151,16 +164,21 @@ def sample_states(engine: Engine, job: Measurement) -> Sampled:
     states = states_of(responses, truth.positions, truth.lines_above, ends)
     problems = problems.set_index("row")
     scores = continued(engine, job, states, responses, problems)
-    if not truth.pieces:
-        return Sampled(responses, states, scores, None)
-    of_problem = responses.set_index("prompt_index")["n_tokens"]
-    long = of_problem.loc[states["prompt_index"]] > (truth.lines_above or limit)
-    # The seed after that of the continuations, or pieces would be their first tokens.
-    how = (truth.pieces, job.temperature, limit, truth.seed + 1)
-    pieces = sample_pieces(engine, states, list(long), *how)
-    return Sampled(
-        responses, states, scores, (pieces, continued(engine, job, pieces, responses, problems))
-    )
+    pieces = tokens = None
+    longest = truth.lines_above or limit
+    if truth.pieces:
+        of_problem = responses.set_index("prompt_index")["n_tokens"]
+        long = of_problem.loc[states["prompt_index"]] > longest
+        # The seed after that of the continuations, or pieces would be their first tokens.
+        how = (truth.pieces, job.temperature, limit, truth.seed + 1)
+        pieces = sample_pieces(engine, states, list(long), *how)
+    if truth.audited:
+        tokens = tokens_of(responses, truth.audited, longest)
+    followed = [
+        None if found is None else (found, continued(engine, job, found, responses, problems))
+        for found in (pieces, tokens)
+    ]
+    return Sampled(responses, states, scores, *followed)
 
 
 def continued(

@@ -18,6 +18,10 @@ from criticflow.stats.intervals import UNDEFINED, Figure, Joint, cluster_sums, j
 
 Floats = NDArray[np.float64]
 
+Audited = tuple[pd.DataFrame, pd.DataFrame]
+"""States before each token of some trajectories and the continuations from them:
+``tokens.parquet``, ``token_continuations.parquet``."""
+
 LAMBDAS = (1.0, 0.0)
 _ERROR, _COMMON, _OWN, _TRUE = np.eye(4)
 
@@ -81,6 +85,24 @@ def audit(tokens: pd.DataFrame, values: Floats, lam: float, gamma: float = 1.0) 
         "tokens": len(own),
         "problems": int(problem.max()) + 1,
     }
+
+
+def of_values(found: Audited, values: Floats | None, gamma: float) -> list[dict[str, Any]] | None:
+    """``audit`` at lambda 1 and 0; None where there are fewer than two problems.
+
+    Args:
+        values: V before each token, ``(tokens,)``; None: the constant floor, the mean of v_mc.
+    """
+    tokens, continuations = found
+    if tokens["prompt_index"].nunique() < 2:
+        return None
+    tokens = truth_table.with_truth(tokens, continuations, gamma)
+    for name, part in zip(("v_a", "v_b"), truth_table.parts(continuations), strict=True):
+        means = truth_table.estimates(part, gamma)["v_mc"]
+        tokens[name] = means.reindex(tokens["state"]).to_numpy()
+    if values is None:
+        values = np.full(len(tokens), float(tokens["v_mc"].mean()))
+    return [audit(tokens, values, lam, gamma) for lam in LAMBDAS]
 
 
 def audit_rows(

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from criticflow.stats import value_ranking, value_references, value_truth
+from criticflow.stats import advantage_audit, value_ranking, value_references, value_truth
 
 Floats = NDArray[np.float64]
 Row = dict[str, Any]
@@ -19,6 +19,9 @@ CRITIC = ("critic", "kind", "critic_seed", "critic_step")
 gamma``."""
 
 
+_UNMEASURED = {"ranking": None, "advantages": None}
+
+
 def critic_rows(
     critic: Mapping[str, Any],
     actor: Mapping[str, Any],
@@ -26,26 +29,29 @@ def critic_rows(
     values: Floats,
     continuations: pd.DataFrame | None = None,
     pieces: tuple[value_ranking.Pieces, Floats] | None = None,
+    tokens: tuple[advantage_audit.Audited, Floats] | None = None,
 ) -> list[Row]:
     """The row of one critic, and that of its own values permuted between prompts.
 
-    ``ranking`` is None where it was not measured, or nothing could be chosen.
+    ``ranking`` and ``advantages`` are None where they were not measured, or nothing could be said.
 
     Args:
         critic: ``critic, kind (run | pretrained), critic_seed, critic_step``.
         actor: ``actor, actor_seed, actor_step, task, gamma``.
         states, values, continuations: see ``value_truth.figures``.
         pieces: next pieces of the states, and the critic's values behind them.
+        tokens: of audited responses, and the critic's values before each.
     """
     gamma = float(actor["gamma"])
     figures = value_truth.figures(states, values, continuations, gamma)
     ranked = None
     if pieces is not None:
         ranked = value_ranking.of_values(*pieces, gamma, value_references.MONTE_CARLO)
-    rows = [{**_named(critic, actor), **figures, "ranking": ranked}]
+    audited = tokens and advantage_audit.of_values(*tokens, gamma)
+    rows = [{**_named(critic, actor), **figures, "ranking": ranked, "advantages": audited}]
     permuted = value_references.shuffled(states, values)
     if permuted is not None:
-        rows.append({**_named({**critic, "kind": "shuffled"}, actor), **permuted, "ranking": None})
+        rows.append({**_named({**critic, "kind": "shuffled"}, actor), **permuted, **_UNMEASURED})
     return rows
 
 
@@ -55,21 +61,25 @@ def reference_rows(
     continuations: pd.DataFrame | None = None,
     ks: tuple[int, ...] = value_references.MONTE_CARLO,
     pieces: value_ranking.Pieces | None = None,
+    tokens: advantage_audit.Audited | None = None,
 ) -> list[Row]:
     """The rows that need no critic: one actor's constant, position, prompt mean, Monte Carlo.
 
     Of next pieces the constant chooses by chance, Monte Carlo by its continuations from behind
-    them; the other two know nothing that could tell them apart.
+    them; the other two know nothing that could tell them apart. The constant is the floor of
+    advantages too.
     """
     gamma = float(actor["gamma"])
 
-    def row(name: str, kind: str, found: dict[str, Any], ranked: Row | None = None) -> Row:
-        return {**_named({"critic": name, "kind": kind}, actor), **found, "ranking": ranked}
+    def row(name: str, kind: str, found: dict[str, Any], **more: Any) -> Row:
+        return {**_named({"critic": name, "kind": kind}, actor), **found, **_UNMEASURED, **more}
 
     by_position = value_references.position_values(states)
     chance = pieces and value_ranking.of_values(pieces, np.zeros(len(pieces[0])), gamma, ks)
+    floor = tokens and advantage_audit.of_values(tokens, None, gamma)
+    constant = value_references.constant(states)
     rows = [
-        row("best constant", "constant", value_references.constant(states), chance),
+        row("best constant", "constant", constant, ranking=chance, advantages=floor),
         row(
             "position only",
             "position",
@@ -86,7 +96,7 @@ def reference_rows(
     for k in ks:
         found = value_references.monte_carlo(states, k, continuations, gamma)
         ranked = pieces and value_ranking.of_monte_carlo(pieces, k, gamma, ks)
-        rows.append(row(f"Monte Carlo, k = {k}", "monte_carlo", found, ranked))
+        rows.append(row(f"Monte Carlo, k = {k}", "monte_carlo", found, ranking=ranked))
     return rows
 
 
