@@ -12,11 +12,17 @@ import markov_chain
 from checkpoint_writers import tiny_critic, tiny_tokenizer
 from criticflow import config
 from criticflow.models.char_tokenizer import char_tokenizer
+from criticflow.models.sampling import Engine
 from criticflow.models.saved_critic import SavedCritic
 from criticflow.report import tables
 from criticflow.stages import critics_table, judge
 from criticflow.stages.next_pieces import pieces_of
-from criticflow.stages.truth_files import read_further, vocabulary_hash, write_truth
+from criticflow.stages.truth_files import (
+    CONTINUATION_COLUMNS,
+    read_further,
+    vocabulary_hash,
+    write_truth,
+)
 from criticflow.stats import truth_table, value_ranking
 from criticflow.stats.value_references import MONTE_CARLO
 
@@ -47,6 +53,16 @@ def test_a_token_that_ends_the_response_is_no_piece_and_each_counts_once():
     assert list(found["prefix_tokens"]) == [[1, 2, 7], [1, 2, 6]]
     assert list(found["length"]) == [1, 1] == list(found["prefix_length"])
     assert found.loc[0, ["prompt_index", "sample_index", "position"]].tolist() == [0, 0, 0.0]
+
+
+def test_where_everything_is_over_there_are_no_pieces_and_no_choice(tmp_path):
+    found = pieces_of(two_states(), [[[1], [5]], [[1]]], [False, True], TOKENIZER)
+    assert found.empty and not value_ranking.has_choices(found)
+    assert Engine.continue_from(None, list(found["prefix_tokens"]), 4, 1.0, [], 0) == []
+    scores = pd.DataFrame(columns=CONTINUATION_COLUMNS)
+    states = truth_table.with_truth(two_states(), scores)
+    write_truth(tmp_path, states, scores, {}, pieces=(found, scores))
+    assert value_ranking.of_values(read_further(tmp_path, "piece"), np.zeros(0), 1.0, ()) is None
 
 
 def test_lines_go_up_to_their_end():

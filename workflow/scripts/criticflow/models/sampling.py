@@ -211,6 +211,8 @@ class Engine:
         Raises:
             UserError: a state leaves no room for its continuations.
         """
+        if not len(states):
+            return []
         encoded = [list(map(int, state)) for state in states]
         seeds = request_seeds([tuple(ids) for ids in encoded], seed)
         outputs = self.sample(encoded, seeds, n, temperature, max_tokens, logprobs=False)
