@@ -1,8 +1,7 @@
 """The base model of the CPU default: a small Qwen3, fine-tuned until it is partly competent.
 
-It is trained for a short time only, on a part of the training problems, on purpose: a model that
-solves a third to a half of the held-out problems, and whose entropy is not yet low, can gain from
-PPO. It may also learn a bad habit, from solutions that leave out a number: PPO has something to
+It is trained for a short time only, on purpose: a model that solves some of the held-out problems
+and not most, and whose entropy is not yet low, can gain from PPO. It may also learn a bad habit, from solutions that leave out a number: PPO has something to
 unlearn then that colder sampling would not cure.
 """
 
