@@ -49,7 +49,8 @@ OVERLAY: dict[str, Any] = {
 }
 CONFIG = configuration(**OVERLAY)
 TABLES = ("summary", "contrasts", "arms", "savings", "speed")
-MADE = {"summarise", "compare_arms", "critics_table", "report_page", "snakemake_report"}
+TABLE_RULES = ("summarise", "compare_arms", "compare_tempered", "critics_table", "report_page")
+MADE = {*TABLE_RULES, "snakemake_report"}
 COLD = "cold"
 
 
@@ -133,8 +134,7 @@ def test_a_study_of_imported_runs_makes_tables_and_the_report_alone(rows, tmp_pa
     workdir = tmp_path / "new"
     take_in(rows, workdir, CONFIG)
     assert set(planned(workdir, overlay=OVERLAY)) == MADE
-    rules = ("summarise", "compare_arms", "critics_table", "report_page")
-    make(workdir, "results/report.html", rules=rules)
+    make(workdir, "results/report.html", rules=TABLE_RULES)
     page = (workdir / "results/report.html").read_text(encoding="utf-8")
     assert "Imported from rows (made " in page and f"{COLD}, seeds 0, 1, 2" in page
     assert "there are rows and no weights here" in page
