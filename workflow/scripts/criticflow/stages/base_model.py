@@ -1,8 +1,9 @@
 """The base model of the CPU default: a small Qwen3, fine-tuned until it is partly competent.
 
 It is trained for a short time only, on purpose: a model that solves some of the held-out problems
-and not most, and whose entropy is not yet low, can gain from PPO. It may also learn a bad habit, from solutions that leave out a number: PPO has something to
-unlearn then that colder sampling would not cure.
+and not most, and whose entropy is not yet low, can gain from PPO. It may also learn a bad habit,
+from solutions that leave out a number: PPO has something to unlearn then that colder sampling would
+not cure.
 """
 
 from __future__ import annotations
