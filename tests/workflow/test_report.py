@@ -204,6 +204,10 @@ def test_one_seed_is_measured_and_claims_nothing(tmp_path):
     assert "with fewer than three seeds there is no interval, and no claim" in page
     assert "A claim needs at least 3 seeds" in page
     assert "warm-frozen-m50" not in page
+    if CHROMIUM is not None:
+        with browser() as tab:
+            tab.open(tmp_path / "results/report.html", WIDTHS[0])
+            assert tab.errors == []
 
 
 STUDIES = [

@@ -153,11 +153,13 @@ def _arm_layers(
     look = arm_encodings(styles, shape=True)
     y = alt.Y("arm:N", sort=None, axis=None)
     scale = alt.Scale(zero=False)
-    base = alt.Chart(frame(_without_unclaimed_bounds(table))).transform_filter(SHOWN)
+    drawn = _without_unclaimed_bounds(table)
+    base = alt.Chart(frame(drawn)).transform_filter(SHOWN)
+    bars = base.mark_rule(strokeWidth=2, yOffset=7).encode(
+        y=y, x=alt.X("low:Q", scale=scale), x2="high:Q", color=look["color"]
+    )
     return [
-        base.mark_rule(strokeWidth=2, yOffset=7).encode(
-            y=y, x=alt.X("low:Q", scale=scale), x2="high:Q", color=look["color"]
-        ),
+        *([bars] if drawn["low"].notna().any() else []),  # of no bounds Vega warns
         alt.Chart(frame(of_seeds))
         .transform_filter(SHOWN)
         .mark_tick(yOffset=7, height=12, thickness=1, opacity=0.7)
