@@ -51,7 +51,7 @@ test-quick: lint  ## lint, unit tests that start no engine, and a plan of the st
 	@$(BIN)/snakemake --cores all --dry-run --quiet --directory $$(mktemp -d)
 
 test-slurm: $(STAMP)  ## the pipeline and faults on a real Slurm, brought up here (Debian, root)
-	@tests/slurm/with_slurm.sh $(abspath $(BIN))/python -m pytest tests/slurm $(ARGS)
+	@tests/slurm/with_slurm.sh $(abspath $(BIN))/python -m pytest -m "not slow" tests/slurm $(ARGS)
 
 test-image:  ## the image of Dockerfile, built by buildah, and test-quick in it (Debian, root)
 	@tests/image/build_and_test.sh

@@ -1,6 +1,7 @@
 """Trainings on two nodes of a real Slurm, each with its own network, processes and shared memory.
 
-The nodes are this machine in namespaces (``with_slurm.sh``), with one FSDP rank each.
+The nodes are this machine in namespaces (``with_slurm.sh``), with one FSDP rank each. Slow tests
+take two to four minutes each, beside what they share: ``make test-slurm ARGS="-m slow"``.
 """
 
 from __future__ import annotations
@@ -192,6 +193,7 @@ def test_its_weights_are_those_of_two_ranks_on_one_node(trained, alone):
         assert not all((nodes[name] == base[name]).all() for name in nodes.keys() & base.keys())
 
 
+@pytest.mark.slow
 def test_two_trainings_at_once_on_the_same_nodes_do_not_meet(prepared, alone, tmp_path):
     workdir = copied(prepared, tmp_path)
     process = on_nodes(workdir, *METRICS)
@@ -292,6 +294,7 @@ def test_a_lost_node_is_named_and_nothing_is_left_on_the_other(lost):
     assert 1 <= lost.saved < 8
 
 
+@pytest.mark.slow
 def test_what_is_left_goes_on_with_other_ranks(lost, alone, tmp_path):
     workdir = copied(lost.workdir, tmp_path, "checkpoints")
     made_on_nodes(workdir, METRICS[1], nodes=1, cpu_ranks=1)
@@ -310,6 +313,7 @@ def test_what_is_left_goes_on_with_other_ranks(lost, alone, tmp_path):
     pd.testing.assert_series_equal(found.loc[step, close], wanted.loc[step, close], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_both_nodes_go_on_when_the_lost_one_is_back(lost):
     repair(lost.node)
     made_on_nodes(lost.workdir, METRICS[1])
