@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
@@ -46,3 +47,16 @@ def token_values(
         for row, line in zip(batch, output.double().cpu().numpy(), strict=True):
             values[row] = line[len(prompts[row]) - 1 : lengths[row]]
     return values
+
+
+def own_tokens(
+    samples: pd.DataFrame, values: Sequence[NDArray[np.float64]]
+) -> tuple[pd.DataFrame, Sequence[NDArray[np.float64]]]:
+    """Tokens and values without those that the model read (``written`` 0), in dialogues with a
+    search engine: PPO has no use for a value there, and no critic is trained on it."""
+    if "written" not in samples:
+        return samples, values
+    own = [np.array(row) > 0 for row in samples["written"]]
+    tokens = [np.array(row)[kept] for row, kept in zip(samples["tokens"], own, strict=True)]
+    kept = [value[rows] for value, rows in zip(values, own, strict=True)]
+    return samples.assign(tokens=tokens), kept

@@ -24,7 +24,7 @@ from criticflow.files import replacing, write_json
 from criticflow.logs import progress
 from criticflow.models.directory import check_model_directory
 from criticflow.models.saved_critic import SavedCritic
-from criticflow.models.token_values import token_values
+from criticflow.models.token_values import own_tokens, token_values
 from criticflow.report.plots import plot_critic
 from criticflow.stages.shown_responses import shown_responses
 from criticflow.stats import calibration
@@ -124,19 +124,6 @@ def critic_figures(
             "last": calibration.reliability(at[POSITIONS]),
         },
     }
-
-
-def own_tokens(
-    samples: pd.DataFrame, values: Sequence[NDArray[np.float64]]
-) -> tuple[pd.DataFrame, Sequence[NDArray[np.float64]]]:
-    """Tokens and values without those that the model read (``written`` 0), in dialogues with a
-    search engine: PPO has no use for a value there, and no critic is trained on it."""
-    if "written" not in samples:
-        return samples, values
-    own = [np.array(row) > 0 for row in samples["written"]]
-    tokens = [np.array(row)[kept] for row, kept in zip(samples["tokens"], own, strict=True)]
-    kept = [value[rows] for value, rows in zip(values, own, strict=True)]
-    return samples.assign(tokens=tokens), kept
 
 
 def states_of(

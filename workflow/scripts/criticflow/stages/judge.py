@@ -18,8 +18,7 @@ from criticflow.files import replacing, write_json
 from criticflow.logs import progress
 from criticflow.models.directory import check_model_directory
 from criticflow.models.saved_critic import SavedCritic
-from criticflow.models.token_values import token_values
-from criticflow.stages.critics import own_tokens
+from criticflow.models.token_values import own_tokens, token_values
 from criticflow.stages.shown_responses import COLUMNS, shown_responses
 from criticflow.stages.truth_files import (
     ACTOR,
