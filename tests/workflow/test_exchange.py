@@ -200,7 +200,7 @@ def refusal(rows: Path, workdir: Path, **over: Any) -> str:
 
 def test_another_configuration_is_refused_by_name(rows, tmp_path):
     train = {"train": OVERLAY["train"] | {"actor_lr": 0.001}}
-    assert "train.actor_lr: 0.0005 -> 0.001" in refusal(rows, tmp_path / "new", **train)
+    assert "train.actor_lr: 0.0003 -> 0.001" in refusal(rows, tmp_path / "new", **train)
     evaluate = {"evaluate": {"n": 8}}
     assert "evaluate.n is 4 there and 8 here" in refusal(rows, tmp_path / "new", **evaluate)
     task = {"tasks": {"countdown-mini": {"max_response_length": 30}}}
@@ -322,7 +322,7 @@ def test_unfinished_and_outdated_runs_are_left_out(whole, tmp_path):
         f"{COLD}, seed 0: left out, it is not evaluated",
         f"{COLD}, seed 1: left out, it was trained again after it was evaluated",
         f"{COLD}, seed 2: left out, it was trained with other settings "
-        "(run train.actor_lr: 1 -> 0.0005)",
+        "(run train.actor_lr: 1 -> 0.0003)",
     ]
 
 
