@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import markov_chain
-from checkpoint_writers import tiny_critic, tiny_tokenizer
+from checkpoint_writers import tiny_tokenizer
 from criticflow import config
 from criticflow.models.saved_critic import SavedCritic
 from criticflow.models.token_values import token_values
@@ -105,10 +105,8 @@ def write(folder, audited: bool) -> pd.DataFrame:
     return frame
 
 
-def test_rows_have_the_audit_of_the_critic_and_of_the_floor(tmp_path):
-    critic, folder = tmp_path / "critic", tmp_path / "truth"
-    tiny_critic().save_pretrained(critic)
-    tiny_tokenizer().save_pretrained(critic)
+def test_rows_have_the_audit_of_the_critic_and_of_the_floor(tmp_path, critic):
+    folder = tmp_path / "truth"
     saved = SavedCritic(critic, config.Model(path="x"), 0.9)
     frame = write(folder, audited=True)
     first, shuffled = judge.judge_critic(saved, NAME, [folder], "cpu", tmp_path / "out")

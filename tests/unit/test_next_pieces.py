@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import markov_chain
-from checkpoint_writers import tiny_critic, tiny_tokenizer
+from checkpoint_writers import tiny_tokenizer
 from criticflow import config
 from criticflow.models.char_tokenizer import char_tokenizer
 from criticflow.models.sampling import Engine
@@ -197,10 +197,8 @@ def write(folder, pieces: bool):
     return behind, their
 
 
-def test_rows_say_how_a_critic_chooses_and_nothing_where_there_are_no_pieces(tmp_path):
-    critic, folder = tmp_path / "critic", tmp_path / "truth"
-    tiny_critic().save_pretrained(critic)
-    tiny_tokenizer().save_pretrained(critic)
+def test_rows_say_how_a_critic_chooses_and_nothing_where_there_are_no_pieces(tmp_path, critic):
+    folder = tmp_path / "truth"
     saved = SavedCritic(critic, config.Model(path="x"), 1.0)
     found = write(folder, pieces=True)
     first, shuffled = judge.judge_critic(saved, NAME, [folder], "cpu", tmp_path / "out")

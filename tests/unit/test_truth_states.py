@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from checkpoint_writers import tiny_critic, tiny_tokenizer
+from checkpoint_writers import tiny_tokenizer
 from criticflow import config
 from criticflow.commands import judge as by_hand
 from criticflow.errors import UserError
@@ -104,14 +104,6 @@ def truth(folder, problems=6, seed=0):
     }
     scored = frame.assign(score=1.0, correct=[row % 2 == 0 for row in range(problems)])
     write_truth(folder, states, scores, summary, scored)
-    return folder
-
-
-@pytest.fixture
-def critic(tmp_path):
-    folder = tmp_path / "critic"
-    tiny_critic().save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
     return folder
 
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
+
+
+def _rising(values: list[float], info: ValidationInfo) -> list[float]:
+    if values != sorted(set(values)):
+        raise ValueError(f"{info.field_name} {values} are not rising")
+    return values
+
+
+Rising = AfterValidator(_rising)
+"""Marks a list of numbers each of which is larger than the one before."""
 
 
 class Strict(BaseModel):

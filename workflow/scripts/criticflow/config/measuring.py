@@ -6,8 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from criticflow.config.fields import Fraction, NotNegative, Positive, Strict
+from criticflow.config.fields import Fraction, NotNegative, Positive, Rising, Strict
 from criticflow.config.names import RunName
+
+Actors = Literal["all", "learning"] | list[RunName]
+"""Those of all runs, of the runs whose critic learns, or by name."""
 
 
 class Probe(Strict):
@@ -65,7 +68,7 @@ class Evaluate(Strict):
 class Truth(Strict):
     """The truth about values: Monte-Carlo estimates from states of held-out responses."""
 
-    actors: Literal["all", "learning"] | list[RunName] = Field(
+    actors: Actors = Field(
         "all",
         description="whose truth: base models and runs by name; all; learning: base models and the "
         "runs whose critic learns; or [] for nobody's",
@@ -77,7 +80,7 @@ class Truth(Strict):
         {}, description="by run: steps besides the last whose actor and critic are compared too"
     )
     problems: Positive = Field(64, description="problems of the test split, its first ones")
-    positions: list[Fraction] = Field(
+    positions: Annotated[list[Fraction], Rising] = Field(
         [0.0, 0.2, 0.4, 0.6, 0.8, 1.0],
         min_length=1,
         description="states of a response, as shares of its way from the prompt to its last token",
@@ -101,33 +104,19 @@ class Truth(Strict):
     )
     seed: int = Field(0, description="of responses and continuations")
 
-    @field_validator("positions")
-    @classmethod
-    def _rising(cls, positions: list[float]) -> list[float]:
-        if positions != sorted(set(positions)):
-            raise ValueError(f"positions {positions} are not rising")
-        return positions
-
 
 class Tempered(Strict):
     """The base model beside trained actors, at the temperature that gives it their entropy."""
 
-    actors: Literal["all", "learning"] | list[RunName] = Field(
+    actors: Actors = Field(
         [],
         description="beside whose actors: runs by name; `all`; `learning`: the runs whose critic "
         "learns; `[]` for none",
     )
-    temperatures: list[Annotated[float, Field(gt=0)]] = Field(
+    temperatures: Annotated[list[Annotated[float, Field(gt=0)]], Rising] = Field(
         [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0],
         min_length=2,
         description="at which the entropy of the base model is measured, on validation; between "
         "them it is interpolated",
     )
     seed: int = Field(0, description="of those samples")
-
-    @field_validator("temperatures")
-    @classmethod
-    def _rising(cls, temperatures: list[float]) -> list[float]:
-        if temperatures != sorted(set(temperatures)):
-            raise ValueError(f"temperatures {temperatures} are not rising")
-        return temperatures

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,7 @@ def write_truth(
         "continuations.parquet": continuations[CONTINUATION_COLUMNS],
     }
     if responses is not None:
-        there = [name for name in (OF_DIALOGUES,) if name in responses]
-        tables["responses.parquet"] = responses[[*RESPONSE_COLUMNS, *there]]
+        tables["responses.parquet"] = responses[_response_columns(responses)]
     for name, found in (("piece", pieces), ("token", tokens)):
         files = f"{name}s.parquet", f"{name}_continuations.parquet"
         if found is None:
@@ -119,8 +119,12 @@ def read_responses(folder: Path | str) -> pd.DataFrame | None:
     path = Path(folder) / "responses.parquet"
     if not path.exists():
         return None
-    there = {OF_DIALOGUES} & set(pq.read_schema(path).names)
-    return pd.read_parquet(path, columns=[*RESPONSE_COLUMNS, *there])
+    return pd.read_parquet(path, columns=_response_columns(pq.read_schema(path).names))
+
+
+def _response_columns(there: Iterable[str]) -> list[str]:
+    """Those that are kept, of a table that has the columns ``there``."""
+    return [*RESPONSE_COLUMNS, *({OF_DIALOGUES} & set(there))]
 
 
 def read_further(folder: Path | str, name: str) -> tuple[pd.DataFrame, pd.DataFrame] | None:
