@@ -23,6 +23,7 @@ from types import SimpleNamespace
 import ray
 import torch
 import verl  # noqa: F401  (loads the plugin)
+import zmq
 from verl.workers.config.rollout import CheckpointEngineConfig, RolloutConfig
 from verl.workers.rollout.base import get_rollout_class
 from verl.workers.rollout.vllm_rollout.bucketed_weight_transfer import BucketedWeightReceiver
@@ -67,6 +68,7 @@ def receive(training: int) -> None:
         values.extend(tensor.unique().item() for _, tensor in bucket)
 
     receiver.receive_weights(take)
+    zmq.Context.instance().term()  # its last answer leaves from a thread, which no exit waits for
     print("training", training, "received", len(values), "of", *sorted(set(values)), flush=True)
 
 
