@@ -17,7 +17,7 @@ from criticflow.report import tables
 from criticflow.stages import critics_table, judge
 from criticflow.stages.audited_tokens import tokens_of
 from criticflow.stages.truth_files import read_further, vocabulary_hash, write_truth
-from criticflow.stats import advantage_audit, truth_table
+from criticflow.stats import advantage_audit, advantage_references, truth_table
 
 
 def responses(*lengths: int) -> pd.DataFrame:
@@ -113,7 +113,10 @@ def test_rows_have_the_audit_of_the_critic_and_of_the_floor(tmp_path, critic):
     prompts, tokens = list(frame["prompt_tokens"]), list(frame["tokens"])
     values = np.concatenate(token_values(saved.load("cpu"), prompts, tokens))
     expected = advantage_audit.of_values(read_further(folder, "token"), values, 0.9)
-    assert shuffled["advantages"] is None
+    others = advantage_references.shuffled(read_further(folder, "token")[0], values)
+    again = advantage_audit.of_values(read_further(folder, "token"), others, 0.9)
+    for found, one in zip(shuffled["advantages"], again, strict=True):
+        assert found["mse"]["value"] == pytest.approx(one["mse"]["value"], abs=1e-6)
     for found, one in zip(first["advantages"], expected, strict=True):
         assert found["mse"]["value"] == pytest.approx(one["mse"]["value"], abs=1e-6)
     rows = critics_table.write_critics_table(
@@ -121,9 +124,14 @@ def test_rows_have_the_audit_of_the_critic_and_of_the_floor(tmp_path, critic):
     )
     assert json.loads((tmp_path / "critics.json").read_text()) == rows
     audited = [(row["critic"], row["gamma"]) for row in rows if row["advantages"]]
-    assert audited == [("cold", 0.9), ("best constant", 0.9), ("best constant", 1.0)]
+    named = ["best constant", "position only", "prompt's other responses"]
+    named += [f"Monte Carlo, k = {k}" for k in (1, 4)]  # of 8 continuations; 16 cannot be taken
+    both = [(name, gamma) for gamma in (0.9, 1.0) for name in named]
+    assert audited == [("cold", 0.9), ("cold", 0.9), *both]
     shown = tables.advantages(rows)
-    assert len(shown.rows) == 6 and {len(row) for row in shown.rows} == {len(shown.head)}
+    assert len(shown.rows) == 2 * len(audited) and {len(row) for row in shown.rows} == {
+        len(shown.head)
+    }
     # A truth without audited tokens in the place of one with them; rows of before there were any.
     write(folder, audited=False)
     again = judge.judge_critic(saved, NAME, [folder], "cpu", tmp_path / "out")

@@ -327,11 +327,11 @@ def _judged(
     behind = pieces, worth + draw.normal(0, 0.1, len(worth))
     tokens = _audited(first.head(8), draw)
     said = np.concatenate([values[row] for row in first.index[:8]])
+    gradients = draw.normal(size=(len(said), 8))
+    further = value_rows.Further(pieces, tokens, gradients @ gradients.T)
     judged = (critic, identity, table, np.array(found), continuations, behind, (tokens, said))
-    rows = value_rows.critic_rows(*judged)
-    return rows + value_rows.reference_rows(
-        identity, table, continuations, pieces=pieces, tokens=tokens
-    )
+    rows = value_rows.critic_rows(*judged, further.products)
+    return rows + value_rows.reference_rows(identity, table, continuations, further=further)
 
 
 def _audited(responses: pd.DataFrame, draw: np.random.Generator) -> Audited:

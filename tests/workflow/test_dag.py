@@ -225,6 +225,13 @@ def test_further_states_are_sampled_where_a_study_asks_for_them(tmp_path, key, n
     assert snakemake(tmp_path, "--dry-run", file, overlay={}).returncode != 0
 
 
+def test_gradients_are_measured_on_a_truth_that_stays_as_it_is(tmp_path):
+    table = "results/critics.json"
+    jobs = planned(tmp_path, table, overlay={"truth": {"audited": 4}})
+    more = planned(tmp_path, table, overlay={"truth": {"audited": 4, "gradients": True}})
+    assert more - jobs == Counter(token_gradients_of_base=1, token_gradients_of_run=2)
+
+
 def test_the_base_model_stands_beside_the_actors_that_are_named(tmp_path):
     jobs = planned(tmp_path, overlay={"tempered": {"actors": "all"}, "seeds": [0, 1]})
     assert jobs["entropy_curve"] == 1 and jobs["evaluate_tempered"] == 4

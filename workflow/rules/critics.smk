@@ -67,6 +67,55 @@ use rule truth_of_base as truth_of_run with:
         f"{truth_cost()}"
 
 
+rule token_gradients_of_base:
+    input:
+        model=lambda wildcards: built_model(wildcards.model),
+        tokens="results/truth/{model}/{task}/tokens.parquet",
+        responses="results/truth/{model}/{task}/responses.parquet",
+    output:
+        products="results/truth/{model}/{task}/token_products.npz",
+    log:
+        "logs/token_gradients_of_base/{model}/{task}.log",
+    benchmark:
+        "results/benchmarks/token_gradients_of_base/{model}/{task}.tsv"
+    threads: ENGINE_THREADS
+    resources:
+        **ENGINE,
+        mem_mb=32000,
+        runtime=120,
+    params:
+        code=code("token_gradients.py"),
+        model_path=lambda wildcards: model_path(wildcards.model),
+        model=lambda wildcards: settings(CONFIG.models[wildcards.model]),
+        temperature=CONFIG.truth.temperature,
+        # The only one of the resources that changes the output.
+        device=CONFIG.resources.device,
+    message:
+        "Policy gradients of {wildcards.model} on {wildcards.task}, token by token"
+    script:
+        "../scripts/token_gradients.py"
+
+
+use rule token_gradients_of_base as token_gradients_of_run with:
+    input:
+        model=lambda wildcards: actor_dir(wildcards.run, wildcards.seed, wildcards.step),
+        tokens="results/truth/{run}/seed{seed}/step{step}/{task}/tokens.parquet",
+        responses="results/truth/{run}/seed{seed}/step{step}/{task}/responses.parquet",
+    output:
+        products="results/truth/{run}/seed{seed}/step{step}/{task}/token_products.npz",
+    log:
+        "logs/token_gradients_of_run/{run}/seed{seed}/step{step}/{task}.log",
+    benchmark:
+        "results/benchmarks/token_gradients_of_run/{run}/seed{seed}/step{step}/{task}.tsv"
+    params:
+        model_path=lambda wildcards, input: input.model,
+        model=lambda wildcards: settings(CONFIG.models[CONFIG.runs[wildcards.run].model]),
+        temperature=lambda wildcards: CONFIG.runs[wildcards.run].train.temperature,
+    message:
+        "Policy gradients of {wildcards.run}, seed {wildcards.seed}, step {wildcards.step}, "
+        "token by token"
+
+
 rule judge_critic:
     input:
         critic=lambda wildcards: critic_dir(wildcards.critic),
@@ -94,6 +143,7 @@ rule judge_critic:
         gamma=lambda wildcards: critic_gamma(wildcards.critic),
         lam=lambda wildcards: critic_lambda(wildcards.critic),
         masked=lambda wildcards: masked_share(wildcards.critic),
+        gradients=CONFIG.truth.gradients,
         # The only one of the resources that changes the output.
         device=CONFIG.resources.device,
     message:
@@ -120,6 +170,7 @@ rule critics_table:
     params:
         code=code("critics_table.py"),
         folders=list(map(placed, truth_dirs())),
+        gradients=CONFIG.truth.gradients,
     message:
         "Compare all critics with the truth"
     script:

@@ -116,7 +116,11 @@ def truth_files(folders):
         file
         for folder in folders
         for file in (
-            [*(f"{folder}/{name}" for name in names), *further_files(folder).values()]
+            [
+                *(f"{folder}/{name}" for name in names),
+                *further_files(folder).values(),
+                *([f"{folder}/token_products.npz"] if CONFIG.truth.gradients else []),
+            ]
             if folder.startswith("results/")
             else [f"{folder}/references.json"]
         )

@@ -12,6 +12,7 @@ def main(snakemake) -> None:
         [Path(path) for path in snakemake.input.rows],
         [Path(folder) for folder in snakemake.params.folders],
         Path(snakemake.output.table),
+        snakemake.params.gradients,
     )
 
 

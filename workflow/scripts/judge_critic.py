@@ -19,6 +19,7 @@ def main(snakemake) -> None:
         config.load_config(snakemake.config).resources.device,
         Path(snakemake.output.rows).parent,
         masked=params.masked,
+        gradients=params.gradients,
     )
 
 

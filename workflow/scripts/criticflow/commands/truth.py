@@ -15,7 +15,8 @@ Measure the true values of states: continue held-out responses from several plac
 input:   an actor that vLLM loads, and a split as the workflow prepares it
 output:  OUT/states.parquet (V of each state, by Monte Carlo), OUT/continuations.parquet,
          OUT/responses.parquet and OUT/summary.json, which `criticflow judge` reads; with --pieces
-         and --audited OUT/pieces.parquet and OUT/tokens.parquet, each with its continuations
+         and --audited OUT/pieces.parquet and OUT/tokens.parquet, each with its continuations,
+         with --gradients OUT/token_products.npz
 """
 _EXAMPLE = """\
 example:
@@ -64,6 +65,12 @@ def parser() -> argparse.ArgumentParser:
         help="responses with a truth before every token, where advantages of critics are compared "
         "with true ones (default: %(default)s)",
     )
+    add(
+        "--gradients",
+        action="store_true",
+        help="on the audited responses gradients of the policy too, for small models: one backward "
+        "pass a token, and again for each GiB of all their gradients",
+    )
     add("--gamma", type=float, default=1.0, help="discount per token (default: 1.0)")
     add("--seed", type=int, default=0, help="of responses and continuations (default: 0)")
     return result
@@ -82,13 +89,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser().error("--continuations is at least 2, --temperature above 0, --gamma in [0, 1]")
     if min(given.pieces, given.audited) < 0:
         parser().error("--pieces and --audited are at least 0")
+    if given.gradients and given.audited < 2:
+        parser().error("--gradients are taken on audited responses: --audited is at least 2 then")
     if any(not 0 <= position <= 1 for position in given.positions):
         parser().error("--positions are shares from 0 to 1")
-    from criticflow.stages import value_truth  # only now, so that --help is quick
+    from criticflow.stages import token_gradients, value_truth  # only now: --help is quick
+
+    settings = model_settings(given, given.model)
+    (given.out / token_gradients.FILE).unlink(missing_ok=True)  # of another truth
 
     job = value_truth.Measurement(
         given.model,
-        model_settings(given, given.model),
+        settings,
         given.data,
         given.max_prompt_length,
         given.max_response_length,
@@ -98,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             continuations=given.continuations,
             pieces=given.pieces,
             audited=given.audited,
+            gradients=given.gradients,
             seed=given.seed,
         ),
         given.temperature,
@@ -106,3 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     actor = {"actor": given.name or given.model, "actor_seed": None, "actor_step": None}
     value_truth.measure_truth(job, {**actor, "task": given.data.parent.name}, given.out)
+    if given.gradients:
+        device = resources(given).device
+        token_gradients.measure_token_products(
+            given.model, settings, given.temperature, device, given.out
+        )

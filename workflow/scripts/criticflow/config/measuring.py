@@ -96,6 +96,12 @@ class Truth(Strict):
         description="responses, the first ones of at most lines_above tokens, with a truth before "
         "every token: there the advantages of critics are compared with true ones; 0: none",
     )
+    gradients: bool = Field(
+        False,
+        description="compare on the audited responses the policy gradient with a critic's "
+        "advantages to that with true ones too: one backward pass of the actor a token, and again "
+        "for each GiB of all their gradients together, so for models of some million parameters",
+    )
     lines_above: Positive | None = Field(
         256, description="a response of more tokens has its states at line ends; null: none has"
     )
@@ -103,6 +109,15 @@ class Truth(Strict):
         1.0, gt=0, description="of a base model; a run's actor has that of its own rollouts"
     )
     seed: int = Field(0, description="of responses and continuations")
+
+    @model_validator(mode="after")
+    def _gradients_are_of_audited_responses(self) -> Truth:
+        if self.gradients and self.audited < 2:
+            raise ValueError(
+                "gradients are taken on audited responses: set audited to the number of these, "
+                f"2 or more (it is {self.audited}), or gradients to false"
+            )
+        return self
 
 
 class Tempered(Strict):

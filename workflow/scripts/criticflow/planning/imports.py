@@ -42,7 +42,8 @@ def digest(settings: Mapping[str, Any]) -> str:
 
 def measured(config: Config) -> dict[str, Any]:
     """Settings of what is measured on a trained run: they must be equal in a whole study."""
-    no_part = {"actors", "across", "steps", "temperature"}
+    # Gradients are a measurement of their own, on the truth that is there without them.
+    no_part = {"actors", "across", "steps", "temperature", "gradients"}
     # Those that are off, or what was measured before there were such settings would differ.
     no_part |= {key for key in ("pieces", "audited") if not getattr(config.truth, key)}
     truth = config.truth.model_dump(mode="json", exclude=no_part)

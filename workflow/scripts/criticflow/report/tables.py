@@ -192,9 +192,13 @@ def critics(rows: Sequence[Row]) -> Table:
 
 
 def advantages(rows: Sequence[Row]) -> Table:
-    """Advantages of critics, and of the best constant, against the true ones, at two lambdas."""
+    """Advantages of critics and references against the true ones, at two lambdas; and the policy
+    gradients with them, where these were measured."""
     head = ["critic", "actor", "lambda", "correlation", "signs that agree", "mse"]
     head += ["variance", "of the true ones"]
+    stepped = any("gradient" in found for row in rows for found in row.get("advantages") or [])
+    if stepped:
+        head += ["cosine of the policy gradients", "its variance, true = 1"]
     return Table(
         head,
         [
@@ -205,11 +209,19 @@ def advantages(rows: Sequence[Row]) -> Table:
                 estimate(found["correlation"], "{:.2f}"),
                 estimate(found["sign_agreement"], "{:.2f}"),
                 *(estimate(found[name], "{:.4f}") for name in ("mse", "variance", "true_variance")),
+                *(_gradient(found.get("gradient")) if stepped else []),
             ]
             for row in rows
             for found in row.get("advantages") or []
         ],
     )
+
+
+def _gradient(found: Row | None) -> list[Cell]:
+    """Cosine to the true policy gradient, and variance over batches; empty if not measured."""
+    if not found:
+        return [Cell("–", number=True)] * 2
+    return [estimate(found[name], "{:.2f}") for name in ("cosine", "variance_ratio")]
 
 
 def _ranking(found: Row | None) -> list[Cell]:

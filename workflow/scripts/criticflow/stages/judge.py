@@ -20,6 +20,7 @@ from criticflow.models.directory import check_model_directory
 from criticflow.models.saved_critic import SavedCritic
 from criticflow.models.token_values import own_tokens, token_values
 from criticflow.stages.shown_responses import COLUMNS, shown_responses
+from criticflow.stages.token_gradients import read_token_products
 from criticflow.stages.truth_files import (
     ACTOR,
     OF_DIALOGUES,
@@ -38,6 +39,7 @@ def judge_critic(
     device: str,
     out_dir: Path | str,
     masked: float = 0.0,
+    gradients: bool = True,
 ) -> list[dict[str, Any]]:
     """Write ``values.parquet``, ``responses.parquet`` and ``rows.json`` to ``out_dir``.
 
@@ -52,6 +54,8 @@ def judge_critic(
         masked: share of trajectories whose reward was 0 while the critic learned, unrescaled. Such
             a critic estimates (1 - masked) V^pi, and is compared with that as well
             (``against_masked``).
+        gradients: compare policy gradients too, where a truth has those of its tokens
+            (:mod:`criticflow.stages.token_gradients`).
 
     Returns:
         The rows: of the critic, and of its own values permuted between prompts, per actor. Where a
@@ -80,7 +84,10 @@ def judge_critic(
             (found, state_values(loaded, found[0])) if found and len(found[0]) else None
             for found in (read_further(folder, "piece"), read_further(folder, "token"))
         ]
-        new = value_rows.critic_rows(identity, judged_on, truth, values, continuations, *further)
+        products = read_token_products(folder) if gradients else None
+        new = value_rows.critic_rows(
+            identity, judged_on, truth, values, continuations, *further, products
+        )
         if masked:
             kept = truth_table.scaled(truth, 1 - masked)
             new[0]["against_masked"] = {"factor": 1 - masked, **value_truth.figures(kept, values)}

@@ -13,40 +13,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from criticflow.stats import truth_table
-from criticflow.stats.intervals import UNDEFINED, Figure, Joint, cluster_sums, jackknife
+from criticflow.stats import advantage_references, gradient_audit, truth_table
+from criticflow.stats.advantage_references import Audited
+from criticflow.stats.generalized_advantages import advantages, last_tokens
+from criticflow.stats.intervals import UNDEFINED, Figure, cluster_sums, jackknife, single
 
 Floats = NDArray[np.float64]
 
-Audited = tuple[pd.DataFrame, pd.DataFrame]
-"""States before each token of some trajectories and the continuations from them:
-``tokens.parquet``, ``token_continuations.parquet``."""
-
 LAMBDAS = (1.0, 0.0)
 _ERROR, _COMMON, _OWN, _TRUE = np.eye(4)
-
-
-def advantages(tokens: pd.DataFrame, values: Floats, lam: float, gamma: float = 1.0) -> Floats:
-    """GAE of each token (Schulman et al. 2016, equation 16), shape ``(tokens,)``.
-
-    The score is the only reward, paid with the last token; ``lam`` 1 gives ``G - V(s_t)``, 0 gives
-    ``gamma V(s_{t+1}) - V(s_t)``.
-
-    Args:
-        tokens: one row a token, in order within a ``trajectory`` (whose rows stand together), with
-            the trajectory's ``score``.
-        values: V(s_t) before each token, shape ``(tokens,)``.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    last = _last(tokens)
-    following = np.where(last, 0.0, np.append(values[1:], 0.0))
-    reward = np.where(last, tokens["score"].to_numpy(np.float64), 0.0)
-    found = reward + gamma * following - values
-    if lam:
-        for row in range(len(found) - 2, -1, -1):
-            if not last[row]:
-                found[row] += gamma * lam * found[row + 1]
-    return found
 
 
 def audit(tokens: pd.DataFrame, values: Floats, lam: float, gamma: float = 1.0) -> dict[str, Any]:
@@ -71,7 +46,7 @@ def audit(tokens: pd.DataFrame, values: Floats, lam: float, gamma: float = 1.0) 
     own = advantages(tokens, values, lam, gamma)
     true = advantages(tokens, tokens["v_mc"], 0.0, gamma)
     square = tokens["v_se"].to_numpy(np.float64) ** 2
-    noise = square + gamma**2 * np.where(_last(tokens), 0.0, np.append(square[1:], 0.0))
+    noise = square + gamma**2 * np.where(last_tokens(tokens), 0.0, np.append(square[1:], 0.0))
     problem = truth_table.clusters(tokens)
     columns = [np.ones(len(own)), own, true, own**2, true**2, own * true, noise]
     found = jackknife(cluster_sums(problem, columns), _moments)
@@ -87,22 +62,32 @@ def audit(tokens: pd.DataFrame, values: Floats, lam: float, gamma: float = 1.0) 
     }
 
 
-def of_values(found: Audited, values: Floats | None, gamma: float) -> list[dict[str, Any]] | None:
+def of_values(
+    found: Audited, values: Floats | None, gamma: float, products: Floats | None = None
+) -> list[dict[str, Any]] | None:
     """``audit`` at lambda 1 and 0; None where there are fewer than two problems.
 
     Args:
+        found: audited tokens and the continuations that say what is true before each.
         values: V before each token, ``(tokens,)``; None: the constant floor, the mean of v_mc.
+        products: inner products of the gradients of log pi of the tokens, ``(tokens, tokens)``:
+            with them each audit has ``gradient`` (:func:`gradient_audit.audit`).
     """
     tokens, continuations = found
     if tokens["prompt_index"].nunique() < 2:
         return None
+    if values is None:
+        values = advantage_references.constant(found, gamma)
     tokens = truth_table.with_truth(tokens, continuations, gamma)
     for name, part in zip(("v_a", "v_b"), truth_table.parts(continuations), strict=True):
         means = truth_table.estimates(part, gamma)["v_mc"]
         tokens[name] = means.reindex(tokens["state"]).to_numpy()
-    if values is None:
-        values = np.full(len(tokens), float(tokens["v_mc"].mean()))
-    return [audit(tokens, values, lam, gamma) for lam in LAMBDAS]
+    rows = [audit(tokens, values, lam, gamma) for lam in LAMBDAS]
+    if products is not None:
+        for row in rows:
+            its = gradient_audit.audit(tokens, products, values, row["lambda"], gamma)
+            row["gradient"] = its
+    return rows
 
 
 def audit_rows(
@@ -129,7 +114,7 @@ def _correlation(sums: Floats) -> Figure:
         spread = own * true
         return (common / np.sqrt(np.where(spread > 1e-12, spread, np.nan)))[..., None]
 
-    return _defined(jackknife(sums, figures))
+    return single(jackknife(sums, figures))
 
 
 def _signs(
@@ -162,18 +147,7 @@ def _signs(
     undefined = {"sign_reliability": dict(UNDEFINED), "sign_agreement": dict(UNDEFINED)}
     if size == 1:
         return {**figures, **undefined}
-    return {**figures, "sign_agreement": _defined(jackknife(sums, corrected))}
-
-
-def _defined(found: Joint) -> Figure:
-    """The single figure; undefined where it, or it without some problem, is."""
-    known = np.all(np.isfinite(found.mean)) and np.all(np.isfinite(found.covariance))
-    return found.linear([1]) if known else dict(UNDEFINED)
-
-
-def _last(tokens: pd.DataFrame) -> NDArray[np.bool_]:
-    """Whether each row is its trajectory's last token."""
-    return ~tokens["trajectory"].duplicated(keep="last").to_numpy()
+    return {**figures, "sign_agreement": single(jackknife(sums, corrected))}
 
 
 def _sign(numbers: Floats) -> Floats:

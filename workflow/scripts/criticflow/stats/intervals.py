@@ -149,6 +149,12 @@ def jackknife_scalar(
     return figure(value, float(np.tanh(centre - half)), float(np.tanh(centre + half)))
 
 
+def single(found: Joint) -> Figure:
+    """The only figure of a Joint; undefined where it, or it without some cluster, is."""
+    known = np.all(np.isfinite(found.mean)) and np.all(np.isfinite(found.covariance))
+    return found.linear([1]) if known else dict(UNDEFINED)
+
+
 def fieller(
     top: float, bottom: float, var_top: float, var_bottom: float, cov: float, t: float
 ) -> tuple[float | None, float | None]:

@@ -28,6 +28,9 @@ Pieces = tuple[pd.DataFrame, pd.DataFrame]
 """Next pieces and the continuations from behind them: ``pieces.parquet``,
 ``piece_continuations.parquet``."""
 
+Choices = tuple[pd.DataFrame, Floats]
+"""Pieces with their truth (:func:`pieces_truth`), and the value of each that the choice is by."""
+
 _COLUMNS = ("regret", "regret_chance", "top1", "top1_chance")
 
 
@@ -47,22 +50,48 @@ def of_values(
         values: V of the states behind the pieces, ``(pieces,)``.
         ks: Monte Carlo's, whose continuations do not judge.
     """
-    pieces, continuations = found
-    if not has_choices(pieces):
-        return None
-    held = kept_to_choose(continuations, ks)
-    judged = pieces_truth(pieces, continuations, gamma=gamma, held=held)
-    return ranking(judged, values * gamma ** pieces["length"].to_numpy())
+    return _ranked(choices_of_values(found, values, gamma, ks))
 
 
 def of_monte_carlo(found: Pieces, k: int, gamma: float, ks: Sequence[int]) -> dict[str, Any] | None:
     """``ranking`` by the mean of k continuations, judged as critics are; None also where too few
     would be left to judge."""
+    return _ranked(choices_of_monte_carlo(found, k, gamma, ks))
+
+
+def choices_of_values(
+    found: Pieces, values: Floats, gamma: float, ks: Sequence[int]
+) -> Choices | None:
+    """What :func:`of_values` ranks; None where it has nothing to say."""
+    pieces, continuations = found
+    if not has_choices(pieces):
+        return None
+    held = kept_to_choose(continuations, ks)
+    judged = pieces_truth(pieces, continuations, gamma=gamma, held=held)
+    return judged, values * gamma ** pieces["length"].to_numpy()
+
+
+def choices_of_monte_carlo(
+    found: Pieces, k: int, gamma: float, ks: Sequence[int]
+) -> Choices | None:
+    """What :func:`of_monte_carlo` ranks; None where it has nothing to say."""
     pieces, continuations = found
     if not has_choices(pieces) or k > (held := kept_to_choose(continuations, ks)):
         return None
     judged = pieces_truth(pieces, continuations, k, gamma, held)
-    return ranking(judged, judged["monte_carlo"].to_numpy())
+    return judged, judged["monte_carlo"].to_numpy()
+
+
+def from_states(choices: Choices, states: NDArray[np.integer]) -> dict[str, Any] | None:
+    """``ranking`` of the pieces that continue these states; None where fewer than two problems have
+    a choice among them."""
+    judged, values = choices
+    rows = judged["parent"].isin(states).to_numpy()
+    return _ranked((judged[rows], values[rows])) if has_choices(judged[rows]) else None
+
+
+def _ranked(choices: Choices | None) -> dict[str, Any] | None:
+    return None if choices is None else ranking(*choices)
 
 
 def has_choices(pieces: pd.DataFrame) -> bool:
