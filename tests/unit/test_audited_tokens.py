@@ -97,6 +97,7 @@ def write(folder, audited: bool) -> pd.DataFrame:
     scores = markov_chain.continuations(tokens, draw.choice([0.0, 1.0], (len(tokens), 8)))
     states = tokens[tokens["token"] == 0].assign(position=0.0)
     summary = {"actor": "cold", "actor_seed": 0, "actor_step": 40, "task": "mini", "gamma": 1.0}
+    summary["temperature"] = 1.0
     summary["vocabulary"] = vocabulary_hash(tiny_tokenizer())
     known = scores[scores["state"].isin(states["state"])]
     table = truth_table.with_truth(states, known)

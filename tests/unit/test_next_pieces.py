@@ -213,6 +213,10 @@ def test_rows_say_how_a_critic_chooses_and_nothing_where_there_are_no_pieces(tmp
     values = judge.state_values(saved.load("cpu"), found[0])
     assert first["ranking"] == value_ranking.of_values(found, values, 1.0, MONTE_CARLO)
     assert first["ranking"]["states"] == 8 and shuffled["ranking"] is None
+    for place, parents in zip(first["by_position"], ([0, 2, 4, 6], [1, 3, 5, 7]), strict=True):
+        here = found[0]["parent"].isin(parents).to_numpy()
+        alone = value_ranking.of_values((found[0][here], found[1]), values[here], 1.0, MONTE_CARLO)
+        assert place["ranking"] == alone and alone["states"] == 4
     rows = critics_table.write_critics_table(
         [tmp_path / "out/rows.json"], [folder], tmp_path / "critics.json"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -215,6 +216,11 @@ def test_the_critics_and_actors_of_other_steps_are_compared_too(tmp_path):
     jobs = planned(tmp_path, overlay={"truth": {"steps": {"cold": [20]}}})
     assert jobs["convert_step"] == 2
     assert jobs["truth_of_run"] == 3 and jobs["judge_critic"] == 3
+    judged = "results/judged/cold/seed0/step20/rows.json"
+    dry = snakemake(tmp_path, "--dry-run", judged, overlay={"truth": {"steps": {"cold": [20]}}})
+    (inputs,) = re.findall(r"rule judge_critic:\n    input: (.*)", dry.stdout)
+    for actor in ("cold/seed0/actor", "cold/seed0/step20/actor"):
+        assert f"results/runs/{actor}" in inputs.split(", ")
 
 
 @pytest.mark.parametrize(("key", "name"), [("pieces", "pieces"), ("audited", "tokens")])

@@ -120,6 +120,7 @@ rule judge_critic:
     input:
         critic=lambda wildcards: critic_dir(wildcards.critic),
         truths=lambda wildcards: truth_files(judged_on(wildcards.critic)),
+        actors=lambda wildcards: moved_actors_dirs(wildcards.critic),
     output:
         values="results/judged/{critic}/values.parquet",
         responses="results/judged/{critic}/responses.parquet",
@@ -144,6 +145,7 @@ rule judge_critic:
         lam=lambda wildcards: critic_lambda(wildcards.critic),
         masked=lambda wildcards: masked_share(wildcards.critic),
         gradients=CONFIG.truth.gradients,
+        moved=lambda wildcards: moved_actors(wildcards.critic),
         # The only one of the resources that changes the output.
         device=CONFIG.resources.device,
     message:

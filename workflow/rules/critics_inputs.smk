@@ -224,6 +224,32 @@ def judged_on(critic):
     ]
 
 
+def moved_actors(critic):
+    """A run's actors at all steps that are compared, by folder of their truth, and the one that its
+    critic learned with; None where one step alone is compared, or the critic did not learn."""
+    name, seed, step = split_critic(critic)
+    if name in CONFIG.critics or not CONFIG.truth.steps.get(name):
+        return None
+    run = CONFIG.runs[name]
+    if run.critic.freeze:
+        return None
+    folders = {
+        truth_dir(name, seed, other, run.task, None): actor_dir(name, seed, other)
+        for other in compared_steps(name)
+    }
+    known = {folder: folders[folder] for folder in judged_on(critic) if folder in folders}
+    return {
+        "learned_with": actor_dir(name, seed, step or run.train.steps),
+        "actors": {placed(folder): actor for folder, actor in known.items()},
+    }
+
+
+def moved_actors_dirs(critic):
+    """The directories of these actors."""
+    moved = moved_actors(critic)
+    return sorted({moved["learned_with"], *moved["actors"].values()}) if moved else []
+
+
 @functools.cache
 def started_with():
     """Runs that started with a pretrained critic, by its name."""

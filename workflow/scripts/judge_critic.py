@@ -11,6 +11,7 @@ def main(snakemake) -> None:
     from criticflow.stages import judge
 
     params = snakemake.params
+    moved = params.moved
     model = config.Model.model_validate(params.model)
     judge.judge_critic(
         SavedCritic(snakemake.input.critic, model, params.gamma, params.lam),
@@ -20,6 +21,11 @@ def main(snakemake) -> None:
         Path(snakemake.output.rows).parent,
         masked=params.masked,
         gradients=params.gradients,
+        moved=moved
+        and judge.Moved(
+            Path(moved["learned_with"]),
+            {Path(folder): Path(actor) for folder, actor in moved["actors"].items()},
+        ),
     )
 
 

@@ -36,6 +36,7 @@ def sections(results: Results) -> dict[str, list[Figure]]:
         "critics": [
             *critics.compared(results.critics, styles),
             *critics.by_position(results.critics, styles),
+            *critics.stale(results.critics, styles),
             *critics.held_out(results.evaluations, styles),
         ],
         "costs": costs.step_times(results.metrics),

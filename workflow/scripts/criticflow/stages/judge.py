@@ -8,6 +8,7 @@ actor's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from criticflow.logs import progress
 from criticflow.models.directory import check_model_directory
 from criticflow.models.saved_critic import SavedCritic
 from criticflow.models.token_values import own_tokens, token_values
+from criticflow.stages.actor_distance import kl_from_learned
 from criticflow.stages.shown_responses import COLUMNS, shown_responses
 from criticflow.stages.token_gradients import read_token_products
 from criticflow.stages.truth_files import (
@@ -32,6 +34,19 @@ from criticflow.stages.truth_files import (
 from criticflow.stats import truth_table, value_rows, value_truth
 
 
+@dataclass(frozen=True)
+class Moved:
+    """Actors of one run at several steps, for a critic of one of them.
+
+    Attributes:
+        learned_with: directory of the actor of the critic's own step.
+        actors: by folder of their truth, directories of the actors.
+    """
+
+    learned_with: Path
+    actors: Mapping[Path, Path]
+
+
 def judge_critic(
     critic: SavedCritic,
     identity: Mapping[str, Any],
@@ -40,6 +55,7 @@ def judge_critic(
     out_dir: Path | str,
     masked: float = 0.0,
     gradients: bool = True,
+    moved: Moved | None = None,
 ) -> list[dict[str, Any]]:
     """Write ``values.parquet``, ``responses.parquet`` and ``rows.json`` to ``out_dir``.
 
@@ -56,6 +72,8 @@ def judge_critic(
             (``against_masked``).
         gradients: compare policy gradients too, where a truth has those of its tokens
             (:mod:`criticflow.stages.token_gradients`).
+        moved: actors of other steps of the critic's run: rows on them say how far they are
+            (``kl_from_learned``).
 
     Returns:
         The rows: of the critic, and of its own values permuted between prompts, per actor. Where a
@@ -92,6 +110,10 @@ def judge_critic(
             kept = truth_table.scaled(truth, 1 - masked)
             new[0]["against_masked"] = {"factor": 1 - masked, **value_truth.figures(kept, values)}
         rows += new
+        if moved and folder in moved.actors:
+            new[0]["kl_from_learned"] = kl_from_learned(
+                moved.actors[folder], moved.learned_with, critic.model, folder, device
+            )
         share = new[0]["share_explained"]["value"]
         shown = "undefined" if share is None else f"{share:.3f}"
         if (responses := read_responses(folder)) is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -10,6 +12,21 @@ from criticflow.stats import truth_table, value_truth
 from criticflow.stats.intervals import Figure, cluster_sums, jackknife
 
 Floats = NDArray[np.float64]
+
+
+def mean_of_tokens(prompts: NDArray[np.integer], found: Sequence[Floats]) -> Figure:
+    """The mean over all tokens of all responses, with its interval over problems.
+
+    Args:
+        prompts: the problem of each response, ``(responses,)``.
+        found: a number for each token, by response.
+
+    Raises:
+        ValueError: fewer than two problems.
+    """
+    problem = np.unique(prompts, return_inverse=True)[1]
+    sums = cluster_sums(problem, [[len(row) for row in found], [np.sum(row) for row in found]])
+    return jackknife(sums, lambda totals: totals[..., 1:] / totals[..., :1]).linear([1])
 
 
 def drift_and_shift(

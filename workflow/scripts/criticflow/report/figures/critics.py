@@ -81,6 +81,56 @@ def by_position(rows: Sequence[Row], styles: Mapping[str, Style]) -> list[Figure
     ]
 
 
+def stale(rows: Sequence[Row], styles: Mapping[str, Style]) -> list[Figure]:
+    """Squared error of a run's critics on its actors of other steps, by how far these are."""
+    table = pd.DataFrame(
+        [
+            {
+                "arm": row["critic"],
+                "seed": row["critic_seed"],
+                "critic_step": row["critic_step"],
+                "actor_step": row["actor_step"],
+                "line": f"{row['critic']}, seed {row['critic_seed']}, step {row['critic_step']}",
+                "kl": row["kl_from_learned"]["value"],
+                "kl_low": row["kl_from_learned"]["low"],
+                "kl_high": row["kl_from_learned"]["high"],
+                "value": row["mse"]["value"],
+                "low": row["mse"]["low"],
+                "high": row["mse"]["high"],
+                "share_explained": row["share_explained"]["value"],
+            }
+            for row in rows
+            if row.get("kl_from_learned") and row["kind"] == "run"
+        ]
+    )
+    if table.empty:
+        return []
+    base = alt.Chart(frame(table)).transform_filter(SHOWN)
+    color = arm_encodings(styles)["color"]
+    x = alt.X("kl:Q", title="KL(actor || actor that the critic learned with), nats a token")
+    y = alt.Y("value:Q", title="mse", scale=alt.Scale(zero=False))
+    names = ["line:N", "actor_step:Q", alt.Tooltip("kl:Q", format=".4f")]
+    layers = [
+        base.mark_line(strokeWidth=2).encode(x=x, y=y, color=color, detail="line:N"),
+        base.mark_rule().encode(x=x, y="low:Q", y2="high:Q", color=color),
+        base.mark_point(filled=True, size=40).encode(
+            x=x, y=y, color=color, tooltip=[*names, alt.Tooltip("value:Q", format=".4f")]
+        ),
+    ]
+    return [
+        Figure(
+            "staleness",
+            "How a critic ages as the actor moves on",
+            "Squared error of the critic of one step on the actors of the run's steps, by the KL "
+            "divergence of these from the actor of the critic's own step (0), on the responses of "
+            "the actor that is judged. Errors are compared, not shares: the actors' variances "
+            "differ. Bars: 95 % intervals over problems.",
+            finished(switchable(alt.layer(*layers))),
+            table,
+        )
+    ]
+
+
 def held_out(summaries: Sequence[Row], styles: Mapping[str, Style]) -> list[Figure]:
     """AUC along the way on held-out responses, from every critic's evaluation."""
     table = pd.DataFrame(
