@@ -58,7 +58,7 @@ def test_too_few_continuations_make_no_reference():
 
 
 def test_monte_carlo_errs_by_its_own_noise_alone():
-    """At lambda 0 their error is the variance of k continuations, here and before the next token."""
+    """At lambda 0 they err by the variance of k continuations, here and before the next token."""
     found, _ = audited([4] * 400, 32, 1)
     for k in (1, 4, 16):
         judged, values = advantage_references.monte_carlo(found, k)
