@@ -68,7 +68,8 @@ def locally(workdir: Path, *targets: str) -> subprocess.CompletedProcess[str]:
     overlay.write_text(yaml.safe_dump(STUDY | {"resources": ONE_NODE}), encoding="utf-8")
     command = [sys.executable, "-m", "snakemake", *targets, "--cores", "2"]
     command += ["--directory", str(workdir), "--snakefile", str(PROJECT / "workflow/Snakefile")]
-    command += ["--configfile", str(overlay)]
+    # Ray gives its own start half a minute, which a busy machine may not.
+    command += ["--retries", "2", "--configfile", str(overlay)]
     env = os.environ | {"PYTHONPATH": str(PROJECT / "workflow/scripts")}
     return subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True)
 
