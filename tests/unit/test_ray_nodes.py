@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from criticflow.config import Resources
 from criticflow.errors import UserError
 from criticflow.runtime import slurm
-from criticflow.training.cluster import ray_for
+from criticflow.training.cluster import Client, ray_for
 from criticflow.training.environment import environment
 from criticflow.training.ray_node import (
     Node,
@@ -21,6 +22,7 @@ from criticflow.training.ray_node import (
     start_command,
     wait_for_head,
 )
+from criticflow.training.ray_room import lacks
 from criticflow.verl_plugin import FORK
 
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
@@ -104,9 +106,44 @@ def test_a_ray_of_somebody_elses_gets_the_environment_and_nothing_is_ended(tmp_p
     resources = Resources(ray_address="10.0.0.9:6379")
     env = environment(resources, tmp_path / "1.jsonl")
     assert FORK not in env and LOOPBACK not in env
-    with ray_for(resources, env, tmp_path) as ray:
-        assert ray.overrides[0] == "ray_kwargs.ray_init.address=10.0.0.9:6379"
-        sent = [one for one in ray.overrides if "runtime_env.env_vars.VERL_PLATFORM" in one]
-        assert sent == ['+ray_kwargs.ray_init.runtime_env.env_vars.VERL_PLATFORM="cpu"']
-        assert not any("KEPT" in one for one in ray.overrides)
-        ray()
+    ray = Client("10.0.0.9:6379", env)
+    assert ray.overrides[0] == "ray_kwargs.ray_init.address=10.0.0.9:6379"
+    sent = [one for one in ray.overrides if "runtime_env.env_vars.VERL_PLATFORM" in one]
+    assert sent == ['+ray_kwargs.ray_init.runtime_env.env_vars.VERL_PLATFORM="cpu"']
+    assert not any("KEPT" in one for one in ray.overrides)
+    ray()
+
+
+def node(gpus: float, cpus: float) -> dict[str, float]:
+    return {"GPU": gpus, "CPU": cpus}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "resources", "told"),
+    [
+        ([node(8, 64), node(8, 64)], {"gpu": 8, "nodes": 2}, None),
+        ([node(0, 4), node(8, 24), node(8, 64)], {"gpu": 8, "nodes": 2}, None),
+        ([node(8, 64)], {"gpu": 8, "nodes": 2}, "2 nodes with 8 GPUs and 24 CPUs each"),
+        ([node(4, 64)] * 4, {"gpu": 8, "nodes": 2}, "it has: 4 GPUs and 64 CPUs; 4 GPUs"),
+        ([], {"gpu": 1}, "1 node with 1 GPUs .*resources.gpu.*it has: none"),
+        ([node(2, 8)], {"gpu": 2}, "too few CPUs: .* 9 in all; it has: 2 GPUs and 8 CPUs"),
+        ([node(2, 9)], {"gpu": 2}, None),
+        ([node(8, 20), node(0, 64)], {"gpu": 8}, "too few CPUs"),  # none of another node's
+        ([node(0, 16)], {"cpu_ranks": 2}, "resources.cpu_ranks: ray start --num-gpus"),
+        ([node(2, 8)], {"cpu_ranks": 2}, None),
+    ],
+)
+def test_what_a_ray_elsewhere_lacks_is_named(nodes, resources, told):
+    found = lacks(nodes, Resources(ray_address="10.0.0.9:6379", **resources))
+    assert found is None if told is None else re.search(told, found)
+
+
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:{port}", "127.0.0.1:{port}", "127.0.0.1"])
+def test_a_ray_elsewhere_that_nobody_reaches_is_named_at_once(address, tmp_path):
+    address = address.format(port=free_port("127.0.0.1"))
+    resources = Resources(gpu=8, ray_address=address)
+    with (
+        pytest.raises(UserError, match=rf"ray_address: {address} is not reached from .*HOST:PORT"),
+        ray_for(resources, {}, tmp_path),
+    ):
+        pass

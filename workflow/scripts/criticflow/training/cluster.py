@@ -29,6 +29,7 @@ from criticflow.runtime import slurm
 from criticflow.training.environment import OWN
 from criticflow.training.overrides import OBJECT_STORE, node_cpus
 from criticflow.training.ray_node import Node, free_port, interface_address
+from criticflow.training.ray_room import require_room
 from criticflow.training.watchdog import CONTROLLER, ESSENTIAL, LOST_SECONDS
 from criticflow.verl_plugin import FORK, INTERPRETER
 from criticflow.verl_plugin.job_directory import token_file
@@ -222,12 +223,17 @@ class Cluster(OwnRay):
 def ray_for(
     resources: Resources, env: Mapping[str, str], place: Path
 ) -> AbstractContextManager[OwnRay]:
-    """The Ray that a training uses, for the length of a block (see :func:`ray_cluster`)."""
+    """The Ray that a training uses, for the length of a block (see :func:`ray_cluster`).
+
+    Raises:
+        UserError: another's, and it has no room for the training (:mod:`.ray_room`).
+    """
     if resources.ray_address:
         progress(
             f"training on the Ray cluster at {resources.ray_address}: nothing of it is started, "
             "watched or ended here"
         )
+        require_room(resources, env)
         return nullcontext(Client(resources.ray_address, env))
     return nullcontext(OwnRay()) if resources.nodes == 1 else ray_cluster(resources, env, place)
 

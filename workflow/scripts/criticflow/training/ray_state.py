@@ -17,7 +17,8 @@ PAUSE = 2.0
 
 
 def tables(address: str) -> dict[str, Any]:
-    """What each line says: GPUs of every living node by its name, and all actors with their state.
+    """What each line says: GPUs of every living node by its name, ``GPU`` and ``CPU`` of each of
+    them, and all actors with their state.
 
     Args:
         address: of Ray's head.
@@ -31,13 +32,11 @@ def tables(address: str) -> dict[str, Any]:
             address, None, allow_cluster_id_nil=True, fetch_cluster_id_if_nil=False
         )
         state._initialize_global_state(options)
-    nodes = {
-        one["NodeName"]: one["Resources"].get("GPU", 0)
-        for one in state.node_table()
-        if one["Alive"]
-    }
+    living = [one for one in state.node_table() if one["Alive"]]
+    nodes = {one["NodeName"]: one["Resources"].get("GPU", 0) for one in living}
+    capacities = [{key: one["Resources"].get(key, 0) for key in ("GPU", "CPU")} for one in living]
     actors = [(one["ActorClassName"], one["State"]) for one in state.actor_table(None).values()]
-    return {"nodes": nodes, "actors": actors}
+    return {"nodes": nodes, "capacities": capacities, "actors": actors}
 
 
 if __name__ == "__main__":
