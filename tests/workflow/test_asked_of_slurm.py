@@ -85,6 +85,58 @@ def test_the_client_of_a_ray_elsewhere_asks_for_no_gpu_of_its_own(tmp_path):
     assert asks["total_gpus"] == 16
 
 
+SHAPE = {
+    "hidden_size": 8192, "intermediate_size": 28672, "num_layers": 80, "num_heads": 64,
+    "num_kv_heads": 8, "head_size": 128, "vocab_size": 128256, "tied_embeddings": False,
+}  # fmt: skip
+"""70.6 billion parameters: 131 GiB in bfloat16."""
+OF_70B: dict[str, Any] = {
+    "models": {"large": {"path": "owner/large", "dtype": "bfloat16", "shape": SHAPE}},
+    "runs": {
+        "constant": None,
+        "warm-frozen": None,
+        "constant-m50": None,
+        "warm-frozen-m50": None,
+        "large": {
+            "like": "cold",
+            "model": "large",
+            "resources": {"gpu": 8, "nodes": 8},
+            "critic": {"pretrained": "fitted"},
+        },
+    },
+    "critics": {"fitted": {"model": "large", "task": "countdown-mini"}},
+    "truth": {"actors": "all"},
+    "resources": {"gpu": 4, "gpu_memory_gb": 79.6},
+    "train": TRAIN,
+    "contrasts": [],
+}
+
+
+@pytest.mark.parametrize(("memory", "gpus"), [(79.6, 2), (39.4, 4)])
+def test_a_model_of_70b_is_sampled_and_judged_on_as_many_gpus_as_hold_it(tmp_path, memory, gpus):
+    study = OF_70B | {"resources": {"gpu": 4, "gpu_memory_gb": memory}}
+    jobs = asked(tmp_path, study, CLUSTER)
+    own = {name: job for name, job in jobs.items() if "large" in name or "fitted" in name}
+    engines = {
+        name: job
+        for name, job in own.items()
+        if job[0].get("gpu") and not name.startswith(("train_run", "pretrain_critic"))
+    }
+    assert {name.split()[0] for name in engines} == {
+        "probe_signal", "evaluate_base", "evaluate_run", "evaluate_critic", "evaluate_tempered",
+        "entropy_curve", "truth_of_base", "truth_of_run", "judge_critic", "sample_returns",
+    }  # fmt: skip
+    for name, (resources, line) in engines.items():
+        assert resources["gpu"] == resources["total_gpus"] == gpus, name
+        assert f"--gpus={gpus} " in f"{line} " and "--nodes=1" in line, name
+        if name.startswith(("judge_critic", "evaluate_critic")):  # whole before it is divided
+            assert resources["mem_mb"] > 131 * 1024
+    # What fits on one GPU has one, in the same study.
+    for name, (resources, _) in jobs.items():
+        if name not in own and not name.startswith("train_run") and resources.get("gpu"):
+            assert (resources["gpu"], resources["mem_mb"]) == (1, 32000), name
+
+
 SLURM = ["--dry-run", "--profile", str(PROJECT / "workflow/profiles/slurm")]
 
 

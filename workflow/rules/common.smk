@@ -1,17 +1,24 @@
 """Input functions: which files a rule needs, given the configuration. No rules here."""
 
+import functools
 import os
 import re
 
 from criticflow.config.contrasts import declared, gae_lambda
 from criticflow.errors import UserError
 from criticflow.planning.code import code, training_code
-from criticflow.planning.gpus import submits, training_resources
+from criticflow.planning.gpus import limit_gpus, submits, training_resources
 from criticflow.planning.imports import INDEX, read_imports
 from criticflow.planning.sources import VLLM_PLUGIN
 from criticflow.report.description import describe
 from criticflow.training.deciding import deciding
 from criticflow.training.gpu_footprint import asked_megabytes
+from criticflow.training.sampling_gpus import (
+    critic_megabytes,
+    engine_megabytes,
+    sampled_models,
+    sampling_gpus,
+)
 
 # Threads of a job that computes on the CPU: as many as this machine has, or of a cluster's node.
 CPUS = 8 if submits(workflow) else os.cpu_count()
@@ -30,14 +37,51 @@ except UserError as error:
 
 # CPUs of a job for each of its GPUs: more than verl's processes keep busy (`overrides.ray_cpus`).
 GPU_CPUS = 8
-# A job with one engine: a GPU where the study has some. Without `nodes` Slurm would also take a
-# job's GPUs from several. `total_gpus` is for a cap (`planning.gpus`).
+
+
+@functools.cache
+def engine_gpus(model):
+    """GPUs of a job with an engine: one where the study has some, more where a model needs them."""
+    return sampling_gpus(CONFIG, model)
+
+
+def engine_model(wildcards):
+    """The base model whose size an engine's or a judged critic's is."""
+    if name := wildcards.get("model"):
+        return name
+    if name := wildcards.get("run"):
+        return CONFIG.runs[name].model
+    return (CONFIG.critics.get(wildcards.critic) or critic_settings(wildcards.critic)).model
+
+
+# Without `nodes` Slurm would also take a job's GPUs from several. `total_gpus` is for a cap
+# (`planning.gpus`).
 ENGINE = {
-    "gpu": min(1, CONFIG.resources.gpu),
-    "total_gpus": min(1, CONFIG.resources.gpu),
+    "gpu": lambda wildcards: engine_gpus(engine_model(wildcards)),
+    "total_gpus": lambda wildcards: engine_gpus(engine_model(wildcards)),
     "cpus_per_gpu": GPU_CPUS,
     "nodes": 1,
 }
+
+
+def engine_memory(wildcards):
+    """Main memory of a job that samples, MB."""
+    return engine_megabytes(CONFIG, engine_model(wildcards))
+
+
+def critic_memory(wildcards):
+    """Main memory of a job that judges a critic, MB."""
+    return critic_megabytes(CONFIG, engine_model(wildcards))
+
+
+# Trainings that run elsewhere limit nothing here, engines do.
+if CONFIG.resources.ray_address:
+    try:
+        engines = {f"models.{name}": engine_gpus(name) for name in sampled_models(CONFIG)}
+        limit_gpus(workflow, {}, engines)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
 
 # MB of a training of whose model nothing is known yet: with room for a billion parameters, or for a
 # small model that the workflow makes.

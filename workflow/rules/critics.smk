@@ -19,7 +19,7 @@ rule truth_of_base:
     threads: ENGINE_THREADS
     resources:
         **ENGINE,
-        mem_mb=32000,
+        mem_mb=engine_memory,
         runtime=120,
     params:
         code=lambda wildcards: code("value_truth.py", task_module(wildcards), *VLLM_PLUGIN),
@@ -134,7 +134,7 @@ rule judge_critic:
     threads: 1
     resources:
         **ENGINE,
-        mem_mb=32000,
+        mem_mb=critic_memory,
         runtime=120,
     params:
         code=code("judge_critic.py"),

@@ -16,7 +16,7 @@ rule evaluate_base:
     threads: ENGINE_THREADS
     resources:
         **ENGINE,
-        mem_mb=32000,
+        mem_mb=engine_memory,
         runtime=120,
     params:
         code=lambda wildcards: code("evaluate_model.py", task_module(wildcards), *VLLM_PLUGIN),
@@ -99,7 +99,7 @@ rule entropy_curve:
     threads: ENGINE_THREADS
     resources:
         **ENGINE,
-        mem_mb=32000,
+        mem_mb=engine_memory,
         runtime=120,
     params:
         code=lambda wildcards: code("entropy_curve.py", task_module(wildcards), *VLLM_PLUGIN),
@@ -130,7 +130,7 @@ rule evaluate_critic:
     threads: 1
     resources:
         **ENGINE,
-        mem_mb=32000,
+        mem_mb=critic_memory,
         runtime=120,
     params:
         code=code("evaluate_critic.py"),

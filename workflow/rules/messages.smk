@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from criticflow.errors import UserError
-from criticflow.planning.gpus import require_gpus
+from criticflow.planning.gpus import TRAININGS, require_gpus
 from criticflow.runtime.processes import stop_jobs_on_signals
 from criticflow.runtime.run_lock import living_owner
 from criticflow.planning.workdir import failed_logs
 from criticflow.training.gpu_footprint import check_runs
+from criticflow.training.sampling_gpus import check_sampling
 
 
 def starting_runs():
@@ -17,6 +18,13 @@ def starting_runs():
     return {job.wildcards.run for job in jobs if job.rule.name.endswith(trainings)}
 
 
+def starting_models():
+    """Models that will be sampled from, or whose critics will be judged, now, on GPUs."""
+    others = (*TRAININGS, "build_corpus")
+    jobs = (job for job in workflow.dag.needrun_jobs() if job.resources.get("gpu", 0))
+    return {engine_model(job.wildcards) for job in jobs if not job.rule.name.endswith(others)}
+
+
 def made(path):
     """Whether this is, or lies below, what was asked for; not all targets make all results."""
     return any(file.startswith(placed(path)) for job in workflow.dag.jobs for file in job.output)
@@ -24,8 +32,9 @@ def made(path):
 
 onstart:
     try:
-        require_gpus(workflow)
+        require_gpus(workflow, elsewhere=CONFIG.resources.ray_address is not None)
         check_runs(CONFIG, starting_runs())
+        check_sampling(CONFIG, starting_models())
     except UserError as error:
         raise WorkflowError(str(error))
     stop_jobs_on_signals()

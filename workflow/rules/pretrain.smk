@@ -15,7 +15,7 @@ rule sample_returns:
     threads: ENGINE_THREADS
     resources:
         **ENGINE,
-        mem_mb=32000,
+        mem_mb=engine_memory,
         runtime=120,
     params:
         code=lambda wildcards: code(

@@ -19,7 +19,7 @@ rule probe_signal:
     threads: ENGINE_THREADS
     resources:
         **ENGINE,
-        mem_mb=32000,
+        mem_mb=engine_memory,
         runtime=120,
     params:
         code=lambda wildcards: code("probe_signal.py", task_module(wildcards), *VLLM_PLUGIN),

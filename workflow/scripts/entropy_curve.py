@@ -9,6 +9,7 @@ def main(snakemake) -> None:
     from criticflow import config
     from criticflow.models.dialogues import search_engine
     from criticflow.stages import evaluate, tempered
+    from criticflow.stages.engine_job import engine_resources
 
     params = snakemake.params
     task = config.Task.model_validate(params.task)
@@ -19,7 +20,7 @@ def main(snakemake) -> None:
         task.max_prompt_length,
         task.max_response_length,
         config.Evaluate(),
-        config.load_config(snakemake.config).resources,
+        engine_resources(snakemake),
         search_engine(task, snakemake.input.corpus or None),
     )
     settings = config.Tempered.model_validate(params.tempered)

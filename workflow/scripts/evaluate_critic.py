@@ -13,7 +13,9 @@ def main(snakemake) -> None:
     params = snakemake.params
     model = config.Model.model_validate(params.model)
     critics.evaluate_critic(
-        SavedCritic(snakemake.input.critic, model, params.gamma, params.lam),
+        SavedCritic(
+            snakemake.input.critic, model, params.gamma, params.lam, snakemake.resources.gpu
+        ),
         snakemake.input.samples,
         config.Evaluate.model_validate(params.evaluate),
         config.load_config(snakemake.config).resources.device,

@@ -14,7 +14,9 @@ def main(snakemake) -> None:
     moved = params.moved
     model = config.Model.model_validate(params.model)
     judge.judge_critic(
-        SavedCritic(snakemake.input.critic, model, params.gamma, params.lam),
+        SavedCritic(
+            snakemake.input.critic, model, params.gamma, params.lam, snakemake.resources.gpu
+        ),
         params.critic,
         [Path(folder) for folder in params.folders],
         config.load_config(snakemake.config).resources.device,

@@ -9,6 +9,7 @@ def main(snakemake) -> None:
     from criticflow import config
     from criticflow.models.dialogues import search_engine
     from criticflow.stages import probe
+    from criticflow.stages.engine_job import engine_resources
 
     params = snakemake.params
     task = config.Task.model_validate(params.task)
@@ -18,7 +19,7 @@ def main(snakemake) -> None:
         snakemake.input.train,
         task,
         config.Probe.model_validate(params.probe),
-        config.load_config(snakemake.config).resources,
+        engine_resources(snakemake),
         Path(snakemake.output.summary).parent,
         title=f"{snakemake.wildcards.model} on {snakemake.wildcards.task}",
         search=search_engine(task, snakemake.input.corpus or None),

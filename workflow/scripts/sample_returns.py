@@ -8,6 +8,7 @@ from criticflow.runtime.stage import run_stage
 def main(snakemake) -> None:
     from criticflow import config
     from criticflow.stages import returns
+    from criticflow.stages.engine_job import engine_resources
 
     params = snakemake.params
     probe = snakemake.input.get("probe")
@@ -18,7 +19,7 @@ def main(snakemake) -> None:
         config.Task.model_validate(params.task),
         config.PretrainedCritic.model_validate(params.critic),
         int(snakemake.wildcards.seed),
-        config.load_config(snakemake.config).resources,
+        engine_resources(snakemake),
         Path(probe) if probe else None,
     )
     returns.sample_returns(job, Path(snakemake.output.samples))

@@ -9,6 +9,7 @@ def main(snakemake) -> None:
     from criticflow import config
     from criticflow.models.dialogues import search_engine
     from criticflow.stages import value_truth
+    from criticflow.stages.engine_job import engine_resources
 
     params = snakemake.params
     task = config.Task.model_validate(params.task)
@@ -21,7 +22,7 @@ def main(snakemake) -> None:
         config.Truth.model_validate(params.truth),
         params.temperature,
         params.gamma,
-        config.load_config(snakemake.config).resources,
+        engine_resources(snakemake),
         search_engine(task, snakemake.input.corpus or None),
     )
     value_truth.measure_truth(job, params.actor, Path(snakemake.output.states).parent)

@@ -30,6 +30,7 @@ from criticflow.stages.seed_scores import seed_scores
 from criticflow.stats.crossed import components, paired
 from criticflow.training.gpu_footprint import card_gib, check_runs
 from criticflow.training.gpu_table import gpu_tables, missing
+from criticflow.training.sampling_gpus import check_sampling, sampled_models, sampling_gpus
 
 FEWEST_SEEDS = 3
 """Fewer seeds than this do not say how much seeds vary."""
@@ -71,6 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     if config.resources.gpu:
         print_gpu_memory(console, config)
         check_runs(config, config.runs)
+        check_sampling(config, sampled_models(config))
 
 
 def print_gpu_memory(console: Console, config: Config) -> None:
@@ -82,13 +84,20 @@ def print_gpu_memory(console: Console, config: Config) -> None:
             highlight=False,
         )
     if (card := card_gib(config.resources)) is None:
+        where = "No GPU here" if config.resources.ray_address is None else "Trainings run elsewhere"
         console.print(
-            "No GPU here: resources.gpu_memory_gb says what the GPUs of the site have.",
+            f"{where}: resources.gpu_memory_gb says what the GPUs of the site have.",
             highlight=False,
         )
         return
     for table in gpu_tables(config, card):
         console.print(table)
+    spanned = {model: sampling_gpus(config, model) for model in sampled_models(config)}
+    if several := [f"{model} {gpus}" for model, gpus in spanned.items() if gpus > 1]:
+        console.print(
+            f"Probe, evaluation, truth and judging take several GPUs: {', '.join(several)}.",
+            highlight=False,
+        )
 
 
 def runs_table(config: Config, directory: Path, took: Took) -> Table:

@@ -49,9 +49,12 @@ class Engine:
         model_path: a model directory, checked before anything starts, or the name of a hub model.
         model: precision, and whether code that comes with the model may run.
         max_model_len: tokens of a prompt and its response together, at most.
-        resources: GPU or CPU, and the size of the cache on the CPU.
+        resources: the GPUs that the engine spans (``gpu``), or the CPU, and the size of the cache
+            there.
         block_size: tokens of a block of the cache. Sequences share the computation of whole blocks
             that they have in common. None: vLLM's choice, on the CPU 128.
+        ranks: processes that share the weights (tensor parallelism). None: one for each GPU; on the
+            CPU one.
 
     Raises:
         UserError: the model is missing, broken, or too short for ``max_model_len``.
@@ -65,6 +68,7 @@ class Engine:
         resources: config.Resources,
         block_size: int | None = None,
         tools: list[dict[str, Any]] | None = None,
+        ranks: int | None = None,
     ) -> None:
         model_path = local_copy(str(model_path), model.revision)
         settings = check_model_directory(model_path)
@@ -75,7 +79,8 @@ class Engine:
                 f"{max_model_len} tokens: lower max_prompt_length or max_response_length"
             )
         self.max_model_len = max_model_len
-        self._llm = _start(model_path, model, max_model_len, resources, block_size)
+        ranks = ranks or max(1, resources.gpu)
+        self._llm = _start(model_path, model, max_model_len, resources, block_size, ranks)
         self.tokenizer, self.tools = self._llm.get_tokenizer(), tools
 
     def __enter__(self) -> Engine:
@@ -288,10 +293,13 @@ def _start(
     max_model_len: int,
     resources: config.Resources,
     block_size: int | None,
+    ranks: int,
 ) -> Any:
     import torch._dynamo
 
     options: dict[str, Any] = {}
+    if ranks > 1:  # processes of this machine; Ray's would be another's to end
+        options |= {"tensor_parallel_size": ranks, "distributed_executor_backend": "mp"}
     if block_size is not None:
         options["block_size"] = block_size
     if resources.device == "cpu":

@@ -12,6 +12,7 @@ Three resources of a job say it, since each is read by somebody else:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from criticflow.config import Resources
@@ -20,6 +21,9 @@ from criticflow.runtime import slurm
 from criticflow.runtime.devices import too_few, visible
 
 TOTAL = "total_gpus"
+NO_ENGINES: Mapping[str, int] = MappingProxyType({})
+TRAININGS = ("train_run", "train_run_warm", "pretrain_critic")
+"""Rules that take ``resources.gpu``; as a module's they may have a prefix."""
 
 
 def training_resources(resources: Resources, submitted: bool) -> dict[str, int | str | None]:
@@ -46,7 +50,9 @@ def training_resources(resources: Resources, submitted: bool) -> dict[str, int |
     return asked | {"tasks": nodes}
 
 
-def limit_gpus(workflow: Any, trainings: Mapping[str, Resources]) -> None:
+def limit_gpus(
+    workflow: Any, trainings: Mapping[str, Resources], engines: Mapping[str, int] = NO_ENGINES
+) -> None:
     """Let jobs on this machine take as many GPUs as it has, where the profile does not say.
 
     A profile's ``resources: gpu`` wins: on a cluster the machine with Snakemake has none.
@@ -54,20 +60,28 @@ def limit_gpus(workflow: Any, trainings: Mapping[str, Resources]) -> None:
     Args:
         workflow: Snakemake's, while it reads the rules.
         trainings: what each of them may use, by where it stands in the configuration.
+        engines: GPUs of jobs that sample from a model, by where that stands.
 
     Raises:
         UserError: more than the profile allows. (By itself Snakemake lowers what a job asks for to
             what there is, and says nothing.)
     """
     most = 0
-    for where, resources in trainings.items():
-        asked = training_resources(resources, submits(workflow))
+    jobs = [
+        (where, "its training takes", training_resources(resources, submits(workflow)))
+        for where, resources in trainings.items()
+    ]
+    jobs += [
+        (where, "sampling from it takes", {"gpu": gpus, TOTAL: gpus})
+        for where, gpus in engines.items()
+    ]
+    for where, takes, asked in jobs:
         most = max(most, asked["gpu"])
         for name in ("gpu", TOTAL):
             limit = workflow.global_resources.get(name).value
             if limit is not None and asked[name] > limit:
                 raise UserError(
-                    f"{where}: its training takes {asked[name]} GPUs, and the profile allows "
+                    f"{where}: {takes} {asked[name]} GPUs, and the profile allows "
                     f"{limit} to all jobs together: lower resources.gpu or resources.nodes in the "
                     f"configuration, or raise `resources: {name}` in the profile"
                 )
@@ -76,10 +90,13 @@ def limit_gpus(workflow: Any, trainings: Mapping[str, Resources]) -> None:
         workflow.register_resource("gpu", found)
 
 
-def require_gpus(workflow: Any) -> None:
+def require_gpus(workflow: Any, elsewhere: bool = False) -> None:
     """Raise :class:`UserError` if a job is to start that takes more than this machine has.
 
     Asked as the work starts: a study may be planned, and its report be made, anywhere.
+
+    Args:
+        elsewhere: whether trainings are clients of a Ray cluster, which has GPUs of its own.
     """
     if not _here(workflow) or workflow.touch:
         return
@@ -90,10 +107,20 @@ def require_gpus(workflow: Any) -> None:
             f"resources.nodes: a training takes {nodes} nodes, and this is one machine: submit "
             "the study with workflow/profiles/slurm, or set resources.nodes to 1"
         )
-    asked = max((job.resources.get("gpu", 0) for job in jobs), default=0)
-    limited = workflow.global_resources.get("gpu").value is not None
-    if asked and not limited and (found := len(visible())) < asked:
+    if not jobs or workflow.global_resources.get("gpu").value is not None:
+        return
+    largest = max(jobs, key=lambda job: job.resources.get("gpu", 0))
+    asked, rule = largest.resources.get("gpu", 0), largest.rule.name
+    if not asked or (found := len(visible())) >= asked:
+        return
+    if rule.endswith(TRAININGS) and not elsewhere:
         raise UserError(too_few(asked, found))
+    where = "trainings alone run on the cluster of resources.ray_address, " if elsewhere else ""
+    raise UserError(
+        f"resources.gpu: {where}{rule} takes {asked} {'GPU' if asked == 1 else 'GPUs'} of the "
+        f"machine with Snakemake, and there are {found}: start it where there are, on the same "
+        "folder; what is done there is not done again here"
+    )
 
 
 def submits(workflow: Any) -> bool:

@@ -176,9 +176,15 @@ def check_runs(config: Config, runs: Collection[str]) -> None:
 
 
 def card_gib(resources: Resources) -> float | None:
-    """GiB of one GPU: as configured, or of this machine's smallest; None: neither says."""
-    if resources.gpu_memory_gb is not None:
+    """GiB of one GPU of a training: as configured, or of this machine's smallest where it trains;
+    None: neither says."""
+    if resources.gpu_memory_gb is not None or resources.ray_address is not None:
         return resources.gpu_memory_gb
+    return own_card_gib()
+
+
+def own_card_gib() -> float | None:
+    """GiB of this machine's smallest GPU; None: there is none, or nothing tells."""
     try:
         found = [gpu.total_gib for gpu in visible_gpus()]
     except UserError:  # a driver that does not answer: the doctor, and each job, say so
@@ -204,7 +210,7 @@ def asked_megabytes(config: Config, run: str, resources: Resources, otherwise: i
     """
     settings = config.runs[run]
     shape = known_shape(config.models[settings.model])
-    if shape is None:
+    if shape is None or resources.ray_address is not None:  # a client's models are elsewhere
         return otherwise
     if resources.gpu:
         return _megabytes(host_memory(settings, resources, shape))
