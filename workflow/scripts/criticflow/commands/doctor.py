@@ -80,7 +80,8 @@ def examine(config: Config, directory: Path) -> Iterable[Finding]:
     from criticflow.training.overrides import ray_cpus
     from criticflow.training.preflight import check_port
 
-    resources = _most(config)
+    resources = _here(config)
+    elsewhere = config.resources.ray_address is not None
     trained = {run.model for run in config.runs.values()}
     models = {name: model for name, model in config.models.items() if name in trained}
     yield from _gpus(config)
@@ -90,8 +91,9 @@ def examine(config: Config, directory: Path) -> Iterable[Finding]:
     yield tools.judge_compiler(*tools.own_compiler(), needed=resources.gpu > 0)
     if not resources.gpu:
         yield tools.judge_library("libnuma.so.1", "libnuma1")
-    needed = _memory(config)
-    yield machine.judge_cpus(*machine.own_cpus(), ray_cpus(resources.gpu) if resources.gpu else 0)
+    needed = None if elsewhere else _memory(config)
+    cpus = ray_cpus(resources.gpu) if resources.gpu and not elsewhere else 0
+    yield machine.judge_cpus(*machine.own_cpus(), cpus)
     if resources.gpu and slurm.elsewhere():
         yield machine.judge_memory(machine.own_memory(), None)
     else:
@@ -119,7 +121,7 @@ def _gpus(config: Config) -> Iterable[Finding]:
     except UserError as error:
         yield wrong("driver", str(error), "nvidia-smi by hand shows whether it is mended")
         return
-    resources = _most(config)
+    resources = _here(config)
     if resources.gpu and not gpus and slurm.elsewhere():
         yield judge_torch(torch, 0, needed=True)
         said = "none on this machine, whose jobs run elsewhere"
@@ -154,6 +156,18 @@ def _most(config: Config) -> Resources:
     every += [config.resources] if config.critics else []
     most = {key: max(getattr(one, key) for one in every) for key in ("gpu", "cpu_ranks")}
     return config.resources.model_copy(update=most)
+
+
+def _here(config: Config) -> Resources:
+    """The most that any job of the study takes of this machine, or of one like it: an engine's GPUs
+    where trainings run on a Ray cluster elsewhere, and a critic is not fitted here."""
+    most = _most(config)
+    if config.resources.ray_address is None or config.critics:
+        return most
+    from criticflow.training.sampling_gpus import sampled_models, sampling_gpus
+
+    engines = max((sampling_gpus(config, model) for model in sampled_models(config)), default=0)
+    return most.model_copy(update={"gpu": engines})
 
 
 def _shared_memory(config: Config) -> str:
