@@ -72,7 +72,7 @@ def test_room_is_asked_of_the_cluster_itself(foreign):
     with pytest.raises(UserError, match="has no 2 nodes with 1 GPUs"):
         require_room(Resources(gpu=1, nodes=2, ray_address=foreign.address), foreign.env)
     stranger = {key: value for key, value in foreign.env.items() if not key.startswith("RAY_AUTH")}
-    with pytest.raises(UserError, match="tells nothing of its nodes .*RAY_AUTH_TOKEN_PATH"):
+    with pytest.raises(UserError, match=r"tells nothing of its nodes .*RAY_AUTH_TOKEN_PATH"):
         require_room(Resources(ray_address=foreign.address), stranger)
     assert foreign.head.poll() is None
 
