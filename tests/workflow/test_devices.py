@@ -256,3 +256,11 @@ def test_the_gpu_profile_starts_what_fits_the_machine_and_nothing_else(machine, 
         assert done.returncode == 1
         assert f"takes {most} GPUs, and there are 3 on this machine" in told
         assert not (tmp_path / "results").exists()
+
+
+def test_beside_trainings_elsewhere_engines_share_the_gpus_that_are_here(machine, tmp_path):
+    machine(1)
+    wish = {"resources": {"gpu": 8, "ray_address": "10.0.0.1:6379"}, "train": TRAIN}
+    done = snakemake(tmp_path, "data", "--cores", "2", overlay=wish)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"Provided resources: gpu=.*1", done.stdout + done.stderr)
