@@ -9,18 +9,21 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from verl.workers.rollout.replica import TokenOutput
 
 from criticflow.config import Run, load_config
 from criticflow.config.contrasts import Contrast, differs_in, oracle_of
+from criticflow.config.tasks import Search
 from criticflow.errors import UserError
 from criticflow.models.char_tokenizer import char_tokenizer
 from criticflow.retrieval import protocol
 from criticflow.retrieval.corpus import Document, Found
-from criticflow.retrieval.dialogue import Codec, Dialogue, Limits
+from criticflow.retrieval.dialogue import Dialogue
 from criticflow.retrieval.protocol import FORMATS
 from criticflow.training import state
-from criticflow.verl_plugin import oracle
-from criticflow.verl_plugin.oracle_dialogues import Continuing
+from criticflow.verl_plugin import dialogues, oracle
+from criticflow.verl_plugin.call_batching import CallBatcher
+from criticflow.verl_plugin.dialogues import Dialogues, SearchSettings
 from criticflow.verl_plugin.settings import OracleSettings
 
 TOKENIZER = char_tokenizer(64)
@@ -99,21 +102,20 @@ class Researcher:
         read = protocol.CLOSE in said
         turn = "<answer>a</answer>" if read else "<search>who</search>"
         begun = said.rpartition(protocol.CLOSE if read else "?")[2].lstrip()
-        return SimpleNamespace(token_ids=tokens(turn.removeprefix(begun)))
+        return TokenOutput(token_ids=tokens(turn.removeprefix(begun)), log_probs=None)
 
 
-class Library:
-    def search(self, queries, topk):
-        return [[Found(Document("1", "a b c"), 1.0)][:topk] for _ in queries]
+async def in_a_library(queries):
+    return [[Found(Document("1", "a b c"), 1.0)] for _ in queries]
 
 
-def test_dialogues_are_continued_turn_by_turn_with_their_searches():
+def test_dialogues_are_continued_turn_by_turn_with_their_searches(monkeypatch):
     asked = an_oracle(gamma=0.5, count=4)
     asked.client = Researcher()
-    asked.dialogues = object.__new__(Continuing)
-    asked.dialogues.limits = Limits(2, 40, 60, 200)
-    asked.dialogues.codec = Codec(TOKENIZER, FORMATS["tags"])
-    asked.dialogues.retriever, asked.dialogues.topk = Library(), 3
+    search = Search(max_turns=2, max_turn_tokens=40, max_observation_tokens=60)
+    settings = SearchSettings(search, None, masked=True, max_response_tokens=200, seed=0)
+    asked.dialogues = Dialogues(settings, TOKENIZER)
+    monkeypatch.setattr(dialogues, "searcher", lambda _: CallBatcher(in_a_library))
     whole = Dialogue(tokens("?"), asked.dialogues.limits, asked.dialogues.codec)
     whole.wrote(tokens("<search>who</search>"))
     whole.observed(["a b c"])

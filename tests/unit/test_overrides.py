@@ -25,8 +25,8 @@ from criticflow.training.overrides import (
 )
 from criticflow.verl_plugin import BATCHED_ROLLOUTS, SEARCH_LOOP, settings
 from criticflow.verl_plugin.critic_model import check_models
+from criticflow.verl_plugin.dialogues import SearchSettings
 from criticflow.verl_plugin.rollout_errors import TellingAgentLoopManager
-from criticflow.verl_plugin.search_loop import search_settings
 
 PROJECT = Path(__file__).parents[2]
 
@@ -463,10 +463,11 @@ def test_the_agent_loop_reads_back_what_the_task_says():
     )
     task = study.tasks["facts"].model_copy(update={"search": search})
     config = verl_config(study.model_copy(update={"tasks": {"facts": task}}), "ppo")
-    found, corpus, masked = search_settings(config)
-    assert found == search and corpus is None and masked
+    found = SearchSettings.read(config)
+    assert found.search == search and found.corpus is None and found.masked
+    assert found.max_response_tokens == task.max_response_length
     assert config.data.function_tool_path is None
     calls = task.model_copy(update={"search": search.model_copy(update={"format": "tool_calls"})})
     config = verl_config(study.model_copy(update={"tasks": {"facts": calls}}), "ppo")
-    assert search_settings(config)[0].format == "tool_calls"
+    assert SearchSettings.read(config).search.format == "tool_calls"
     assert Path(config.data.function_tool_path).is_file()  # for the length of prompts

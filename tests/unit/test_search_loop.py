@@ -12,12 +12,15 @@ from verl.utils.dataset.rl_dataset import RLHFDataset
 from verl.workers.rollout.replica import TokenOutput
 
 from criticflow.config import Facts
+from criticflow.config.tasks import Search
 from criticflow.errors import UserError
 from criticflow.models.char_tokenizer import char_tokenizer
 from criticflow.models.word_tokenizer import word_tokenizer
+from criticflow.retrieval.dialogue import Codec
 from criticflow.retrieval.protocol import FORMATS
 from criticflow.tasks._facts import documents, questions
-from criticflow.verl_plugin import search_loop
+from criticflow.verl_plugin import dialogues
+from criticflow.verl_plugin.dialogues import SearchSettings
 from criticflow.verl_plugin.search_loop import SearchAgentLoop
 
 FACTS = Facts(people=60, questions=60)
@@ -78,7 +81,7 @@ def run(tokenizer, corpus, turns, session=0, lengths=(24, 160), **search):
         params = {"temperature": 1.0, "logprobs": True}
         return await loop.run(params, raw_prompt=prompt, uid="1-ab-1", session_id=session)
 
-    search_loop._searchers.clear()  # they belong to the event loop of a process's life
+    dialogues._searchers.clear()  # they belong to the event loop of a process's life
     return asyncio.run(talk()), script
 
 
@@ -122,6 +125,17 @@ def test_limits_and_stop_strings_reach_the_engine(tokenizer, corpus):
     for _, params in script.asked:
         assert params["max_tokens"] == 16 and params["include_stop_str_in_output"]
         assert params["stop"] == ["</search>", "</answer>"]
+        ends = [tokenizer.decode([one]) for one in params["stop_token_ids"]]
+        assert ends == params["stop"]  # each is a word of this tokenizer
+
+
+def test_a_token_ends_a_turn_only_where_its_text_does():
+    split = Codec(char_tokenizer(64))
+    assert len(split.ids("</search>")) > 1 and dialogues.stop_ids(split) == split.ids("</answer>")
+    hidden = char_tokenizer(64)  # what is special is no text of a response
+    hidden.add_special_tokens({"additional_special_tokens": ["</search>"]})
+    codec = Codec(hidden)
+    assert len(codec.ids("</search>")) == 1 and dialogues.stop_ids(codec) == split.ids("</answer>")
 
 
 def test_tool_calls_are_made_as_the_chat_template_shows_them(corpus):
@@ -156,7 +170,7 @@ def test_a_retriever_that_is_gone_is_an_error_and_no_observation(tokenizer):
         run(tokenizer, None, TURNS, service=gone)
 
 
-def test_many_trajectories_search_in_one_call(corpus):
+def test_many_trajectories_search_in_one_call(corpus, monkeypatch):
     calls = []
 
     class Counting:
@@ -164,10 +178,13 @@ def test_many_trajectories_search_in_one_call(corpus):
             calls.append(len(queries))
             return [[] for _ in queries]
 
+    settings = SearchSettings(Search(), str(corpus), True, 160, seed=0)
+    monkeypatch.setattr(dialogues, "open_retriever", lambda service, directory: Counting())
+    monkeypatch.setattr(dialogues, "_searchers", {})
+
     async def ask():
-        loop = asyncio.get_running_loop()
-        batched = search_loop.CallBatcher(search_loop._Sender(loop, Counting(), 3))
-        await asyncio.gather(*(batched(str(number)) for number in range(64)))
+        searches = (dialogues.searcher(settings)(str(number)) for number in range(64))
+        await asyncio.gather(*searches)
 
     asyncio.run(ask())
     assert calls == [64]

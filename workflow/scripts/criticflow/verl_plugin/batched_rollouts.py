@@ -14,7 +14,8 @@ first responses while the last are still being generated.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +23,7 @@ import ray
 import torch
 import transfer_queue as tq
 from omegaconf import DictConfig
+from tensordict import TensorDict
 from verl.experimental.agent_loop.agent_loop import DictConfigWrap
 from verl.experimental.reward_loop.reward_loop import RewardLoopWorker
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
@@ -32,6 +34,7 @@ from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 from criticflow.verl_plugin import SEARCH_LOOP, patches
 from criticflow.verl_plugin.agent_loop import SeededAgentLoop
 from criticflow.verl_plugin.call_batching import CallBatcher
+from criticflow.verl_plugin.dialogues import Held
 from criticflow.verl_plugin.rollout_errors import TellsErrors
 from criticflow.verl_plugin.search_loop import SearchAgentLoop
 
@@ -58,7 +61,8 @@ class BatchedClient(LLMServerClient):
     def __init__(self, *args: Any, servers: list[ray.actor.ActorHandle], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.servers = servers
-        self.send_batched = CallBatcher(self._generate)
+        self._requests = CallBatcher(partial(self._send, "generate_batch"))
+        self._dialogues = CallBatcher(partial(self._send, "hold_dialogues"))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _client, (self.config, self._load_balancer, self.servers)
@@ -73,24 +77,28 @@ class BatchedClient(LLMServerClient):
     ) -> TokenOutput:
         if given := [key for key, value in multimodal.items() if key != "priority" and value]:
             raise ValueError(f"batched rollouts are for text alone, not for {', '.join(given)}")
-        return await self.send_batched((prompt_ids, sampling_params, request_id))
+        return await self._requests((prompt_ids, sampling_params, request_id))
 
-    async def _generate(self, requests: list[tuple[Any, ...]]) -> list[TokenOutput]:
+    async def hold(self, *begun: Any) -> Held:
+        """A whole dialogue, from an argument of ``BatchedServer.hold_dialogues``."""
+        held = await self._dialogues(begun)
+        if isinstance(held, BaseException):
+            raise held
+        return held
+
+    async def _send(self, method: str, items: list[Any]) -> list[Any]:
         ways = len(self.servers)
-        shares = [requests[first::ways] for first in range(ways)]
+        shares = [items[first::ways] for first in range(ways)]
         answers = await asyncio.gather(
             *(
-                server.generate_batch.remote(share)
+                getattr(server, method).remote(share)
                 for server, share in zip(self.servers, shares, strict=True)
                 if share
             )
         )
-        results: list[Any] = [None] * len(requests)
+        results: list[Any] = [None] * len(items)
         for first, answer in enumerate(answers):
             results[first::ways] = answer
-        for result in results:
-            step = result.extra_fields.get("global_steps")
-            result.extra_fields |= {"min_global_steps": step, "max_global_steps": step}
         return results
 
 
@@ -99,7 +107,7 @@ def _client(config: DictConfig, balancer: Any, servers: list[Any]) -> BatchedCli
 
 
 class BatchedQueue:
-    """The writes of an agent loop to verl's TransferQueue, those of many trajectories at once.
+    """The writes of an agent loop to verl's TransferQueue, kept until :meth:`write`.
 
     verl adds the problem's whole row of the data set to a trajectory, and every worker copies it,
     value by value, at each of its calls. Here the fields that nothing reads again are left out of
@@ -107,13 +115,14 @@ class BatchedQueue:
     """
 
     def __init__(self) -> None:
-        self.put = CallBatcher(self._put)
+        self._rows: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {}
+        self._statuses: dict[tuple[str, str], dict[str, Any]] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(tq, name)
 
     async def async_kv_put(self, key: str, partition_id: str, tag: dict[str, Any]) -> None:
-        await self.put((partition_id, key, None, tag))
+        self._statuses[partition_id, key] = tag
 
     async def async_kv_batch_put(
         self,
@@ -122,25 +131,26 @@ class BatchedQueue:
         tags: list[dict[str, Any]],
         partition_id: str,
     ) -> None:
-        rows = zip(keys, fields, tags, strict=True)
-        await asyncio.gather(*(self.put((partition_id, *row)) for row in rows))
+        for key, row, tag in zip(keys, fields, tags, strict=True):
+            kept = _to_train_on(row) if partition_id == "train" else row
+            self._rows[partition_id, key] = kept, tag
 
-    async def _put(self, rows: list[tuple[str, str, dict[str, Any] | None, Any]]) -> list[None]:
-        # A row of data and a change of status are different calls of the queue.
-        for with_data in (True, False):
-            for partition in sorted({row[0] for row in rows}):
-                chosen = [r for r in rows if r[0] == partition and (r[2] is not None) == with_data]
-                if chosen:
-                    _, keys, fields, tags = zip(*chosen, strict=True)
-                    if with_data and partition == "train":
-                        fields = [_to_train_on(row) for row in fields]
-                    await tq.async_kv_batch_put(
-                        keys=list(keys),
-                        partition_id=partition,
-                        fields=list_of_dict_to_tensordict(list(fields)) if with_data else None,
-                        tags=list(tags),
-                    )
-        return [None] * len(rows)
+    async def write(self) -> None:
+        """Trajectories first: a prompt whose status is final is looked for together with its."""
+        rows, statuses = self._rows, self._statuses
+        self._rows, self._statuses = {}, {}
+        for partition in sorted({partition for partition, _ in rows}):
+            found = {key: row for (where, key), row in rows.items() if where == partition}
+            fields, tags = zip(*found.values(), strict=True)
+            table = list_of_dict_to_tensordict(list(fields))
+            await tq.async_kv_batch_put(
+                keys=list(found), partition_id=partition, fields=table, tags=list(tags)
+            )
+        for partition in sorted({partition for partition, _ in statuses}):
+            last = {key: tag for (where, key), tag in statuses.items() if where == partition}
+            await tq.async_kv_batch_put(
+                keys=list(last), partition_id=partition, tags=list(last.values())
+            )
 
 
 def _to_train_on(row: dict[str, Any]) -> dict[str, Any]:
@@ -162,6 +172,22 @@ class InPlaceReward:
         return self.worker.compute_score(data)
 
 
+class InPlace:
+    """What an agent loop takes for its event loop: short work needs no thread."""
+
+    async def run_in_executor(self, _: Any, work: Callable[..., Any], *args: Any) -> Any:
+        return work(*args)
+
+
+class BatchedSearchAgentLoop(SearchAgentLoop):
+    """Dialogues are held beside the engines: one call to each for all turns of a batch."""
+
+    async def hold(
+        self, prompt: list[int], trajectory: str, sampling_params: dict[str, Any], priority: int
+    ) -> Held:
+        return await self.server_manager.hold(self.settings, prompt, trajectory, sampling_params)
+
+
 class OneAgentLoop(AgentLoopWorkerTQ.__ray_actor_class__):
     """verl's worker with a queue and a reward worker that save messages, and one agent loop for
     all trajectories: that of ``agent_loop`` has no state."""
@@ -169,9 +195,10 @@ class OneAgentLoop(AgentLoopWorkerTQ.__ray_actor_class__):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.reward_loop_worker_handles = [InPlaceReward(self.config)]
-        patches.write_rollouts_through(BatchedQueue())
+        self.queue = BatchedQueue()
+        patches.write_rollouts_through(self.queue)
         name = self.config.actor_rollout_ref.rollout.agent.default_agent_loop
-        loop = SearchAgentLoop if name == SEARCH_LOOP else SeededAgentLoop
+        loop = BatchedSearchAgentLoop if name == SEARCH_LOOP else SeededAgentLoop
         self.agent_loop = loop(
             trainer_config=DictConfigWrap(self.config),
             server_manager=self.llm_client,
@@ -181,6 +208,13 @@ class OneAgentLoop(AgentLoopWorkerTQ.__ray_actor_class__):
             data_config=DictConfigWrap(self.config.data),
             hf_model_type=self.hf_model_type,
         )
+        self.agent_loop.loop = InPlace()  # all prompts are there at once, and make one request
+
+    async def generate_sequences(self, batch: TensorDict) -> None:
+        """verl's starts the trajectories; here they are written as well when it is done."""
+        await super().generate_sequences(batch)
+        await asyncio.gather(*self.background_tasks)
+        await self.queue.write()
 
     async def _run_agent_loop(
         self,
@@ -212,3 +246,18 @@ class BatchedAgentLoopManager(AgentLoopManagerTQ):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.agent_loop_workers_class = ray.remote(BatchedAgentLoopWorker)
+        self._running: list[ray.ObjectRef] = []
+
+    def generate_sequences(self, prompts: TensorDict) -> None:
+        """Begin, as verl's, whose workers answer at once."""
+        parts = prompts.chunk(len(self.agent_loop_workers))
+        workers = self.agent_loop_workers[: len(parts)]
+        self._running = [
+            worker.generate_sequences.remote(part)
+            for worker, part in zip(workers, parts, strict=True)
+        ]
+
+    def wait(self) -> None:
+        """Until what was begun last is written. Looking into the queue for it again and again
+        would take time from the engines."""
+        ray.get(self._running)

@@ -1,4 +1,4 @@
-"""Joins calls that are made within a short time into one."""
+"""Joins calls that are made together into one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 QUIET = 0.01
-"""Seconds without a new call after which the collected calls are sent."""
+"""Seconds in which calls come together that travel further."""
 
 
 class CallBatcher(Generic[Item, Result]):
@@ -19,10 +19,14 @@ class CallBatcher(Generic[Item, Result]):
     Args:
         send: takes the items that were collected, returns one result for each, in order. What it
             raises is raised to every caller.
+        quiet: seconds without a new call after which the collected ones are sent. 0: what all tasks
+            that can run have called, which takes no time.
     """
 
-    def __init__(self, send: Callable[[list[Item]], Awaitable[list[Result]]]) -> None:
-        self._send = send
+    def __init__(
+        self, send: Callable[[list[Item]], Awaitable[list[Result]]], quiet: float = 0.0
+    ) -> None:
+        self._send, self._quiet = send, quiet
         self._items: list[Item] = []
         self._results: asyncio.Task[list[Result]] | None = None
 
@@ -38,7 +42,7 @@ class CallBatcher(Generic[Item, Result]):
         count = 0
         while count < len(items):
             count = len(items)
-            await asyncio.sleep(QUIET)
+            await asyncio.sleep(self._quiet)
         self._items = []
         results = await self._send(items)
         if len(results) != len(items):

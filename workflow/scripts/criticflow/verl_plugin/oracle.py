@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,7 +33,7 @@ from verl.workers.rollout.llm_server import LLMServerClient
 
 from criticflow.models.line_ends import line_ends, line_states, turn_starts
 from criticflow.verl_plugin.agent_loop import sampling_seed
-from criticflow.verl_plugin.oracle_dialogues import Continuing
+from criticflow.verl_plugin.dialogues import Dialogues, SearchSettings
 from criticflow.verl_plugin.settings import SEARCH_LOOP, OracleSettings
 
 
@@ -76,7 +77,7 @@ class Oracle:
         self.tokenizer = tokenizer
         self.reward = get_custom_reward_fn(config)
         searches = self.rollout.agent.default_agent_loop == SEARCH_LOOP
-        self.dialogues = Continuing(config, tokenizer) if searches else None
+        self.dialogues = Dialogues(SearchSettings.read(config), tokenizer) if searches else None
 
     def values(self, batch: Any) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         """Values of every trajectory of a batch, by key, (response tokens,) each; and metrics."""
@@ -127,33 +128,27 @@ class Oracle:
     async def _continue(self, one: Trajectory, place: int, number: int) -> tuple[list[int], int]:
         """Token ids of one continuation, as long as the response could still have become, and how
         many of them the actor wrote."""
-        name = f"{one.key}/{place}"
-
-        async def generate(
-            ids: list[int], most: int, turn: int | None = None, stop: list[str] | None = None
-        ) -> list[int]:
-            which = f"{name}/{number}" if turn is None else f"{name}/{number}/{turn}"
-            params = {
-                "temperature": self.rollout.temperature,
-                "top_p": self.rollout.top_p,
-                "top_k": self.rollout.top_k,
-                "repetition_penalty": 1.0,
-                "max_tokens": most,
-                "seed": sampling_seed(self.rollout.seed, which),
-            }
-            if stop is not None:
-                params |= {"stop": stop, "include_stop_str_in_output": True}
-            # One engine for a state: its cache has the prefix.
-            output = await self.client.generate(
-                request_id=name, prompt_ids=ids, sampling_params=params
-            )
-            return list(output.token_ids)
-
-        prefix = one.response[:place]
+        prefix, state = one.response[:place], f"{one.key}/{place}"
+        name = f"{state}/{number}"
+        params = {
+            "temperature": self.rollout.temperature,
+            "top_p": self.rollout.top_p,
+            "top_k": self.rollout.top_k,
+            "repetition_penalty": 1.0,
+        }
+        # One engine for a state: its cache has the prefix.
+        generate = partial(self.client.generate, request_id=state)
         if self.dialogues is not None:
-            return await self.dialogues(one.prompt, prefix, one.written[:place], generate)
-        ids = await generate([*one.prompt, *prefix], self.rollout.response_length - place)
-        return ids, len(ids)
+            held = await self.dialogues.hold(
+                one.prompt, name, params, generate, prefix, one.written[:place]
+            )
+            return held.tokens[place:], sum(held.written[place:])
+        params |= {
+            "max_tokens": self.rollout.response_length - place,
+            "seed": sampling_seed(self.rollout.seed, name),
+        }
+        output = await generate(prompt_ids=[*one.prompt, *prefix], sampling_params=params)
+        return list(output.token_ids), len(output.token_ids)
 
     async def _returns(
         self,

@@ -131,6 +131,11 @@ class CriticflowTrainer(PPOTrainerSync):
             return None
         return Oracle(self.oracle_settings, self.config, self.get_llm_client(), self.tokenizer)
 
+    def on_sample_begin(self) -> None:
+        super().on_sample_begin()
+        if self.batched_rollouts:
+            self.agent_loop_manager.wait()
+
     def on_sample_end(self) -> None:
         if self.oracle is not None:  # while the engines are awake
             with marked_timer("oracle", self.timing_raw, color="red"):
