@@ -3,8 +3,9 @@
 For every trajectory verl's agent loop makes about ten calls to five other processes: which engine,
 generate, score, put, and others around these. On a laptop, where a small model answers a whole
 batch in a second, these calls take most of a step. Here the calls of a batch become one: one
-request to each engine, one write to the queue, and the score is computed in place. Prompts, seeds,
-responses and scores are the same.
+request to each engine (a dialogue with a search engine is held beside it, to its end), one write to
+the queue, and the score is computed in place. The trainer waits for the write in place of looking
+into the queue. Prompts, seeds, responses and scores are the same.
 
 An engine answers when the slowest of its responses is done, so this is for short responses on one
 machine (``training.overrides`` chooses it on the CPU). Elsewhere verl's own agent loop scores the
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
+from itertools import cycle
 from types import SimpleNamespace
 from typing import Any
 
@@ -61,8 +62,9 @@ class BatchedClient(LLMServerClient):
     def __init__(self, *args: Any, servers: list[ray.actor.ActorHandle], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.servers = servers
-        self._requests = CallBatcher(partial(self._send, "generate_batch"))
-        self._dialogues = CallBatcher(partial(self._send, "hold_dialogues"))
+        # An engine answers by itself: what one has done is scored while another goes on.
+        self._requests = cycle([CallBatcher(one.generate_batch.remote) for one in servers])
+        self._dialogues = cycle([CallBatcher(one.hold_dialogues.remote) for one in servers])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _client, (self.config, self._load_balancer, self.servers)
@@ -77,29 +79,14 @@ class BatchedClient(LLMServerClient):
     ) -> TokenOutput:
         if given := [key for key, value in multimodal.items() if key != "priority" and value]:
             raise ValueError(f"batched rollouts are for text alone, not for {', '.join(given)}")
-        return await self._requests((prompt_ids, sampling_params, request_id))
+        return await next(self._requests)((prompt_ids, sampling_params, request_id))
 
     async def hold(self, *begun: Any) -> Held:
         """A whole dialogue, from an argument of ``BatchedServer.hold_dialogues``."""
-        held = await self._dialogues(begun)
+        held = await next(self._dialogues)(begun)
         if isinstance(held, BaseException):
             raise held
         return held
-
-    async def _send(self, method: str, items: list[Any]) -> list[Any]:
-        ways = len(self.servers)
-        shares = [items[first::ways] for first in range(ways)]
-        answers = await asyncio.gather(
-            *(
-                getattr(server, method).remote(share)
-                for server, share in zip(self.servers, shares, strict=True)
-                if share
-            )
-        )
-        results: list[Any] = [None] * len(items)
-        for first, answer in enumerate(answers):
-            results[first::ways] = answer
-        return results
 
 
 def _client(config: DictConfig, balancer: Any, servers: list[Any]) -> BatchedClient:
