@@ -12,7 +12,8 @@ larger corpus of the same kind.
 Before that a training makes rollouts of as many dialogues a step: that of the run ``ppo``, in which
 actor and critic stay as they are, so that all steps have dialogues of the same model as the others.
 Counted are verl's ``timing_s/gen``, scores and the way to the trainer included, without the first
-steps. Prints one JSON object.
+steps. Its engines have a thread each: so has bare vLLM with ``OMP_NUM_THREADS=1``. Prints one JSON
+object.
 """
 
 from __future__ import annotations
