@@ -14,7 +14,11 @@ def main(snakemake) -> None:
     model = config.Model.model_validate(params.model)
     critics.evaluate_critic(
         SavedCritic(
-            snakemake.input.critic, model, params.gamma, params.lam, snakemake.resources.gpu
+            snakemake.input.critic,
+            model,
+            params.gamma,
+            params.lam,
+            snakemake.resources.get("gpu", 0),
         ),
         snakemake.input.samples,
         config.Evaluate.model_validate(params.evaluate),

@@ -15,7 +15,11 @@ def main(snakemake) -> None:
     model = config.Model.model_validate(params.model)
     judge.judge_critic(
         SavedCritic(
-            snakemake.input.critic, model, params.gamma, params.lam, snakemake.resources.gpu
+            snakemake.input.critic,
+            model,
+            params.gamma,
+            params.lam,
+            snakemake.resources.get("gpu", 0),
         ),
         params.critic,
         [Path(folder) for folder in params.folders],

@@ -10,4 +10,4 @@ from criticflow import config
 def engine_resources(snakemake: Any) -> config.Resources:
     """The study's resources, with the GPUs that this job holds in place of a training's."""
     resources = config.load_config(snakemake.config).resources
-    return resources.model_copy(update={"gpu": snakemake.resources.gpu})
+    return resources.model_copy(update={"gpu": snakemake.resources.get("gpu", 0)})
