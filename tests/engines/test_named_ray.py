@@ -17,6 +17,10 @@ from typing import Any, NamedTuple
 import pytest
 from whole_runs import HERE, json_lines, storages, train
 
+from criticflow.config import Resources
+from criticflow.errors import UserError
+from criticflow.training.ray_room import require_room
+
 pytestmark = [pytest.mark.slow, pytest.mark.vllm]
 
 
@@ -59,6 +63,18 @@ def foreign() -> Iterator[Foreign]:
                 yield Foreign(head, named.read_text(), env)
             finally:
                 head.terminate()
+
+
+def test_room_is_asked_of_the_cluster_itself(foreign):
+    require_room(Resources(cpu_ranks=2, ray_address=foreign.address), foreign.env)
+    with pytest.raises(UserError, match=r"has no 1 node with 3 GPUs .* it has: 2 GPUs and 16 CPUs"):
+        require_room(Resources(gpu=3, ray_address=foreign.address), foreign.env)
+    with pytest.raises(UserError, match="has no 2 nodes with 1 GPUs"):
+        require_room(Resources(gpu=1, nodes=2, ray_address=foreign.address), foreign.env)
+    stranger = {key: value for key, value in foreign.env.items() if not key.startswith("RAY_AUTH")}
+    with pytest.raises(UserError, match=r"tells nothing of its nodes .*RAY_AUTH_TOKEN_PATH"):
+        require_room(Resources(ray_address=foreign.address), stranger)
+    assert foreign.head.poll() is None
 
 
 def client(foreign: Foreign, folder: Path, name: str, seed: int) -> subprocess.Popen:
