@@ -6,6 +6,7 @@ An engine on the CPU takes its process for itself, so the tests read what this l
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +16,7 @@ from criticflow.commands import evaluate as by_hand
 from criticflow.errors import UserError
 from criticflow.files import write_json
 from criticflow.models.sampling import Engine
-from criticflow.stages import base_model, evaluate, probe, value_truth
+from criticflow.stages import base_model, evaluate, probe, truth_on_states, value_truth
 from criticflow.stages.data import prepare
 from criticflow.stages.samples import read_problems
 
@@ -90,6 +91,9 @@ def main(out: Path) -> None:
     actor = {"actor": "tiny", "actor_seed": None, "actor_step": None, "task": "mini"}
     measured = value_truth.Measurement(model, MODEL, test, *lengths, TRUTH, 1.0, 1.0, RESOURCES)
     value_truth.measure_truth(measured, actor, out / "truth")
+    warmer = replace(measured, temperature=1.5)
+    for name, new in (("same", measured), ("warmer", warmer)):
+        truth_on_states.measure_on_states(new, out / "truth", actor, out / f"truth/on_{name}")
     for name, kind in (("base", "base"), ("same", "run")):
         subject = evaluate.Subject(name, kind, None, "tiny", "mini")
         evaluate.evaluate_model(job, subject, out / name)

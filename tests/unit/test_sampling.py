@@ -20,10 +20,11 @@ from criticflow.models.directory import check_model_directory
 from criticflow.models.sampling import Engine, request_seeds
 from criticflow.stages import compare
 from criticflow.stages.samples import read_problems
-from criticflow.stages.truth_files import read_further
+from criticflow.stages.truth_files import read_further, read_truth
 from criticflow.stats import advantage_audit, outcomes, truth_table, value_ranking
 from criticflow.tasks import get_task
 
+TRUE = ["v_mc", "v_se"]
 pytestmark = pytest.mark.vllm
 
 
@@ -162,6 +163,18 @@ def test_prefix_and_continuation_are_scored_as_one_response(out):
         checked += 1
         assert short[row.state] == expected
     assert checked > 40
+
+
+def test_an_actor_gets_its_own_truth_again_from_states_that_it_is_given(out):
+    """Continuations of a state depend on its tokens, the seed and the actor alone."""
+    states, scores, summary = read_truth(out / "truth")
+    again = read_truth(out / "truth/on_same")
+    pd.testing.assert_frame_equal(again[0], states)
+    pd.testing.assert_frame_equal(again[1], scores)
+    assert again[2]["states_of"]["actor"] == "tiny" and again[2]["states"] == summary["states"]
+    other = read_truth(out / "truth/on_warmer")
+    pd.testing.assert_frame_equal(other[0].drop(columns=TRUE), states.drop(columns=TRUE))
+    assert other[0]["v_mc"].mean() < states["v_mc"].mean() - 0.02
 
 
 def test_next_pieces_are_what_the_actor_would_write_and_worth_their_state(out):

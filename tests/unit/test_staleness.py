@@ -41,6 +41,29 @@ def test_drift_covers():
     assert 0.91 <= hits / 200 <= 0.99
 
 
+def test_a_critic_that_is_exact_for_the_old_actor_has_the_drift_and_shift_that_follow():
+    """Both are sums over the chain: of squared differences of the two actors' values."""
+    new = chain.actor(0.75)
+    moved = (chain.EXACT - new.exact)[: chain.STEPS] ** 2
+    known = {"old": 0.0, "drift": np.sum(chain.visits() * moved)}
+    known["new"] = np.sum(chain.visits(new) * moved)
+    known["shift"] = known["new"] - known["drift"]
+    assert known["drift"] > 0.05 and known["shift"] < -0.01
+    draws, hits, found = 200, dict.fromkeys(known, 0), {name: [] for name in known}
+    for seed in range(50_000, 50_000 + draws):
+        old, _, values = chain.table(64, 32, seed)
+        drifted, _, _ = chain.table(64, 32, seed, goes_on=new)
+        later, _, new_values = chain.table(64, 32, 40_000 + seed, came=new, goes_on=new)
+        row = staleness.drift_and_shift(old, drifted, later, values, new_values)
+        for name, exact in known.items():
+            found[name].append(row[name]["value"])
+            hits[name] += row[name]["low"] <= exact <= row[name]["high"]
+    for name, exact in known.items():
+        error = np.std(found[name]) / np.sqrt(draws)
+        assert abs(np.mean(found[name]) - exact) < 4 * error
+        assert 0.90 <= hits[name] / draws <= 0.99, name
+
+
 def test_other_states_or_problems_are_refused():
     old, _, values = chain.table(8, 8, 2)
     with pytest.raises(ValueError, match="in their order"):

@@ -105,7 +105,7 @@ OF_70B: dict[str, Any] = {
         },
     },
     "critics": {"fitted": {"model": "large", "task": "countdown-mini"}},
-    "truth": {"actors": "all"},
+    "truth": {"actors": "all", "steps": {"large": [20]}},
     "resources": {"gpu": 4, "gpu_memory_gb": 79.6},
     "train": TRAIN,
     "contrasts": [],
@@ -124,7 +124,8 @@ def test_a_model_of_70b_is_sampled_and_judged_on_as_many_gpus_as_hold_it(tmp_pat
     }
     assert {name.split()[0] for name in engines} == {
         "probe_signal", "evaluate_base", "evaluate_run", "evaluate_critic", "evaluate_tempered",
-        "entropy_curve", "truth_of_base", "truth_of_run", "judge_critic", "sample_returns",
+        "entropy_curve", "truth_of_base", "truth_of_run", "truth_on_old_states", "judge_critic",
+        "sample_returns",
     }  # fmt: skip
     for name, (resources, line) in engines.items():
         assert resources["gpu"] == resources["total_gpus"] == gpus, name

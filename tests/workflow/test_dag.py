@@ -216,11 +216,23 @@ def test_the_critics_and_actors_of_other_steps_are_compared_too(tmp_path):
     jobs = planned(tmp_path, overlay={"truth": {"steps": {"cold": [20]}}})
     assert jobs["convert_step"] == 2
     assert jobs["truth_of_run"] == 3 and jobs["judge_critic"] == 3
+    assert jobs["truth_on_old_states"] == 1
     judged = "results/judged/cold/seed0/step20/rows.json"
     dry = snakemake(tmp_path, "--dry-run", judged, overlay={"truth": {"steps": {"cold": [20]}}})
     (reason,) = re.findall(rf"Missing output files: {judged}; (.*)", dry.stdout + dry.stderr)
     for actor in ("cold/seed0/actor", "cold/seed0/step20/actor"):
         assert f"results/runs/{actor}" in re.split("[ ,]+", reason)
+    drifted = "results/truth/cold/seed0/step40/on_step20/countdown-mini/states.parquet"
+    assert drifted in re.split("[ ,]+", reason)
+
+
+def test_later_actors_are_measured_on_the_states_of_each_earlier_one_whose_critic_learned(tmp_path):
+    steps = {"cold": [10, 20], "warm-frozen-m50": [20]}
+    settings = {"seeds": [0, 1], "train": {"save_every": 10}}
+    jobs = planned(tmp_path, overlay=settings | {"truth": {"steps": steps}})
+    assert jobs["truth_of_run"] == 2 * (3 + 2) and jobs["truth_on_old_states"] == 2 * 3
+    of_others = {"truth": {"steps": steps, "actors": ["warm-frozen-m50"]}}
+    assert "truth_on_old_states" not in planned(tmp_path, overlay=settings | of_others)
 
 
 @pytest.mark.parametrize(("key", "name"), [("pieces", "pieces"), ("audited", "tokens")])

@@ -67,6 +67,50 @@ use rule truth_of_base as truth_of_run with:
         f"{truth_cost()}"
 
 
+rule truth_on_old_states:
+    input:
+        model=lambda wildcards: actor_dir(wildcards.run, wildcards.seed, wildcards.step),
+        test="results/data/{task}/test.parquet",
+        corpus=lambda wildcards: corpus(wildcards.task),
+        states="results/truth/{run}/seed{seed}/step{old}/{task}/states.parquet",
+        responses="results/truth/{run}/seed{seed}/step{old}/{task}/responses.parquet",
+        continuations="results/truth/{run}/seed{seed}/step{old}/{task}/continuations.parquet",
+        summary="results/truth/{run}/seed{seed}/step{old}/{task}/summary.json",
+    output:
+        states="results/truth/{run}/seed{seed}/step{step}/on_step{old}/{task}/states.parquet",
+        continuations="results/truth/{run}/seed{seed}/step{step}/on_step{old}/{task}/continuations.parquet",
+        summary="results/truth/{run}/seed{seed}/step{step}/on_step{old}/{task}/summary.json",
+    log:
+        "logs/truth_on_old_states/{run}/seed{seed}/step{step}/on_step{old}/{task}.log",
+    benchmark:
+        "results/benchmarks/truth_on_old_states/{run}/seed{seed}/step{step}/on_step{old}/{task}.tsv"
+    wildcard_constraints:
+        old=r"\d+",
+    threads: ENGINE_THREADS
+    resources:
+        **ENGINE,
+        mem_mb=engine_memory,
+        runtime=120,
+    params:
+        code=lambda wildcards: code("truth_on_states.py", task_module(wildcards), *VLLM_PLUGIN),
+        model=lambda wildcards: settings(CONFIG.models[CONFIG.runs[wildcards.run].model]),
+        task=lambda wildcards: settings(CONFIG.tasks[wildcards.task]),
+        # Which states there are is in the inputs.
+        truth={name: truth_settings()[name] for name in ("continuations", "seed")},
+        temperature=lambda wildcards: CONFIG.runs[wildcards.run].train.temperature,
+        gamma=lambda wildcards: CONFIG.runs[wildcards.run].train.gamma,
+        # The only one of the resources that changes the output.
+        device=CONFIG.resources.device,
+        actor=lambda wildcards: actor_identity(
+            wildcards.run, wildcards.seed, wildcards.step, wildcards.task
+        ),
+    message:
+        "True values of {wildcards.run}, seed {wildcards.seed}, step {wildcards.step}, on the "
+        f"states of step {{wildcards.old}}: {continuations_cost()}"
+    script:
+        "../scripts/truth_on_states.py"
+
+
 rule token_gradients_of_base:
     input:
         model=lambda wildcards: built_model(wildcards.model),
@@ -121,6 +165,7 @@ rule judge_critic:
         critic=lambda wildcards: critic_dir(wildcards.critic),
         truths=lambda wildcards: truth_files(judged_on(wildcards.critic)),
         actors=lambda wildcards: moved_actors_dirs(wildcards.critic),
+        drifted=lambda wildcards: drifted_files(wildcards.critic),
     output:
         values="results/judged/{critic}/values.parquet",
         responses="results/judged/{critic}/responses.parquet",

@@ -14,15 +14,22 @@ def truth_settings():
     return measured(CONFIG)["truth"]
 
 
-def truth_cost():
-    """How many continuations a truth takes, for the message before it is measured."""
+def continuations_cost():
+    """How many continuations the states of an actor take."""
     truth = CONFIG.truth
-    states = truth.problems * len(truth.positions)
-    count = states * truth.continuations
-    most = count * truth.pieces
+    count = truth.problems * len(truth.positions) * truth.continuations
     return (
         f"{count:,} continuations ({truth.problems} problems x {len(truth.positions)} states x "
         f"{truth.continuations})"
+    )
+
+
+def truth_cost():
+    """How many continuations a truth takes, for the message before it is measured."""
+    truth = CONFIG.truth
+    most = truth.problems * len(truth.positions) * truth.continuations * truth.pieces
+    return (
+        continuations_cost()
         + (f", up to {most:,} from next pieces" if most else "")
         + (
             f", {truth.continuations} from before each token of {truth.audited} responses"
@@ -225,22 +232,28 @@ def judged_on(critic):
 
 
 def moved_actors(critic):
-    """A run's actors at all steps that are compared, by folder of their truth, and the one that its
-    critic learned with; None where one step alone is compared, or the critic did not learn."""
+    """A run's actors at all steps that are compared, by folder of their truth, the one that its
+    critic learned with, and what later ones make of this one's states; None where one step alone is
+    compared, or the critic did not learn."""
     name, seed, step = split_critic(critic)
     if name in CONFIG.critics or not CONFIG.truth.steps.get(name):
         return None
     run = CONFIG.runs[name]
     if run.critic.freeze:
         return None
+    own = step or run.train.steps
     folders = {
-        truth_dir(name, seed, other, run.task, None): actor_dir(name, seed, other)
-        for other in compared_steps(name)
+        truth_dir(name, seed, other, run.task, None): other for other in compared_steps(name)
     }
     known = {folder: folders[folder] for folder in judged_on(critic) if folder in folders}
     return {
-        "learned_with": actor_dir(name, seed, step or run.train.steps),
-        "actors": {placed(folder): actor for folder, actor in known.items()},
+        "learned_with": actor_dir(name, seed, own),
+        "actors": {placed(folder): actor_dir(name, seed, other) for folder, other in known.items()},
+        "drifted": {
+            placed(folder): f"results/truth/{name}/seed{seed}/step{other}/on_step{own}/{run.task}"
+            for folder, other in known.items()
+            if other > own
+        },
     }
 
 
@@ -248,6 +261,14 @@ def moved_actors_dirs(critic):
     """The directories of these actors."""
     moved = moved_actors(critic)
     return sorted({moved["learned_with"], *moved["actors"].values()}) if moved else []
+
+
+def drifted_files(critic):
+    """What actors of later steps make of the states of a critic's own."""
+    moved = moved_actors(critic)
+    folders = moved["drifted"].values() if moved else []
+    names = ("states.parquet", "continuations.parquet", "summary.json")
+    return [f"{folder}/{name}" for folder in folders for name in names]
 
 
 @functools.cache

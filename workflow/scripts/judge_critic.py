@@ -31,6 +31,7 @@ def main(snakemake) -> None:
         and judge.Moved(
             Path(moved["learned_with"]),
             {Path(folder): Path(actor) for folder, actor in moved["actors"].items()},
+            {Path(folder): Path(drifted) for folder, drifted in moved["drifted"].items()},
         ),
     )
 

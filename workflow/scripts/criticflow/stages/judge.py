@@ -8,7 +8,7 @@ actor's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from criticflow.stages.truth_files import (
     read_truth,
     vocabulary_hash,
 )
-from criticflow.stats import truth_table, value_rows, value_truth
+from criticflow.stats import staleness, truth_table, value_rows, value_truth
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,13 @@ class Moved:
     Attributes:
         learned_with: directory of the actor of the critic's own step.
         actors: by folder of their truth, directories of the actors.
+        drifted: by the same folder, for later actors, that of its truth on the states of the actor
+            that the critic learned with (:mod:`criticflow.stages.truth_on_states`).
     """
 
     learned_with: Path
     actors: Mapping[Path, Path]
+    drifted: Mapping[Path, Path] = field(default_factory=dict)
 
 
 def judge_critic(
@@ -73,7 +76,8 @@ def judge_critic(
         gradients: compare policy gradients too, where a truth has those of its tokens
             (:mod:`criticflow.stages.token_gradients`).
         moved: actors of other steps of the critic's run: rows on them say how far they are
-            (``kl_from_learned``).
+            (``kl_from_learned``), and on later ones why the critic is wrong (``staleness``: drift
+            of values and shift of states, :func:`criticflow.stats.staleness.drift_and_shift`).
 
     Returns:
         The rows: of the critic, and of its own values permuted between prompts, per actor. Where a
@@ -91,7 +95,7 @@ def judge_critic(
     for folder, (_, _, summary) in zip(truths, found, strict=True):
         _check_tokenizer(critic, tokenizer, folder, summary)
     loaded = critic.load(device)
-    rows, tables, looked_at = [], [], []
+    rows, tables, looked_at, aged = [], [], [], {}
     for folder, (states, continuations, summary) in zip(truths, found, strict=True):
         actor = {key: summary[key] for key in ACTOR}
         values = state_values(loaded, states)
@@ -114,14 +118,37 @@ def judge_critic(
             new[0]["kl_from_learned"] = kl_from_learned(
                 moved.actors[folder], moved.learned_with, critic.model, folder, device
             )
+            aged[folder] = (new[0], truth, values)
         share = new[0]["share_explained"]["value"]
         shown = "undefined" if share is None else f"{share:.3f}"
         if (responses := read_responses(folder)) is not None:
             some = with_values(loaded, tokenizer, responses, truth, critic.gamma, critic.lam)
             looked_at.append(some.assign(**actor))
         progress(f"{identity['critic']} on {actor['actor']}: share explained {shown}")
+    if moved:
+        _add_staleness(aged, moved, critic.gamma)
     _write(Path(out_dir), rows, tables, looked_at)
     return rows
+
+
+def _add_staleness(
+    judged: Mapping[Path, tuple[dict[str, Any], pd.DataFrame, Any]], moved: Moved, gamma: float
+) -> None:
+    """Give the rows of later actors drift and shift, those of the others None.
+
+    Args:
+        judged: by folder of the truth: the row, the states with their truth, the critic's values.
+    """
+    for folder, (row, new, new_values) in judged.items():
+        row["staleness"] = None
+        if folder not in moved.drifted:
+            continue
+        own = next(other for other in judged if moved.actors[other] == moved.learned_with)
+        _, old, values = judged[own]
+        states, continuations, _ = read_truth(moved.drifted[folder])
+        drifted = truth_table.with_truth(states, continuations, gamma)
+        found = staleness.drift_and_shift(old, drifted, new, values, new_values)
+        row["staleness"] = {part: found[part] for part in ("drift", "shift")}
 
 
 def _check_tokenizer(

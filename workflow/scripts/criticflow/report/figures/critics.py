@@ -98,6 +98,11 @@ def stale(rows: Sequence[Row], styles: Mapping[str, Style]) -> list[Figure]:
                 "low": row["mse"]["low"],
                 "high": row["mse"]["high"],
                 "share_explained": row["share_explained"]["value"],
+                **{
+                    f"{part}{bound}": found[name]
+                    for part, found in (row.get("staleness") or {}).items()
+                    for bound, name in (("", "value"), ("_low", "low"), ("_high", "high"))
+                },
             }
             for row in rows
             if row.get("kl_from_learned") and row["kind"] == "run"
@@ -109,12 +114,13 @@ def stale(rows: Sequence[Row], styles: Mapping[str, Style]) -> list[Figure]:
     color = arm_encodings(styles)["color"]
     x = alt.X("kl:Q", title="KL(actor || actor that the critic learned with), nats a token")
     y = alt.Y("value:Q", title="mse", scale=alt.Scale(zero=False))
-    names = ["line:N", "actor_step:Q", alt.Tooltip("kl:Q", format=".4f")]
+    named = ["kl", "value", *({"drift", "shift"} & set(table))]
+    shown = [alt.Tooltip(f"{name}:Q", format=".4f") for name in sorted(named)]
     layers = [
         base.mark_line(strokeWidth=2).encode(x=x, y=y, color=color, detail="line:N"),
         base.mark_rule().encode(x=x, y="low:Q", y2="high:Q", color=color),
         base.mark_point(filled=True, size=40).encode(
-            x=x, y=y, color=color, tooltip=[*names, alt.Tooltip("value:Q", format=".4f")]
+            x=x, y=y, color=color, tooltip=["line:N", "actor_step:Q", *shown]
         ),
     ]
     return [
