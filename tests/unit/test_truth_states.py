@@ -19,6 +19,7 @@ from criticflow.models.saved_critic import SavedCritic
 from criticflow.models.value_head import load_value_model
 from criticflow.stages import critics_table, judge
 from criticflow.stages.truth_files import ACTOR, read_truth, vocabulary_hash, write_truth
+from criticflow.stages.truth_on_states import read_states
 from criticflow.stages.value_truth import states_of
 from criticflow.stats import truth_table
 from criticflow.verl_plugin.constant_critic import make_constant
@@ -193,6 +194,17 @@ def test_the_table_has_every_critic_and_the_references_of_every_actor(tmp_path, 
 def test_a_folder_without_truth_is_named(tmp_path, critic):
     with pytest.raises(UserError, match="holds no truth about values"):
         judged(critic, tmp_path, tmp_path / "out")
+
+
+def test_states_are_read_as_they_were_for_another_actor_to_go_on_from(tmp_path):
+    folder = truth(tmp_path / "truth")
+    states, responses, _ = read_states(folder)
+    known = states_of(responses, POSITIONS)
+    pd.testing.assert_frame_equal(states[known.columns], known)
+    json.dumps(states["prefix_tokens"][0])  # plain numbers, which seeds are made of
+    (folder / "responses.parquet").unlink()
+    with pytest.raises(UserError, match=r"no responses.parquet: measure this truth again"):
+        read_states(folder)
 
 
 def test_by_hand_a_critic_is_judged_as_in_the_workflow(tmp_path, critic):

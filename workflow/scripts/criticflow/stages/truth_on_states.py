@@ -46,7 +46,7 @@ def measure_on_states(
             have different tokenizers.
     """
     started = time.monotonic()
-    states, responses, measured = _states_of(old)
+    states, responses, measured = read_states(old)
     problems = read_problems(job.test_parquet)
     longest = job.max_prompt_length + job.max_response_length
     with Engine(
@@ -82,8 +82,12 @@ def measure_on_states(
     return states
 
 
-def _states_of(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
-    """A truth's states with ``prefix_length``, its responses, and its summary."""
+def read_states(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+    """A truth's states with ``prefix_length``, its responses, and its summary.
+
+    Raises:
+        UserError: something is missing or broken.
+    """
     states, _, summary = read_truth(folder)
     responses = read_responses(folder)
     if responses is None:
