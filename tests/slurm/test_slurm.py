@@ -29,6 +29,7 @@ pytestmark = pytest.mark.skipif(not CLUSTER, reason="no Slurm here: run `make te
 PROJECT = Path(__file__).parents[2]
 TIMEOUT = 1800  # of the whole study, seconds: against a hang; it takes some minutes
 STEPS = 2
+TRAINED = "results/runs/cold/seed0/metrics.parquet"
 
 SMALL = {
     "runs": {"constant": None, "warm-frozen": None, "constant-m50": None},
@@ -208,7 +209,8 @@ def study(faults, tmp_path_factory) -> Iterator[Path]:
         assert first.poll() is None, said(workdir)
         first.kill()
         first.wait()
-        second = start(workdir, *arguments)
+        # Other stages are ready as well: it shall meet the training before that has ended.
+        second = start(workdir, "--prioritize", TRAINED, *arguments)
         code = second.wait(TIMEOUT - (time.monotonic() - began))
         assert code == 0, said(workdir)
         yield workdir
