@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -15,6 +16,14 @@ from criticflow.runtime.gpus import installed_gpus
 def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "criticflow", "doctor", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def slurm_answers() -> bool:
+    """Whether trainings may run on other machines than this one, whose GPUs count then."""
+    return (
+        bool(shutil.which("sinfo"))
+        and not subprocess.run(["sinfo"], capture_output=True).returncode
+    )
 
 
 def test_a_machine_that_runs_the_tests_can_run_the_default(tmp_path):
@@ -38,6 +47,7 @@ def test_what_is_wrong_has_a_line_that_mends_it(tmp_path):
 
 
 @pytest.mark.skipif(bool(installed_gpus()), reason="for machines without a GPU")
+@pytest.mark.skipif(slurm_answers(), reason="for machines without Slurm")
 def test_the_training_that_takes_most_is_looked_for(tmp_path):
     experiment = PROJECT / "config/experiments/qwen3-0.6b-gsm8k-ppo.yaml"
     own = tmp_path / "own.yaml"
