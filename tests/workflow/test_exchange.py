@@ -326,10 +326,11 @@ def test_unfinished_and_outdated_runs_are_left_out(whole, tmp_path):
     ]
 
 
-def test_the_rows_that_come_with_the_project_still_fit_their_study(tmp_path):
+@pytest.mark.parametrize("name", ["critic-value", "frozen-critic"])
+def test_the_rows_that_come_with_the_project_still_fit_their_study(name, tmp_path):
     """A setting that came later and is off makes no other run of what was trained before it."""
-    folder = PROJECT / "docs/studies/critic-value"
-    study = read_study([PROJECT / "config/studies/critic-value.yaml", folder / "study.yaml"])
+    folder = PROJECT / "docs/studies" / name
+    study = read_study([PROJECT / f"config/studies/{name}.yaml", folder / "study.yaml"])
     said = take_in(folder / "rows.zip", tmp_path, study)[0]
     assert said.endswith(f"{len(study.run_seeds())} trainings taken in")
     imports = read_imports(study, partial(deciding, study), tmp_path)
