@@ -24,7 +24,9 @@ from criticflow.planning.workdir import claim_workdir
 
 claim_workdir()
 CONFIG = SimpleNamespace(
-    runs=["r"], run_seeds=lambda: [("r", 0)], resources=SimpleNamespace(device="cpu", gpu=0)
+    runs=["r"],
+    run_seeds=lambda: [("r", 0)],
+    resources=SimpleNamespace(device="cpu", gpu=0, ray_address=None),
 )
 IMPORTS = SimpleNamespace(files=[], notes=[])
 placed = str
