@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,9 +25,14 @@ from criticflow.stages.truth_files import (
     write_truth,
 )
 from criticflow.stats import truth_table, value_ranking
+from criticflow.stats.value_ranking import of_monte_carlo, of_values
 from criticflow.stats.value_references import MONTE_CARLO
 
 TOKENIZER = char_tokenizer(64)
+
+
+def rank_by(choices: value_ranking.Choices | None) -> dict[str, Any] | None:
+    return choices and value_ranking.ranking(*choices)
 
 
 def tokens(text: str) -> list[int]:
@@ -62,7 +68,7 @@ def test_where_everything_is_over_there_are_no_pieces_and_no_choice(tmp_path):
     scores = pd.DataFrame(columns=CONTINUATION_COLUMNS)
     states = truth_table.with_truth(two_states(), scores)
     write_truth(tmp_path, states, scores, {}, pieces=(found, scores))
-    assert value_ranking.of_values(read_further(tmp_path, "piece"), np.zeros(0), 1.0, ()) is None
+    assert rank_by(of_values(read_further(tmp_path, "piece"), np.zeros(0), 1.0, ())) is None
 
 
 def test_lines_go_up_to_their_end():
@@ -101,10 +107,10 @@ def chain(problems: int, continuations: int, seed: int = 0):
 
 def test_exact_values_are_hardly_to_be_beaten_and_a_constant_chooses_by_chance():
     found, exact = chain(200, 32)
-    best = value_ranking.of_values(found, exact, 1.0, MONTE_CARLO)
-    constant = value_ranking.of_values(found, np.zeros(len(exact)), 1.0, MONTE_CARLO)
-    worst = value_ranking.of_values(found, -exact, 1.0, MONTE_CARLO)
-    ranked = [value_ranking.of_monte_carlo(found, k, 1.0, MONTE_CARLO) for k in MONTE_CARLO]
+    best = rank_by(of_values(found, exact, 1.0, MONTE_CARLO))
+    constant = rank_by(of_values(found, np.zeros(len(exact)), 1.0, MONTE_CARLO))
+    worst = rank_by(of_values(found, -exact, 1.0, MONTE_CARLO))
+    ranked = [rank_by(of_monte_carlo(found, k, 1.0, MONTE_CARLO)) for k in MONTE_CARLO]
     regrets = [row["regret"]["value"] for row in (best, *ranked[::-1], constant, worst)]
     assert regrets == sorted(regrets) and len(set(regrets)) == len(regrets)
     assert constant["top1"]["value"] == pytest.approx(0.5) == constant["top1_chance"]["value"]
@@ -121,11 +127,11 @@ def test_exact_values_are_hardly_to_be_beaten_and_a_constant_chooses_by_chance()
 def test_all_rows_have_the_same_judges():
     """16 of 32 continuations are Monte Carlo's: what they say moves no other row."""
     (pieces, continuations), exact = chain(20, 32)
-    before = value_ranking.of_values((pieces, continuations), exact, 1.0, MONTE_CARLO)
+    before = rank_by(of_values((pieces, continuations), exact, 1.0, MONTE_CARLO))
     number = continuations.groupby("state").cumcount()
     other = continuations.assign(score=continuations["score"].where(number >= 16, 0.0))
-    assert value_ranking.of_values((pieces, other), exact, 1.0, MONTE_CARLO) == before
-    chosen = value_ranking.of_monte_carlo((pieces, other), 16, 1.0, MONTE_CARLO)
+    assert rank_by(of_values((pieces, other), exact, 1.0, MONTE_CARLO)) == before
+    chosen = rank_by(of_monte_carlo((pieces, other), 16, 1.0, MONTE_CARLO))
     assert chosen["regret"] == pytest.approx(before["regret_chance"])  # all are 0: by chance
     for name in ("regret_chance", "top1_chance", "states", "problems"):
         assert chosen[name] == before[name]
@@ -135,9 +141,9 @@ def test_all_rows_have_the_same_judges():
 def test_monte_carlo_leaves_as_many_to_judge_as_it_takes(count, held):
     (pieces, continuations), exact = chain(4, count)
     assert value_ranking.kept_to_choose(continuations, MONTE_CARLO) == held
-    assert value_ranking.of_values((pieces, continuations), exact, 1.0, MONTE_CARLO)
+    assert rank_by(of_values((pieces, continuations), exact, 1.0, MONTE_CARLO))
     for k in MONTE_CARLO:
-        found = value_ranking.of_monte_carlo((pieces, continuations), k, 1.0, MONTE_CARLO)
+        found = rank_by(of_monte_carlo((pieces, continuations), k, 1.0, MONTE_CARLO))
         assert (found is not None) == (k <= held)
 
 
@@ -154,15 +160,15 @@ def test_longer_pieces_are_discounted_by_their_tokens():
     continuations = pd.DataFrame({"state": np.repeat(range(4), 4), "score": 1.0, "length": 1})
     judged = value_ranking.pieces_truth(pieces, continuations, gamma=0.5)
     assert list(judged["v_a"]) == list(judged["v_b"]) == [0.5, 0.125, 0.125, 0.5]
-    found = value_ranking.of_values((pieces, continuations), np.ones(4), 0.5, ())
+    found = rank_by(of_values((pieces, continuations), np.ones(4), 0.5, ()))
     assert found["top1"]["value"] == 1 and found["regret"]["value"] == 0
     assert found["regret_chance"]["value"] == pytest.approx(0.1875)
 
 
 def test_a_single_problem_has_no_ranking():
     (pieces, continuations), exact = chain(1, 4)
-    assert value_ranking.of_values((pieces, continuations), exact, 1.0, MONTE_CARLO) is None
-    assert value_ranking.of_monte_carlo((pieces, continuations), 1, 1.0, MONTE_CARLO) is None
+    assert rank_by(of_values((pieces, continuations), exact, 1.0, MONTE_CARLO)) is None
+    assert rank_by(of_monte_carlo((pieces, continuations), 1, 1.0, MONTE_CARLO)) is None
 
 
 # --- files, rows and table -----------------------------------------------------------------------
@@ -211,11 +217,11 @@ def test_rows_say_how_a_critic_chooses_and_nothing_where_there_are_no_pieces(tmp
     found = write(folder, pieces=True)
     first, shuffled = judge.judge_critic(saved, NAME, [folder], "cpu", tmp_path / "out")
     values = judge.state_values(saved.load("cpu"), found[0])
-    assert first["ranking"] == value_ranking.of_values(found, values, 1.0, MONTE_CARLO)
+    assert first["ranking"] == rank_by(of_values(found, values, 1.0, MONTE_CARLO))
     assert first["ranking"]["states"] == 8 and shuffled["ranking"] is None
     for place, parents in zip(first["by_position"], ([0, 2, 4, 6], [1, 3, 5, 7]), strict=True):
         here = found[0]["parent"].isin(parents).to_numpy()
-        alone = value_ranking.of_values((found[0][here], found[1]), values[here], 1.0, MONTE_CARLO)
+        alone = rank_by(of_values((found[0][here], found[1]), values[here], 1.0, MONTE_CARLO))
         assert place["ranking"] == alone and alone["states"] == 4
     rows = critics_table.write_critics_table(
         [tmp_path / "out/rows.json"], [folder], tmp_path / "critics.json"

@@ -201,7 +201,7 @@ def test_next_pieces_are_what_the_actor_would_write_and_worth_their_state(out):
     before = states.loc[alone["parent"], "v_mc"].to_numpy()
     assert len(alone) > 10 and abs(worth.mean() - before.mean()) < 0.1
     assert np.corrcoef(worth, before)[0, 1] > 0.7
-    ranked = value_ranking.of_monte_carlo((pieces, scores), 4, 1.0, (1, 4))
+    ranked = value_ranking.ranking(*value_ranking.of_monte_carlo((pieces, scores), 4, 1.0, (1, 4)))
     assert ranked["regret"]["value"] < ranked["regret_chance"]["value"]
     assert ranked["top1"]["value"] > ranked["top1_chance"]["value"]
 

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
-from safetensors.torch import save_file
-from transformers import Qwen3Config
+from toy_model import write_toy_model
 
 from criticflow.config import Model, Resources, Run, Source, Task
 from criticflow.errors import UserError
@@ -29,16 +27,7 @@ def model(tmp_path) -> Path:
     """A model directory with 1000 parameters."""
     folder = tmp_path / "model"
     folder.mkdir()
-    config = Qwen3Config(
-        architectures=["Qwen3ForCausalLM"],
-        vocab_size=100,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-    )
-    config.save_pretrained(folder)
-    (folder / "tokenizer.json").write_text("{}")
-    save_file({"weight": torch.zeros(1000)}, folder / "model.safetensors")
+    write_toy_model(folder)
     return folder
 
 

@@ -9,10 +9,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import torch
-from safetensors.torch import save_file
 from snake import finish, snakemake
-from transformers import Qwen3Config
+from toy_model import write_toy_model
 
 from criticflow.runtime.gpus import installed_gpus
 from criticflow.training.ray_node import free_port
@@ -34,17 +32,7 @@ def study(address: str) -> dict[str, Any]:
 def prepared(workdir: Path, overlay: dict[str, Any]) -> Path:
     """A study of which all is made but the training of ``cold``."""
     finish(workdir, overlay=overlay)
-    model = workdir / "results/models/tiny"
-    config = Qwen3Config(
-        architectures=["Qwen3ForCausalLM"],
-        vocab_size=100,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-    )
-    config.save_pretrained(model)
-    (model / "tokenizer.json").write_text("{}")
-    save_file({"weight": torch.zeros(1000)}, model / "model.safetensors")
+    write_toy_model(workdir / "results/models/tiny")
     for split in ("train", "val"):
         frame = pd.DataFrame({"prompt": ["p"] * 64})
         frame.to_parquet(workdir / f"results/data/countdown-mini/{split}.parquet")

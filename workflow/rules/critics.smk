@@ -93,6 +93,7 @@ rule truth_on_old_states:
         runtime=120,
     params:
         code=lambda wildcards: code("truth_on_states.py", task_module(wildcards), *VLLM_PLUGIN),
+        model_path=lambda wildcards, input: input.model,
         model=lambda wildcards: settings(CONFIG.models[CONFIG.runs[wildcards.run].model]),
         task=lambda wildcards: settings(CONFIG.tasks[wildcards.task]),
         # Which states there are is in the inputs.

@@ -7,21 +7,13 @@ from criticflow.runtime.stage import run_stage
 
 def main(snakemake) -> None:
     from criticflow import config
-    from criticflow.models.saved_critic import SavedCritic
     from criticflow.stages import critics
+    from criticflow.stages.critic_job import job_critic
 
-    params = snakemake.params
-    model = config.Model.model_validate(params.model)
     critics.evaluate_critic(
-        SavedCritic(
-            snakemake.input.critic,
-            model,
-            params.gamma,
-            params.lam,
-            snakemake.resources.get("gpu", 0),
-        ),
+        job_critic(snakemake),
         snakemake.input.samples,
-        config.Evaluate.model_validate(params.evaluate),
+        config.Evaluate.model_validate(snakemake.params.evaluate),
         config.load_config(snakemake.config).resources.device,
         Path(snakemake.output.summary).parent,
         snakemake.wildcards.run,

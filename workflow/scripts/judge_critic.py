@@ -7,20 +7,13 @@ from criticflow.runtime.stage import run_stage
 
 def main(snakemake) -> None:
     from criticflow import config
-    from criticflow.models.saved_critic import SavedCritic
     from criticflow.stages import judge
+    from criticflow.stages.critic_job import job_critic
 
     params = snakemake.params
     moved = params.moved
-    model = config.Model.model_validate(params.model)
     judge.judge_critic(
-        SavedCritic(
-            snakemake.input.critic,
-            model,
-            params.gamma,
-            params.lam,
-            snakemake.resources.get("gpu", 0),
-        ),
+        job_critic(snakemake),
         params.critic,
         [Path(folder) for folder in params.folders],
         config.load_config(snakemake.config).resources.device,

@@ -12,15 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM
 
 from criticflow import config
 from criticflow.errors import UserError
 from criticflow.files import replacing
 from criticflow.logs import progress
-from criticflow.models.hub import local_copy
+from criticflow.models.policy import load_policy
 from criticflow.models.token_gradients import passes, token_products
 from criticflow.stages.truth_files import read_further, read_responses
 
@@ -42,12 +40,7 @@ def measure_token_products(
     """
     started = time.monotonic()
     tokens, prompts, responses = _audited(folder)
-    actor = AutoModelForCausalLM.from_pretrained(
-        local_copy(str(model_path), model.revision),
-        dtype=torch.float32,
-        attn_implementation=model.attn_implementation,
-        trust_remote_code=model.trust_remote_code,
-    ).to(device)
+    actor = load_policy(model_path, model, device, dtype="float32")
     size = sum(weight.numel() for weight in actor.parameters())
     progress(
         f"gradients of {len(tokens)} tokens by {size:,} parameters: "

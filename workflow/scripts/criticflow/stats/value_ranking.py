@@ -41,28 +41,13 @@ def kept_to_choose(continuations: pd.DataFrame, ks: Sequence[int]) -> int:
     return max((k for k in ks if k <= least / 2 and least - k >= 2), default=0)
 
 
-def of_values(
-    found: Pieces, values: Floats, gamma: float, ks: Sequence[int]
-) -> dict[str, Any] | None:
-    """``ranking`` of a critic; None where fewer than two problems have a choice.
+def of_values(found: Pieces, values: Floats, gamma: float, ks: Sequence[int]) -> Choices | None:
+    """A critic's choices; None where fewer than two problems have one.
 
     Args:
         values: V of the states behind the pieces, ``(pieces,)``.
         ks: Monte Carlo's, whose continuations do not judge.
     """
-    return _ranked(choices_of_values(found, values, gamma, ks))
-
-
-def of_monte_carlo(found: Pieces, k: int, gamma: float, ks: Sequence[int]) -> dict[str, Any] | None:
-    """``ranking`` by the mean of k continuations, judged as critics are; None also where too few
-    would be left to judge."""
-    return _ranked(choices_of_monte_carlo(found, k, gamma, ks))
-
-
-def choices_of_values(
-    found: Pieces, values: Floats, gamma: float, ks: Sequence[int]
-) -> Choices | None:
-    """What :func:`of_values` ranks; None where it has nothing to say."""
     pieces, continuations = found
     if not has_choices(pieces):
         return None
@@ -71,10 +56,9 @@ def choices_of_values(
     return judged, values * gamma ** pieces["length"].to_numpy()
 
 
-def choices_of_monte_carlo(
-    found: Pieces, k: int, gamma: float, ks: Sequence[int]
-) -> Choices | None:
-    """What :func:`of_monte_carlo` ranks; None where it has nothing to say."""
+def of_monte_carlo(found: Pieces, k: int, gamma: float, ks: Sequence[int]) -> Choices | None:
+    """Choices by the mean of k continuations, judged as critics are; None also where too few would
+    be left to judge."""
     pieces, continuations = found
     if not has_choices(pieces) or k > (held := kept_to_choose(continuations, ks)):
         return None
@@ -87,11 +71,7 @@ def from_states(choices: Choices, states: NDArray[np.integer]) -> dict[str, Any]
     a choice among them."""
     judged, values = choices
     rows = judged["parent"].isin(states).to_numpy()
-    return _ranked((judged[rows], values[rows])) if has_choices(judged[rows]) else None
-
-
-def _ranked(choices: Choices | None) -> dict[str, Any] | None:
-    return None if choices is None else ranking(*choices)
+    return ranking(judged[rows], values[rows]) if has_choices(judged[rows]) else None
 
 
 def has_choices(pieces: pd.DataFrame) -> bool:

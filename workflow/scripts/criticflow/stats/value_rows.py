@@ -76,7 +76,7 @@ def critic_rows(
     }
     if pieces is not None:
         ks = value_references.MONTE_CARLO
-        _rank(row, states, value_ranking.choices_of_values(*pieces, gamma, ks))
+        _rank(row, states, value_ranking.of_values(*pieces, gamma, ks))
     if tokens is not None:
         row["advantages"] = advantage_audit.of_values(*tokens, gamma, products)
     rows = [row]
@@ -123,7 +123,7 @@ def reference_rows(
     rows = [constant, position]
     if pieces is not None:
         nothing = np.zeros(len(pieces[0]))
-        _rank(constant, states, value_ranking.choices_of_values(pieces, nothing, gamma, ks))
+        _rank(constant, states, value_ranking.of_values(pieces, nothing, gamma, ks))
     if tokens is not None:
         audit(constant, (tokens, advantage_references.constant(tokens, gamma)))
         audit(position, (tokens, advantage_references.position(tokens, gamma)))
@@ -139,7 +139,7 @@ def reference_rows(
         found = value_references.monte_carlo(states, k, continuations, gamma)
         rows.append(row(f"Monte Carlo, k = {k}", "monte_carlo", found))
         if pieces is not None:
-            choices = value_ranking.choices_of_monte_carlo(pieces, k, gamma, ks)
+            choices = value_ranking.of_monte_carlo(pieces, k, gamma, ks)
             _rank(rows[-1], states, choices)
         audit(rows[-1], tokens and advantage_references.monte_carlo(tokens, k, gamma))
     return rows

@@ -23,6 +23,8 @@ OBJECT_STORE = 512 * 2**20
 STORAGE_UNITS = 2
 """Processes of a node that hold verl's queue between processes, each with a CPU of its own. verl
 starts eight for any number of nodes, and advises two for each."""
+RANK_CPUS = 3
+"""CPUs that verl asks Ray for beside each GPU."""
 SMALLEST_BUCKET = 16
 """MiB of new rollout weights that travel at a time on the CPU, or one tensor if that is larger."""
 
@@ -253,8 +255,8 @@ def _first_actor_step(run: Run) -> int:
 
 def ray_cpus(gpus: int) -> int:
     """CPUs that verl's actors ask Ray for on a node: one for the queue's controller, which the
-    first node has, those of its storage, three for each GPU."""
-    return 1 + STORAGE_UNITS + 3 * gpus
+    first node has, those of its storage, and those of each GPU."""
+    return 1 + STORAGE_UNITS + RANK_CPUS * gpus
 
 
 def node_cpus(resources: Resources) -> int:

@@ -14,10 +14,8 @@ from collections.abc import Mapping, Sequence
 
 from criticflow.config import Resources
 from criticflow.errors import UserError
-from criticflow.training.overrides import STORAGE_UNITS
+from criticflow.training.overrides import RANK_CPUS, STORAGE_UNITS
 
-RANK_CPUS = 3
-"""CPUs that verl asks Ray for beside each GPU."""
 CONNECT_SECONDS = 20.0
 TELL_SECONDS = 60.0
 """Seconds that the cluster's head has to take a connection, and to tell of its nodes."""
