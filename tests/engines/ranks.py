@@ -1,17 +1,50 @@
-"""Run a function on several gloo ranks, each a fresh process with the plugin."""
+"""Run a function on several gloo ranks, each a process of its own with the plugin."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import pickle
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+ENVIRONMENT = {
+    "VERL_PLATFORM": "cpu",
+    "VERL_USE_EXTERNAL_MODULES": "criticflow.verl_plugin.plugin",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONWARNINGS": "ignore",
+    # A process with one thread can be forked.
+    "OPENBLAS_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
+
+
+@functools.cache
+def _interpreter() -> str:
+    """Starts ranks as forks of one process that has imported verl: that takes most of their time."""
+    folder = tempfile.TemporaryDirectory(prefix="ranks")
+    holder = subprocess.Popen(
+        [sys.executable, str(HERE / "rank_interpreter.py"), folder.name],
+        env=os.environ | ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    _holders.append((folder, holder))
+    interpreter = f"{folder.name}/python"
+    while (line := holder.stdout.readline()) and line.strip() != interpreter:
+        pass
+    return interpreter
+
+
+_holders: list[Any] = []
+"""Kept until the tests end: the server ends with its standard input."""
 
 
 def run_on_ranks(function: str, world_size: int, workdir: Path, **arguments: Any) -> list[Any]:
@@ -25,18 +58,11 @@ def run_on_ranks(function: str, world_size: int, workdir: Path, **arguments: Any
         port = probe.getsockname()[1]
     call = workdir / f"{function}.call"
     call.write_bytes(pickle.dumps((function, arguments)))
-    env = os.environ | {
-        "VERL_PLATFORM": "cpu",
-        "VERL_USE_EXTERNAL_MODULES": "criticflow.verl_plugin.plugin",
-        "WORLD_SIZE": str(world_size),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1",
-        "PYTHONWARNINGS": "ignore",
-    }
+    env = os.environ | ENVIRONMENT
+    env |= {"WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     processes = [
         subprocess.Popen(
-            [sys.executable, __file__, str(call)],
+            [_interpreter(), __file__, str(call)],
             env=env | {"RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
