@@ -2,49 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
 import os
 import pickle
 import socket
 import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from forking_python import forking_python
+
 HERE = Path(__file__).parent
-ENVIRONMENT = {
+PLUGIN = {
     "VERL_PLATFORM": "cpu",
     "VERL_USE_EXTERNAL_MODULES": "criticflow.verl_plugin.plugin",
-    "OMP_NUM_THREADS": "1",
-    "PYTHONWARNINGS": "ignore",
-    # A process with one thread can be forked.
-    "OPENBLAS_NUM_THREADS": "1",
-    "JE_ARROW_MALLOC_CONF": "background_thread:false",
 }
-
-
-@functools.cache
-def _interpreter() -> str:
-    """Starts ranks as forks of one process that has imported verl: that takes most of their time."""
-    folder = tempfile.TemporaryDirectory(prefix="ranks")
-    holder = subprocess.Popen(
-        [sys.executable, str(HERE / "rank_interpreter.py"), folder.name],
-        env=os.environ | ENVIRONMENT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    _holders.append((folder, holder))
-    interpreter = f"{folder.name}/python"
-    while (line := holder.stdout.readline()) and line.strip() != interpreter:
-        pass
-    return interpreter
-
-
-_holders: list[Any] = []
-"""Kept until the tests end: the server ends with its standard input."""
 
 
 def run_on_ranks(function: str, world_size: int, workdir: Path, **arguments: Any) -> list[Any]:
@@ -58,11 +29,19 @@ def run_on_ranks(function: str, world_size: int, workdir: Path, **arguments: Any
         port = probe.getsockname()[1]
     call = workdir / f"{function}.call"
     call.write_bytes(pickle.dumps((function, arguments)))
-    env = os.environ | ENVIRONMENT
-    env |= {"WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    # Ray is among what is imported. Its workers read variables meanwhile; ranks are none.
+    python = forking_python("engine_cases", folder=HERE, variables=(*PLUGIN.items(),))
+    env = os.environ | PLUGIN
+    env |= {
+        "WORLD_SIZE": str(world_size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
     processes = [
         subprocess.Popen(
-            [_interpreter(), __file__, str(call)],
+            [python, str(HERE / "rank.py"), str(call)],
             env=env | {"RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -75,11 +54,3 @@ def run_on_ranks(function: str, world_size: int, workdir: Path, **arguments: Any
     for rank, (process, output) in enumerate(zip(processes, outputs, strict=True)):
         assert process.returncode == 0, f"rank {rank}:\n{output[-6000:]}"
     return [pickle.loads(Path(f"{call}.{rank}").read_bytes()) for rank in range(world_size)]
-
-
-if __name__ == "__main__":
-    path = Path(sys.argv[1])
-    name, kwargs = pickle.loads(path.read_bytes())
-    cases = importlib.import_module("engine_cases")
-    result = getattr(cases, name)(int(os.environ["RANK"]), **kwargs)
-    Path(f"{path}.{os.environ['RANK']}").write_bytes(pickle.dumps(result))

@@ -26,6 +26,7 @@ from criticflow.training.log import next_attempt
 from criticflow.verl_plugin.stopping import STOP
 
 STEPS = 4
+RAY_LATE = "Exception: The current node timed out during startup. This could happen because ...\n"
 
 
 class Verl:
@@ -36,10 +37,16 @@ class Verl:
         self.until = STEPS
         self.code = 0
         self.killed = False
+        self.late = 0  # so many times Ray does not start in time
 
     def __call__(self, overrides, resources, log, steps, lock, memory, retriever) -> int:
         checkpoint_dir = log.parent
         self.attempts += 1
+        if self.late:
+            self.late -= 1
+            next_attempt(checkpoint_dir / "metrics").touch()
+            log.write_text(log.read_text() + RAY_LATE)
+            return 1
         tracker = checkpoint_dir / TRACKER
         done = int(tracker.read_text()) if tracker.is_file() else 0
         metrics = next_attempt(checkpoint_dir / "metrics")
@@ -251,6 +258,20 @@ def test_an_attempt_that_was_killed_ends_in_the_record_with_its_last_step(study,
     assert killed["result"] == "killed"
     assert killed["steps"] == {"from": 0, "to": 2}
     assert killed["ended"] <= last["started"]
+
+
+def test_where_ray_had_no_time_to_start_it_is_tried_once_more(study, verl):
+    verl.late = 1
+    late, last = study.train()["attempts"]
+    assert (late["result"], last["result"]) == ("failed", "finished")
+    assert last["steps"] == {"from": 0, "to": STEPS}
+
+
+def test_and_no_more_than_once(study, verl):
+    verl.late = 2
+    with pytest.raises(UserError, match="ended with exit code 1"):
+        study.train()
+    assert verl.attempts == 2
 
 
 # --- accept -------------------------------------------------------------------------------------

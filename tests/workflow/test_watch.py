@@ -170,6 +170,8 @@ def test_it_is_opened_on_a_terminal_and_closed_at_will(workdir):
     command = [sys.executable, "-m", "criticflow", "watch", "--directory", str(workdir)]
     command += ["--configfile", str(workdir / "study.yaml"), "--every", "0.2"]
     env = os.environ | {"PYTHONPATH": str(PROJECT / "workflow/scripts"), "TERM": "xterm"}
+    for size in ("COLUMNS", "LINES"):  # of the terminal that the tests run on
+        env.pop(size, None)
     terminal, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 100, 0, 0))
     watching = subprocess.Popen(

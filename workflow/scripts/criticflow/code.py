@@ -5,9 +5,22 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
+
+BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
+"""Fields of a syntax tree's nodes that hold statements, or clauses that do."""
+
+
+def children(node: ast.AST) -> Iterator[ast.AST]:
+    """The statements of a block, and the clauses that hold further ones.
+
+    Nine tenths of a syntax tree are expressions, which hold no statement.
+    """
+    for name in BLOCKS:
+        yield from getattr(node, name, ())
 
 
 def code_digest(path: Path) -> str:
@@ -22,10 +35,13 @@ def code_digest(path: Path) -> str:
         meaning = text
     else:
         tree = ast.parse(text, filename=str(path))
-        for node in ast.walk(tree):
-            for name in ("body", "orelse", "finalbody"):
-                if isinstance(statements := getattr(node, name, None), list):
+        waiting: list[ast.AST] = [tree]
+        while waiting:
+            node = waiting.pop()
+            for name in BLOCKS:
+                if statements := getattr(node, name, None):
                     setattr(node, name, [one for one in statements if not _is_text(one)])
+            waiting += children(node)
         # Python 3.12 added the field, empty but in new syntax.
         meaning = ast.dump(tree).replace(", type_params=[]", "")
     return hashlib.sha256(meaning.encode()).hexdigest()

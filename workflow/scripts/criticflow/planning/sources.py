@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from criticflow.code import children
 from criticflow.planning.project import SCRIPTS
 
 PACKAGE = "criticflow"
@@ -71,20 +72,20 @@ def training_files(task_kind: str) -> list[Path]:
 def imported_files(path: Path) -> list[Path]:
     """Files of the package that one file imports, with the packages above them."""
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    modules = {name for node in _runtime_nodes(tree) for name in _modules(node)}
+    modules = {name for node in _at_runtime(tree) for name in _modules(node)}
     parents = {
         name.rsplit(".", depth)[0] for name in modules for depth in range(name.count(".") + 1)
     }
     return sorted({_file_of(name) for name in modules | parents})
 
 
-def _runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes, less what stands under ``if TYPE_CHECKING``."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
-            continue
-        yield child
-        yield from _runtime_nodes(child)
+def _at_runtime(node: ast.AST) -> Iterator[ast.AST]:
+    """All statements, less what stands under ``if TYPE_CHECKING``."""
+    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+        return
+    yield node
+    for child in children(node):
+        yield from _at_runtime(child)
 
 
 def _modules(node: ast.AST) -> Iterator[str]:

@@ -62,10 +62,23 @@ def full_disk(checkpoint_dir: Path, needed: int) -> str | None:
     )
 
 
+def ray_had_no_time(log: Path, start: int) -> bool:
+    """Whether Ray said, after byte ``start`` of the log, that it could not start in time.
+
+    It gives itself 30 s (2.60.0, ``ray._private.node``), which no setting changes and a busy
+    machine may exceed.
+    """
+    return any("The current node timed out during startup" in line for line in _said(log, start))
+
+
 def own_error(log: Path, start: int) -> str | None:
     """What a training said of its end in a line of its own, after byte ``start`` of the log."""
-    with open(log, "rb") as stream:
-        stream.seek(start)
-        lines = stream.read().decode("utf-8", errors="replace").splitlines()
+    lines = _said(log, start)
     said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     return said[-1] if said else None
+
+
+def _said(log: Path, start: int) -> list[str]:
+    with open(log, "rb") as stream:
+        stream.seek(start)
+        return stream.read().decode("utf-8", errors="replace").splitlines()

@@ -130,7 +130,9 @@ def train_run(training: Training) -> None:
         made_from = _claim(training, origins)
         if training.saved < training.steps:
             plan = _prepare(training, origins)
-            _attempt(training, plan, made_from, lock)
+            if not _attempt(training, plan, made_from, lock):
+                progress("Ray had not started within its 30 s: this machine is busy; once more")
+                _attempt(training, plan, made_from, lock, again=True)
         _write_results(training)
 
 
@@ -215,8 +217,13 @@ def _fit_ranks(checkpoint_dir: Path, ranks: int) -> None:
         progress(f"the checkpoint was made by {before} ranks, and is now one of {ranks}")
 
 
-def _attempt(training: Training, plan: Plan, made_from: dict[str, Any], lock: int) -> None:
+def _attempt(
+    training: Training, plan: Plan, made_from: dict[str, Any], lock: int, again: bool = False
+) -> bool:
     """Run verl once, and record how that began and ended.
+
+    Returns:
+        Whether it made all its steps. If not, Ray had no time to start, and ``again`` is not set.
 
     Raises:
         UserError: it did not make all its steps.
@@ -247,12 +254,15 @@ def _attempt(training: Training, plan: Plan, made_from: dict[str, Any], lock: in
         raise _ended(training, how) from error
     finally:
         provenance.end_attempt(folder, result)
+    if code and not stopped and not again and endings.ray_had_no_time(log, start):
+        return False
     if code:
         how = stopped or endings.out_of_memory(memory, log, start, plan.memory)
         how = how or endings.full_disk(folder, plan.checkpoint_bytes)
         if error := endings.own_error(log, start):
             how = how or f"failed: {error} (log: {log})"
         raise _ended(training, how or f"ended with exit code {code}: see {log}")
+    return True
 
 
 def _retriever(training: Training) -> AbstractContextManager[OwnRetriever | None]:
