@@ -5,10 +5,12 @@
 #   PYTHON=...    another Python 3.11 or 3.12 than the first on the path
 #   STUDY=...     another study of config/studies for `make study` and `make watch`
 #   ARGS=...      further arguments of snakemake, criticflow watch or pytest
+#   WORKERS=...   how many tests run side by side (2; each may need 6 GiB)
 
 DEVICE ?= cpu
 STUDY ?= critic-value
 ARGS ?=
+WORKERS ?= 2
 LOCK := requirements/$(DEVICE).txt
 BIN := .venv/bin
 STAMP := .venv/.complete-$(DEVICE)
@@ -22,6 +24,9 @@ SAME := import sys; sys.exit(sys.version_info[:2] != tuple(map(int, sys.argv[1].
 # Letters of any alphabet (bytes outside of ASCII), digits, and signs that no shell takes for its own.
 PLAIN := A-Za-z0-9/._+@%:,=\n\200-\377-
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-input
+
+# A file of tests stays together, for what its tests share. Those that take long come first.
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Live progress on a terminal, plain lines elsewhere.
 LIVE = $$([ -t 2 ] && [ "$$TERM" != dumb ] && echo --logger rich)
@@ -44,10 +49,10 @@ watch: $(STAMP)  ## show how far that study is, training by training; Ctrl-C clo
 	    --configfile config/studies/$(STUDY).yaml $(ARGS)
 
 test: lint  ## lint, unit tests, workflow tests and a small run of the whole pipeline
-	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	@$(PYTEST) -m "not slow" $(ARGS)
 
 test-quick: lint  ## lint, unit tests that start no engine, and a plan of the study: for every save
-	@$(BIN)/python -m pytest -m "not slow and not vllm and not seconds" tests/unit $(ARGS)
+	@$(PYTEST) -m "not slow and not vllm and not seconds" tests/unit $(ARGS)
 	@$(BIN)/snakemake --cores all --dry-run --quiet --directory $$(mktemp -d)
 
 test-slurm: $(STAMP)  ## the pipeline and faults on a real Slurm, brought up here (Debian, root)
@@ -56,7 +61,7 @@ test-slurm: $(STAMP)  ## the pipeline and faults on a real Slurm, brought up her
 test-image:  ## the image of Dockerfile, built by buildah, and test-quick in it (Debian, root)
 	@tests/image/build_and_test.sh
 
-test-all: lint  ## the same, and the tests that take long
+test-all: lint  ## the same, and the tests that take long, some of which want the machine to themselves
 	@$(BIN)/python -m pytest $(ARGS)
 
 lint: $(STAMP)  ## check format and lint
