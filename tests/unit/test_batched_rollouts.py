@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 
 import pytest
 import ray
 
 from criticflow.verl_plugin.batched_rollouts import BatchedAgentLoopWorker
 from criticflow.verl_plugin.rollout_errors import TellingAgentLoopWorker
+from forking_python import forking_python
 
 LOOK = """
 import inspect, pickle, sys
@@ -20,14 +20,20 @@ for name in ("_run_prompt", "_agent_loop_postprocess"):
 """
 
 
+def said(code: str, sent: bytes) -> str:
+    """What another process says of what was sent to it."""
+    python = forking_python("criticflow.verl_plugin.batched_rollouts")
+    done = subprocess.run([python, "-c", code], input=sent, capture_output=True, check=True)
+    return done.stdout.decode()
+
+
 @pytest.mark.seconds
 def test_the_methods_that_write_rollouts_look_names_up_in_their_module():
     # Ray pickles what an actor inherits by value: with a copy of its module's names.
     actor = ray.remote(BatchedAgentLoopWorker).__ray_metadata__.modified_class
     sent = ray.cloudpickle.dumps(actor)
-    done = subprocess.run([sys.executable, "-c", LOOK], input=sent, capture_output=True, check=True)
     module = "criticflow.verl_plugin.batched_rollouts"
-    assert done.stdout.decode().splitlines() == [f"{module} True"] * 2
+    assert said(LOOK, sent).splitlines() == [f"{module} True"] * 2
 
 
 BEGIN = """
@@ -46,7 +52,5 @@ def test_an_actor_begins_as_verls_worker(worker):
     # By value, verl's own __init__ would look for another copy of its class.
     actor = ray.remote(worker).__ray_metadata__.modified_class
     sent = ray.cloudpickle.dumps(actor)
-    done = subprocess.run(
-        [sys.executable, "-c", BEGIN], input=sent, capture_output=True, check=True
-    )
-    assert "missing" in done.stdout.decode() and "config" in done.stdout.decode()
+    begun = said(BEGIN, sent)
+    assert "missing" in begun and "config" in begun

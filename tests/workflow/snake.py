@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from forking_python import forking_python
+
 PROJECT = Path(__file__).parents[2]
 SNAKEFILE = PROJECT / "workflow" / "Snakefile"
+FORKED = Path(__file__).with_name("forked_snakemake.py")
 
 RUNS = ["cold", "constant", "warm-frozen", "constant-m50", "warm-frozen-m50"]
 TARGETS = {"all", "data", "probe", "train", "convert", "evaluate", "report"}
@@ -45,7 +47,8 @@ def snakemake(
     workdir: Path, *arguments: str, overlay: dict[str, Any] | None = None, project: Path = PROJECT
 ) -> subprocess.CompletedProcess[str]:
     """Run the workflow of ``project`` in ``workdir``, with ``overlay`` over its configuration."""
-    command = [sys.executable, "-m", "snakemake", "--directory", str(workdir)]
+    python = forking_python("snakemake.cli", "pandas", "pydantic", "omegaconf")
+    command = [python, str(FORKED), "--directory", str(workdir)]
     command += ["--snakefile", str(project / "workflow" / "Snakefile"), *arguments]
     if overlay is not None:
         settings = workdir / "overlay.yaml"
