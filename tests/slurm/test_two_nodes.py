@@ -255,8 +255,13 @@ def repair(node: str) -> None:
     """Let it come back."""
     subprocess.run(["ip", "link", "set", f"cf{node}", "up"], check=True)
     subprocess.run([Path(CLUSTER) / "start_far_node", node], check=True)
-    state = ["sinfo", "--noheader", f"--nodes={node}", "--format=%T"]
-    wait_for(lambda: ask(*state) == [["idle"]], 60)
+    state = ["sinfo", "--noheader", f"--nodes={node}", "--format=%T|%E"]
+    try:
+        wait_for(lambda: ask(*state)[0][0] == "idle", 120)
+    except AssertionError as error:
+        logs = [Path(CLUSTER) / name for name in ("slurmctld.log", f"slurmd.{node}.log")]
+        told = "\n".join(text(log)[-3000:] for log in logs)
+        raise AssertionError(f"{node} is {ask(*state)}\n{told}") from error
 
 
 class Lost(NamedTuple):
