@@ -19,7 +19,7 @@ class PretrainedCritic(Strict):
     actor: RunName | None = Field(
         None, description="run whose actor is sampled, same seed; null: the base model itself"
     )
-    samples: Positive = Field(8, description="responses per problem")
+    samples: Positive = Field(16, description="responses per problem")
     problems: Annotated[int, Field(ge=2)] | None = Field(
         None, description="at most this many training problems; null: all"
     )
@@ -28,8 +28,8 @@ class PretrainedCritic(Strict):
     )
     temperature: float = Field(1.0, gt=0, description="of the samples")
     gamma: Fraction = Field(1.0, description="discount of the returns")
-    passes: Positive = Field(4, description="passes over the samples")
-    batch_size: Positive = Field(256, description="responses per optimizer step")
+    passes: Positive = Field(2, description="passes over the samples")
+    batch_size: Positive = Field(128, description="responses per optimizer step")
     micro_batch_size: Positive = Field(64, description="responses per rank and forward pass")
     learning_rate: float = Field(1e-3, gt=0, description="peak of a cosine schedule")
     warmup: Fraction = Field(0.05, description="share of the steps in which the rate rises")
