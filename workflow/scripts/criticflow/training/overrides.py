@@ -11,7 +11,7 @@ from typing import Any
 
 from criticflow import verl_plugin
 from criticflow.config import Model, Resources, Run, Search, Task
-from criticflow.verl_plugin import BATCHED_ROLLOUTS, SEARCH_LOOP
+from criticflow.verl_plugin import BATCHED_ROLLOUTS, REWARD, SEARCH_LOOP
 
 STORAGE = "transfer_queue.backend.SimpleStorage.num_data_storage_units"
 PRECISION = {"float32": "fp32", "bfloat16": "bf16"}
@@ -126,7 +126,7 @@ def _data(run: Run, task: Task, data_dir: Path, seed: int) -> dict[str, Any]:
         "data.filter_overlong_prompts": True,
         "data.dataloader_num_workers": 0,
         "data.seed": seed,
-        "reward.custom_reward_function.path": "pkg://criticflow.verl_plugin.reward",
+        "reward.custom_reward_function.path": REWARD,
         "reward.custom_reward_function.name": "compute_score",
     }
 

@@ -25,7 +25,6 @@ ESSENTIAL = (
     "ray::BatchedServer",
     "ray::AgentLoopWorker",
     "ray::TellingAgentLoopWorker",
-    "ray::BatchedAgentLoopWorker",
     "ray::RewardLoopWorker",
     "ray::TransferQueueController",
     "ray::SimpleStorageUnit",

@@ -9,6 +9,8 @@ PLUGIN = f"{__name__}.plugin"
 """The module that every verl process loads (``VERL_USE_EXTERNAL_MODULES``)."""
 BATCHED_ROLLOUTS = f"{__name__}.batched_rollouts.BatchedAgentLoopManager"
 """``rollout.agent.agent_loop_manager_class`` for rollouts that are sent by the batch."""
+REWARD = f"pkg://{__name__}.reward"
+"""``reward.custom_reward_function.path``."""
 SEARCH_LOOP = "criticflow_search"
 """``rollout.agent.default_agent_loop`` for dialogues with a search engine (``search_loop``)."""
 

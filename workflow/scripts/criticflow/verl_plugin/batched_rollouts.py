@@ -1,14 +1,14 @@
-"""Rollouts in batches: a message carries a whole batch, where verl sends one per trajectory.
+"""Rollouts beside the engines: each has an agent loop for its share of a batch's prompts.
 
 For every trajectory verl's agent loop makes about ten calls to five other processes: which engine,
 generate, score, put, and others around these. On a laptop, where a small model answers a whole
-batch in a second, these calls take most of a step. Here the calls of a batch become one: one
-request to each engine (a dialogue with a search engine is held beside it, to its end), one write to
-the queue, and the score is computed in place. The trainer waits for the write in place of looking
-into the queue. Prompts, seeds, responses and scores are the same.
+batch in a second, these calls take most of a step. Here the agent loop is in the server of an
+engine: a batch is one call to each, and they work side by side from the prompts as tokens to the
+scores, which are computed in place, and to one write to the queue. The trainer waits for the write
+in place of looking into the queue. Prompts, seeds, responses and scores are the same.
 
-An engine answers when the slowest of its responses is done, so this is for short responses on one
-machine (``training.overrides`` chooses it on the CPU). Elsewhere verl's own agent loop scores the
+A share is written when the slowest of its responses is done, so this is for short responses on one
+machine (``training.overrides`` chooses it on the CPU). Elsewhere verl's own agent loop writes the
 first responses while the last are still being generated.
 """
 
@@ -25,17 +25,18 @@ import torch
 import transfer_queue as tq
 from omegaconf import DictConfig
 from tensordict import TensorDict
-from verl.experimental.agent_loop.agent_loop import DictConfigWrap
+from verl.experimental.agent_loop.agent_loop import AgentLoopOutput, DictConfigWrap
 from verl.experimental.reward_loop.reward_loop import RewardLoopWorker
 from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorkerTQ
+from verl.utils.profiler import simple_timer
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 from verl.workers.rollout.llm_server import LLMServerClient
 from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 
-from criticflow.verl_plugin import SEARCH_LOOP, patches
+from criticflow.verl_plugin import REWARD, SEARCH_LOOP, patches
 from criticflow.verl_plugin.agent_loop import SeededAgentLoop
 from criticflow.verl_plugin.call_batching import CallBatcher
-from criticflow.verl_plugin.dialogues import Held
+from criticflow.verl_plugin.reward import compute_score
 from criticflow.verl_plugin.rollout_errors import TellsErrors
 from criticflow.verl_plugin.search_loop import SearchAgentLoop
 
@@ -62,12 +63,7 @@ class BatchedClient(LLMServerClient):
     def __init__(self, *args: Any, servers: list[ray.actor.ActorHandle], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.servers = servers
-        # An engine answers by itself: what one has done is scored while another goes on.
         self._requests = cycle([CallBatcher(one.generate_batch.remote) for one in servers])
-        self._dialogues = cycle([CallBatcher(one.hold_dialogues.remote) for one in servers])
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _client, (self.config, self._load_balancer, self.servers)
 
     async def generate(
         self,
@@ -77,20 +73,35 @@ class BatchedClient(LLMServerClient):
         sampling_params: dict[str, Any],
         **multimodal: Any,
     ) -> TokenOutput:
-        if given := [key for key, value in multimodal.items() if key != "priority" and value]:
-            raise ValueError(f"batched rollouts are for text alone, not for {', '.join(given)}")
+        _refuse(multimodal)
         return await next(self._requests)((prompt_ids, sampling_params, request_id))
 
-    async def hold(self, *begun: Any) -> Held:
-        """A whole dialogue, from an argument of ``BatchedServer.hold_dialogues``."""
-        held = await next(self._dialogues)(begun)
-        if isinstance(held, BaseException):
-            raise held
-        return held
+
+class OwnEngine:
+    """The client of an agent loop beside an engine.
+
+    Args:
+        generate: of the engine: prompt token ids, sampling parameters, request id.
+    """
+
+    def __init__(self, generate: Callable[..., Awaitable[TokenOutput]]) -> None:
+        self._generate = generate
+
+    async def generate(
+        self,
+        request_id: str,
+        *,
+        prompt_ids: list[int],
+        sampling_params: dict[str, Any],
+        **multimodal: Any,
+    ) -> TokenOutput:
+        _refuse(multimodal)
+        return await self._generate(prompt_ids, sampling_params, request_id)
 
 
-def _client(config: DictConfig, balancer: Any, servers: list[Any]) -> BatchedClient:
-    return BatchedClient(config, balancer, servers=servers)
+def _refuse(multimodal: dict[str, Any]) -> None:
+    if given := [key for key, value in multimodal.items() if key != "priority" and value]:
+        raise ValueError(f"batched rollouts are for text alone, not for {', '.join(given)}")
 
 
 class BatchedQueue:
@@ -166,26 +177,28 @@ class InPlace:
         return work(*args)
 
 
-class BatchedSearchAgentLoop(SearchAgentLoop):
-    """Dialogues are held beside the engines: one call to each for all turns of a batch."""
-
-    async def hold(
-        self, prompt: list[int], trajectory: str, sampling_params: dict[str, Any], priority: int
-    ) -> Held:
-        return await self.server_manager.hold(self.settings, prompt, trajectory, sampling_params)
-
-
 class OneAgentLoop(AgentLoopWorkerTQ.__ray_actor_class__):
-    """verl's worker with a queue and a reward worker that save messages, and one agent loop for
-    all trajectories: that of ``agent_loop`` has no state."""
+    """verl's worker, in the process of an engine's server: with a queue and a reward worker that
+    save messages, and one agent loop for all trajectories, since that of ``agent_loop`` has no
+    state.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.reward_loop_worker_handles = [InPlaceReward(self.config)]
+    Args:
+        config: verl's whole configuration.
+        engine: that generates.
+    """
+
+    def __init__(self, config: DictConfig, engine: OwnEngine) -> None:
+        super().__init__(config, engine, reward_loop_worker_handles=[InPlaceReward(config)])
         self.queue = BatchedQueue()
         patches.write_rollouts_through(self.queue)
-        name = self.config.actor_rollout_ref.rollout.agent.default_agent_loop
-        loop = BatchedSearchAgentLoop if name == SEARCH_LOOP else SeededAgentLoop
+        reward = config.reward
+        self.scores_alone = (
+            reward.custom_reward_function.path == REWARD
+            and reward.reward_manager.source == "register"
+            and reward.reward_manager.name == "naive"
+        )
+        name = config.actor_rollout_ref.rollout.agent.default_agent_loop
+        loop = SearchAgentLoop if name == SEARCH_LOOP else SeededAgentLoop
         self.agent_loop = loop(
             trainer_config=DictConfigWrap(self.config),
             server_manager=self.llm_client,
@@ -215,16 +228,24 @@ class OneAgentLoop(AgentLoopWorkerTQ.__ray_actor_class__):
         output = await self.agent_loop.run(sampling_params, **kwargs)
         await self._agent_loop_postprocess(output, trajectory["validate"], **kwargs)
 
+    async def _compute_score(self, outputs: list[AgentLoopOutput], kwargs: dict[str, Any]) -> None:
+        """verl's, which makes a table of one row for its reward worker. The workflow's own reward
+        needs none."""
+        if not self.scores_alone:
+            await super()._compute_score(outputs, kwargs)
+            return
+        last, timing = outputs[-1], {}
+        with simple_timer("compute_score", timing):
+            text = self.tokenizer.decode(last.response_ids, skip_special_tokens=True)
+            truth = kwargs["reward_model"]["ground_truth"]
+            found = compute_score(kwargs["data_source"], text, truth)
+        last.reward_score = found["score"]
+        last.extra_fields["reward_extra_info"] = found
+        last.metrics.compute_score = timing["compute_score"]
 
-class BatchedAgentLoopWorker(TellsErrors, OneAgentLoop):
-    # Ray sends an actor's inherited methods by value, with names of their module as they were. By
-    # way of these two, verl's come from the module itself, where the queue has been exchanged.
 
-    async def _run_prompt(self, *args: Any, **kwargs: Any) -> None:
-        await super()._run_prompt(*args, **kwargs)
-
-    async def _agent_loop_postprocess(self, *args: Any, **kwargs: Any) -> None:
-        await super()._agent_loop_postprocess(*args, **kwargs)
+class BatchedAgentLoop(TellsErrors, OneAgentLoop):
+    """With its errors told to the trainer."""
 
 
 class BatchedAgentLoopManager(AgentLoopManagerTQ):
@@ -232,8 +253,12 @@ class BatchedAgentLoopManager(AgentLoopManagerTQ):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.agent_loop_workers_class = ray.remote(BatchedAgentLoopWorker)
         self._running: list[ray.ObjectRef] = []
+
+    async def _init_agent_loop_workers(self) -> None:
+        self.agent_loop_workers = self.llm_client.servers
+        begun = [server.begin_rollouts.remote(self.config) for server in self.agent_loop_workers]
+        await asyncio.gather(*begun)
 
     def generate_sequences(self, prompts: TensorDict) -> None:
         """Begin, as verl's, whose workers answer at once."""

