@@ -78,8 +78,6 @@ _ONE_NODE = {
 }
 _CPU = {
     "VERL_PLATFORM": "cpu",
-    # With the engine in the server's own process vLLM starts one process less for each rank.
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     FORK: "1",
     # A process with one thread can be forked (``runtime.fork_server``).
     "OPENBLAS_NUM_THREADS": "1",
