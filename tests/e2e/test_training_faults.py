@@ -273,10 +273,22 @@ def test_a_rollout_that_yields_no_token_is_ended_long_before_the_step_is_overdue
     snakemake = study.start(overlay={"resources": {"rollout_stall_minutes": 0.25}})
     study.wait_for(f"step 1/{STEPS}", snakemake)
     engines = titled(study.processes(), "VLLM::EngineCore")
-    while not list((study.workdir / CHECKPOINTS).glob("metrics/*.rollouts/engine-*")):
+
+    def rollout() -> list[Path]:
+        return list((study.workdir / CHECKPOINTS).glob("metrics/*.rollouts/engine-*"))
+
+    def stuck() -> bool:
+        """Engines live and answer nothing: whether that met them in a rollout, which is short."""
+        for engine in engines:
+            engine.suspend()
+        time.sleep(1)
+        if not (met := bool(rollout())):
+            for engine in engines:
+                engine.resume()
+        return met
+
+    while not (rollout() and stuck()):
         assert snakemake.poll() is None, study.terminal()
-    for engine in engines:
-        engine.suspend()  # it answers nothing, and lives
     assert snakemake.wait(timeout=START) == 1
     error = "has generated no token for 0.25 minutes .resources.rollout_stall_minutes."
     assert re.search(error, study.log().splitlines()[-1])
