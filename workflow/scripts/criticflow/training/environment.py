@@ -78,6 +78,8 @@ _ONE_NODE = {
 }
 _CPU = {
     "VERL_PLATFORM": "cpu",
+    # vLLM's engine computes in its own process, where it would start a worker for each rank.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     FORK: "1",
     # A process with one thread can be forked (``runtime.fork_server``).
     "OPENBLAS_NUM_THREADS": "1",
