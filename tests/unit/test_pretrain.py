@@ -207,7 +207,7 @@ def test_another_step_and_seed_of_a_critic():
         ({"truth": {"steps": {"cold": [30]}}}, "step 30 is asked for"),
         ({"truth": {"steps": {"other": [20]}}}, "truth.steps: no run named 'other'"),
         ({"critics": {"pretrained": {"task": "nothing"}}}, "no task named 'nothing'"),
-        ({"critics": {"pretrained": {"batch_size": 96}}}, "not divisible by 2 ranks"),
+        ({"critics": {"pretrained": {"batch_size": 48}}}, "not divisible by 2 ranks"),
         (
             {
                 "critics": {"pretrained": {"actor": "warm"}},

@@ -30,7 +30,7 @@ class PretrainedCritic(Strict):
     gamma: Fraction = Field(1.0, description="discount of the returns")
     passes: Positive = Field(2, description="passes over the samples")
     batch_size: Positive = Field(128, description="responses per optimizer step")
-    micro_batch_size: Positive = Field(64, description="responses per rank and forward pass")
+    micro_batch_size: Positive = Field(16, description="responses per rank and forward pass")
     learning_rate: float = Field(1e-3, gt=0, description="peak of a cosine schedule")
     warmup: Fraction = Field(0.05, description="share of the steps in which the rate rises")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
