@@ -53,7 +53,26 @@ READ_IN_TRAINING = {"uid", "num_turns", "data_source", "reward_model", "extra_fi
 which an oracle scores (``oracle``)."""
 
 
-class BatchedClient(LLMServerClient):
+class TextClient:
+    """What asks for responses, as verl's client does, to text alone."""
+
+    _send: Callable[..., Awaitable[TokenOutput]]
+    """Called with prompt token ids, sampling parameters, request id."""
+
+    async def generate(
+        self,
+        request_id: str,
+        *,
+        prompt_ids: list[int],
+        sampling_params: dict[str, Any],
+        **multimodal: Any,
+    ) -> TokenOutput:
+        if given := [key for key, value in multimodal.items() if key != "priority" and value]:
+            raise ValueError(f"batched rollouts are for text alone, not for {', '.join(given)}")
+        return await self._send(prompt_ids, sampling_params, request_id)
+
+
+class BatchedClient(TextClient, LLMServerClient):
     """Sends the requests that come together to the engines in turn, one call to each.
 
     Args:
@@ -65,43 +84,19 @@ class BatchedClient(LLMServerClient):
         self.servers = servers
         self._requests = cycle([CallBatcher(one.generate_batch.remote) for one in servers])
 
-    async def generate(
-        self,
-        request_id: str,
-        *,
-        prompt_ids: list[int],
-        sampling_params: dict[str, Any],
-        **multimodal: Any,
-    ) -> TokenOutput:
-        _refuse(multimodal)
-        return await next(self._requests)((prompt_ids, sampling_params, request_id))
+    async def _send(self, *request: Any) -> TokenOutput:
+        return await next(self._requests)(request)
 
 
-class OwnEngine:
+class OwnEngine(TextClient):
     """The client of an agent loop beside an engine.
 
     Args:
-        generate: of the engine: prompt token ids, sampling parameters, request id.
+        generate: of the engine.
     """
 
     def __init__(self, generate: Callable[..., Awaitable[TokenOutput]]) -> None:
-        self._generate = generate
-
-    async def generate(
-        self,
-        request_id: str,
-        *,
-        prompt_ids: list[int],
-        sampling_params: dict[str, Any],
-        **multimodal: Any,
-    ) -> TokenOutput:
-        _refuse(multimodal)
-        return await self._generate(prompt_ids, sampling_params, request_id)
-
-
-def _refuse(multimodal: dict[str, Any]) -> None:
-    if given := [key for key, value in multimodal.items() if key != "priority" and value]:
-        raise ValueError(f"batched rollouts are for text alone, not for {', '.join(given)}")
+        self._send = generate
 
 
 class BatchedQueue:
