@@ -2,8 +2,11 @@
 
 import os
 
+from criticflow.collection import collect_seldom
+
 
 def pytest_configure() -> None:
+    collect_seldom()
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
     if workers > 1:
         import torch

@@ -12,9 +12,11 @@ from pathlib import Path
 HOLD = """
 import importlib, sys
 from pathlib import Path
+from criticflow.runtime.fork_server import start_fork_server
+from criticflow.collection import collect_seldom
+collect_seldom()
 for name in sys.argv[2:]:
     importlib.import_module(name)
-from criticflow.runtime.fork_server import start_fork_server
 print(start_fork_server(Path(sys.argv[1])), flush=True)
 sys.stdin.read()
 """

@@ -2,12 +2,16 @@
 
 import os
 import sys
+from pathlib import Path
 
 from snakemake.cli import main
 
-# The package is that of the project under test, as for a new interpreter; what is here of it came
-# with the fork server.
-for name in [name for name in sys.modules if name.partition(".")[0] == "criticflow"]:
-    del sys.modules[name]
-sys.path[:1] = os.environ["PYTHONPATH"].split(os.pathsep)
+import criticflow
+
+# The package is that of the project under test, as for a new interpreter.
+scripts = os.environ["PYTHONPATH"].split(os.pathsep)
+if Path(criticflow.__file__).parents[1] != Path(scripts[0]):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "criticflow"]:
+        del sys.modules[name]
+sys.path[:1] = scripts
 main()

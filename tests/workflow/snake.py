@@ -15,7 +15,8 @@ from forking_python import forking_python
 
 PROJECT = Path(__file__).parents[2]
 SNAKEFILE = PROJECT / "workflow" / "Snakefile"
-FORKED = Path(__file__).with_name("forked_snakemake.py")
+HERE = Path(__file__).parent
+FORKED = HERE / "forked_snakemake.py"
 
 RUNS = ["cold", "constant", "warm-frozen", "constant-m50", "warm-frozen-m50"]
 TARGETS = {"all", "data", "probe", "train", "convert", "evaluate", "report"}
@@ -47,7 +48,7 @@ def snakemake(
     workdir: Path, *arguments: str, overlay: dict[str, Any] | None = None, project: Path = PROJECT
 ) -> subprocess.CompletedProcess[str]:
     """Run the workflow of ``project`` in ``workdir``, with ``overlay`` over its configuration."""
-    python = forking_python("snakemake.cli", "pandas", "pydantic", "omegaconf")
+    python = forking_python("planned_once", folder=HERE)
     command = [python, str(FORKED), "--directory", str(workdir)]
     command += ["--snakefile", str(project / "workflow" / "Snakefile"), *arguments]
     if overlay is not None:

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from criticflow.collection import collect_seldom
+
 
 class UserError(Exception):
     """What is wrong, where, and what to do about it, in one line.
@@ -20,6 +22,7 @@ class UserError(Exception):
 
 def run_program(main: Callable[[], None]) -> NoReturn:
     """Run a program's main function; a :class:`UserError` becomes one line and exit code 2."""
+    collect_seldom()
     try:
         main()
     except UserError as error:

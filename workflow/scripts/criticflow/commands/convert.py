@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import atexit
-import gc
 import signal
 import sys
 from collections.abc import Sequence
@@ -98,10 +96,6 @@ def main(arguments: Sequence[str] | None = None, kind: Kind | None = None) -> No
         raise UserError("--loader is about a critic's head: leave it out for an actor")
     # Ends as an exception, so that a half-written directory is removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    # The program ends soon: looking for cycles takes a sixth of the time of its imports, and at
-    # the end, among all that they made, as long again.
-    gc.disable()
-    atexit.register(gc.freeze)
     # Threads that read need the interpreter's lock often but briefly. By default each waits 5 ms
     # for a thread that imports modules to give it up, longer than reading a chunk takes.
     sys.setswitchinterval(0.0001)

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from criticflow.collection import collect_seldom
 from criticflow.errors import UserError
 from criticflow.training.forking import forking_python
 from criticflow.verl_plugin import FORK, INTERPRETER, PLUGIN
@@ -60,9 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     require_plugin()
+    collect_seldom()
     with job_directory() as job:
         if os.environ.get(FORK) and (python := forking_python(job)):
-            os.environ[INTERPRETER] = python
+            # Ray starts its own programs by the second, and workers with an environment of their
+            # own by the first.
+            os.environ[INTERPRETER] = sys.executable = python
         train(job)
 
 

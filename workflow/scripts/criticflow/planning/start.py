@@ -7,6 +7,7 @@ from typing import Any
 from snakemake.exceptions import WorkflowError
 from snakemake.workflow import Workflow
 
+from criticflow.collection import collect_seldom
 from criticflow.config import Config, load_config
 from criticflow.config.load import DESCRIPTION
 from criticflow.errors import UserError
@@ -29,6 +30,7 @@ def start(workflow: Workflow, raw: dict[str, Any]) -> Config:
     Raises:
         WorkflowError: the configuration is wrong, or something that it needs is not here.
     """
+    collect_seldom()
     plan_past_ancient_inputs()
     plan_each_rule_once()
     # A job in Slurm may outlive its Snakemake: see run_lock. As a module in another's workflow this

@@ -2,8 +2,8 @@
 
     python -I -S fork_client.py SOCKET [OPTIONS] PROGRAM|-c CODE ARGUMENTS...
 
-It is started for each program, so it imports little. Where the server does not answer, it becomes
-the interpreter whose place it takes.
+It is started for each program, so it imports little. Where the server does not take a program, it
+becomes the interpreter whose place it takes.
 """
 
 import json
@@ -12,23 +12,31 @@ import signal
 import socket
 import sys
 
+WITH_ARGUMENT = ("-m", "-W", "-X")
+"""Options of the interpreter that are no single word; no fork is made for them."""
+
 
 def main() -> int:
     """Have the program run, and end as it ends."""
     address, *argv = sys.argv[1:]
     program = list(argv)
     while program and program[0].startswith("-") and program[0] != "-c":
+        if program[0] in WITH_ARGUMENT:
+            os.execv(sys.executable, [sys.executable, *argv])
         program.pop(0)  # options of the interpreter, such as -u
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        server.connect(address)
-    except OSError:
-        os.execv(sys.executable, [sys.executable, *argv])
     files = open_files(but=server.fileno())
     request = {"argv": program, "env": dict(os.environ), "cwd": os.getcwd(), "files": files}
     body = json.dumps(request).encode()
-    socket.send_fds(server, [len(body).to_bytes(8, "big")], files)
-    server.sendall(body)
+    try:
+        server.connect(address)
+        socket.send_fds(server, [len(body).to_bytes(8, "big")], files)
+        server.sendall(body)
+        taken = server.recv(1)
+    except OSError:
+        taken = b""
+    if not taken:
+        os.execv(sys.executable, [sys.executable, *argv])
     for file in files:
         os.close(file)  # else a pipe to the program would stay open here
     answer = server.recv(16)

@@ -31,7 +31,7 @@ import socket
 import sys
 import traceback
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,11 +40,14 @@ from typing import NoReturn
 import numpy as np
 import setproctitle
 
+from criticflow.collection import collect_as_usual
 from criticflow.runtime.processes import die_with_parent
 
 CLIENT = Path(__file__).with_name("fork_client.py")
 HEADER = 8
 """Bytes of the length in front of a request."""
+TAKEN = b"+"
+"""The server's first answer: the program will run here. The second is how it ended."""
 MOST_FILES = 250
 """Open files that one message between two processes can carry."""
 ABOVE = 1000
@@ -73,11 +76,13 @@ def single_threaded() -> bool:
     return len(os.listdir("/proc/self/task")) == 1
 
 
-def start_fork_server(folder: Path) -> Path:
+def start_fork_server(folder: Path, prepare: Callable[[], None] | None = None) -> Path:
     """Fork a server from this process, which has imported what the server's forks need.
 
     Args:
         folder: where its socket and its interpreter are; nobody else may enter it.
+        prepare: what the server does first, while this process goes on: further imports. Programs
+            wait for it, and start as ordinary ones where it leaves more than one thread.
 
     Returns:
         An executable that takes the place of ``python``. In a fork the function does not return: it
@@ -102,14 +107,27 @@ def start_fork_server(folder: Path) -> Path:
     setproctitle.getproctitle()
     sys.stdout.flush()
     sys.stderr.flush()
-    gc.freeze()  # a collection in a fork would copy the pages of all that is there
     training = os.getpid()
     if os.fork() == 0:
         die_with_parent(training)
+        if prepare is not None:
+            _prepare(prepare)
+        gc.freeze()  # a collection in a fork would copy the pages of all that is there
         run(*_ForkServer(listener).serve())
     listener.close()
-    gc.unfreeze()
     return interpreter
+
+
+def _prepare(prepare: Callable[[], None]) -> None:
+    """Prepare the server, or end it."""
+    try:
+        prepare()
+    except Exception:  # noqa: BLE001
+        traceback.print_exc()
+        os._exit(1)  # not as what the training would do next
+    if not single_threaded():
+        print("processes are not forked: a library has started a thread", flush=True)
+        os._exit(1)
 
 
 @dataclass(frozen=True)
@@ -148,6 +166,8 @@ class _ForkServer:
         except ConnectionError:
             client.close()
             return None
+        with suppress(OSError):  # a client that has gone meanwhile is met below
+            client.sendall(TAKEN)
         server = os.getpid()
         pid = os.fork()
         if pid == 0:
@@ -218,8 +238,9 @@ def _take_over(request: Request, files: Sequence[int]) -> None:
     os.environ.update(request.env)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)
-    # As in a new interpreter; two forks must not draw the same numbers. torch starts from a
+    # All as in a new interpreter; two forks must not draw the same numbers. torch starts from a
     # constant by itself.
+    collect_as_usual()
     random.seed()
     np.random.seed()
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from criticflow.collection import collect_seldom
 from criticflow.errors import UserError
 from criticflow.logs import open_terminal, progress, terminal_fds
 from criticflow.runtime.devices import take
@@ -29,6 +30,7 @@ def run_stage(snakemake: Any, work: Callable[[Any], None], grace: float = STOP_S
     ``gpu`` says how many GPUs it holds meanwhile (:mod:`criticflow.runtime.devices`).
     """
     if os.environ.pop(_INSIDE, None):
+        collect_seldom()
         sys.exit(_work(snakemake, work))
     log = Path(snakemake.log[0])
     log.parent.mkdir(parents=True, exist_ok=True)

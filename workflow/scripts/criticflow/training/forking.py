@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
+
+_EACH = "criticflow.verl_plugin.preload"
+_WORKERS = "criticflow.verl_plugin.preload_workers"
 
 
 def forking_python(folder: Path) -> str | None:
     """Import the libraries that verl's processes need, and start a server of forks of this process.
+
+    What the training itself does not need the server imports while the training goes on.
 
     Args:
         folder: for its files; nobody else may enter it.
@@ -17,10 +23,11 @@ def forking_python(folder: Path) -> str | None:
         Ray, since then nothing can be forked safely. In a fork the function does not return
         (:func:`criticflow.runtime.fork_server.start_fork_server`).
     """
-    import criticflow.verl_plugin.preload  # noqa: F401
+    importlib.import_module(_EACH)
     from criticflow.runtime import fork_server
 
     if "ray" in sys.modules or not fork_server.single_threaded():
         print("processes are not forked: a library has started a thread or imported Ray")
         return None
-    return str(fork_server.start_fork_server(folder))
+    prepare = lambda: importlib.import_module(_WORKERS)  # noqa: E731
+    return str(fork_server.start_fork_server(folder, prepare))
