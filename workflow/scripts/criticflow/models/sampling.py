@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -319,6 +320,7 @@ def _start(
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     from vllm import LLM
 
+    gc.freeze()  # vLLM looks for garbage when an engine starts and ends; among this there is none
     try:
         return LLM(
             model=model_path,
