@@ -166,3 +166,51 @@ def test_a_process_with_threads_is_not_forked(tmp_path):
     )
     done = run(sys.executable, "-c", code, str(tmp_path))
     assert "several threads" in done.stderr
+
+
+PREPARED = """
+import sys, threading, time
+from pathlib import Path
+from criticflow.runtime.fork_server import start_fork_server
+def prepare():
+    time.sleep(1)
+    {prepare}
+print(start_fork_server(Path(sys.argv[1]), prepare), flush=True)
+print(sorted({{"wave"}} & set(sys.modules)), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize(
+    ("prepare", "forked"),
+    [("import wave", True), ("threading.Thread(target=time.sleep, args=(9,)).start()", False)],
+)
+def test_the_server_prepares_itself_and_programs_wait_for_it(tmp_path, prepare, forked):
+    """A library that starts a thread then costs the forks, and no program."""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", PREPARED.format(prepare=prepare), str(tmp_path)],
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        interpreter = holder.stdout.readline().strip()
+        done = run(interpreter, "-c", "import sys; print('wave' in sys.modules)")
+        assert (done.returncode, done.stdout) == (0, f"{forked}\n")
+        assert holder.stdout.readline() == "[]\n"  # the process itself did not wait
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def test_options_that_have_an_argument_are_the_interpreters(holder):
+    assert "usage" in run(holder[1], "-m", "json.tool", "--help").stdout
+    code = "import warnings; warnings.warn('heard')"
+    assert run(holder[1], "-W", "error", "-c", code).returncode == 1
+
+
+def test_a_fork_collects_garbage_as_an_interpreter_does(holder):
+    code = "import gc; print(gc.get_threshold())"
+    expected = run(sys.executable, "-c", code).stdout
+    assert run(holder[1], "-c", code).stdout == expected
