@@ -24,6 +24,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_leaves
 
 from criticflow.training.job import LOG
+from criticflow.training.watchdog import ESSENTIAL
 
 pytestmark = pytest.mark.e2e
 
@@ -43,6 +44,9 @@ SMALL = {
         "save_every": 2,
     },
 }
+NOT_HERE = ("vLLMHttpServer", "AgentLoopWorker", "TellingAgentLoopWorker", "RewardLoopWorker")
+WATCHED = set(ESSENTIAL) - {f"ray::{name}" for name in NOT_HERE}
+"""What a training on the CPU has of the processes that the watchdog looks after."""
 CHECKPOINTS = "results/checkpoints/cold/seed0"
 METRICS = "results/runs/cold/seed0/metrics.parquet"
 
@@ -161,7 +165,7 @@ def loopback(address: str) -> bool:
 
 
 def titled(processes: list[psutil.Process], title: str) -> list[psutil.Process]:
-    return [process for process in processes if (process.cmdline() or [""])[0].startswith(title)]
+    return [one for one in processes if Path((one.cmdline() or [""])[0]).name.startswith(title)]
 
 
 def test_a_job_that_lost_its_engine_ends_within_a_minute_and_goes_on_when_run_again(study):
@@ -170,6 +174,7 @@ def test_a_job_that_lost_its_engine_ends_within_a_minute_and_goes_on_when_run_ag
     study.wait_for("step 2/6", snakemake)
     processes = study.processes()
     assert listening(processes) == set()
+    assert all(titled(processes, title) for title in WATCHED), processes
 
     titled(processes, "VLLM::EngineCore")[0].kill()
     killed = time.monotonic()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 from checkpoint_writers import tiny_actor, tiny_critic, write_checkpoint
+from forking_python import forking_python
 
 TOKENS = torch.tensor([[3, 14, 15]])
+LIBRARIES = ("criticflow.commands.convert", "transformers.models.qwen3.modeling_qwen3")
 SCRIPTS = Path(__file__).resolve().parents[2] / "workflow/scripts"
 CONFIGURATION = """
 from transformers import Qwen3Config
@@ -62,11 +63,18 @@ print(type(model).__name__, model(torch.tensor([[3, 14, 15]])).logits[0, 2, 0].i
 """
 
 
-def program(script: str, *arguments: object, cache: Path) -> subprocess.CompletedProcess[str]:
-    """A child process, for transformers copies and imports the code that it trusts."""
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> str:
+    """Where transformers copies the code that it trusts."""
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+def program(script: str, *arguments: object, cache: str) -> subprocess.CompletedProcess[str]:
+    """A process of its own, for transformers imports the code that it trusts."""
+    python = forking_python(*LIBRARIES, variables=(("HF_HOME", cache),))
     return subprocess.run(
-        [sys.executable, script, *map(str, arguments)],
-        env={**os.environ, "HF_HOME": str(cache)},
+        [python, script, *map(str, arguments)],
+        env={**os.environ, "HF_HOME": cache},
         capture_output=True,
         text=True,
     )
@@ -76,7 +84,7 @@ def program(script: str, *arguments: object, cache: Path) -> subprocess.Complete
 @pytest.mark.parametrize(
     ("kind", "family"), [("critic", "TokenClassification"), ("actor", "CausalLM")]
 )
-def test_code_of_the_checkpoint_needs_the_flag(tmp_path, kind, family):
+def test_code_of_the_checkpoint_needs_the_flag(tmp_path, cache, kind, family):
     model = tiny_critic() if kind == "critic" else tiny_actor()
     source, target = write_checkpoint(tmp_path / "in", model, 2), tmp_path / "out"
     code = source / "huggingface"
@@ -94,11 +102,11 @@ def test_code_of_the_checkpoint_needs_the_flag(tmp_path, kind, family):
     arguments = ["--local_dir", source, "--target_dir", target]
     script = str(SCRIPTS / f"convert_{kind}_to_hf.py")
 
-    refused = program(script, *arguments, cache=tmp_path / "cache")
+    refused = program(script, *arguments, cache=cache)
     assert refused.returncode == 2 and not target.exists()
     assert "type own has code of its own: add --trust-remote-code" in refused.stderr
 
-    done = program(script, *arguments, "--trust-remote-code", cache=tmp_path / "cache")
+    done = program(script, *arguments, "--trust-remote-code", cache=cache)
     assert done.returncode == 0, done.stderr
     manifest = json.loads((target / "conversion.json").read_text())
     assert manifest["architecture"] == f"OwnFor{family}" and manifest["verified"]["reload"]
@@ -107,7 +115,7 @@ def test_code_of_the_checkpoint_needs_the_flag(tmp_path, kind, family):
 
     load = tmp_path / "load.py"
     load.write_text(LOAD.format(auto=f"AutoModelFor{family}"))
-    loaded = program(str(load), target, cache=tmp_path / "cache")
+    loaded = program(str(load), target, cache=cache)
     assert loaded.returncode == 0, loaded.stderr
     name, value = loaded.stdout.split()
     expected = 2 * model(TOKENS).logits[0, 2, 0].item()

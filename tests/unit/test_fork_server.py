@@ -91,11 +91,12 @@ def test_a_fork_leads_a_process_group_of_its_own(holder):
     assert done.stdout.strip() == "True", done.stderr
 
 
-def test_a_fork_can_give_itself_a_title(holder):
+@pytest.mark.parametrize("library", ["setproctitle", "ray._raylet"])
+def test_a_fork_can_give_itself_a_title(holder, library):
     """The watchdog knows processes by theirs."""
     code = (
-        "import psutil, setproctitle\n"
-        "setproctitle.setproctitle('VLLM::EngineCore')\n"
+        f"import psutil, {library}\n"
+        f"{library}.setproctitle('VLLM::EngineCore')\n"
         "print(psutil.Process().cmdline()[0])"
     )
     assert run(holder[1], "-c", code).stdout == "VLLM::EngineCore\n"

@@ -63,7 +63,7 @@ def test_the_peak_names_the_processes_that_made_it_up():
     child.stdout.readline()
     use()
     child.communicate(b"\n")
-    use.looked = 0.0
+    use.next_look = 0.0
     use()  # it has gone; the peak stays
     assert "python" in use.described()
     assert float(use.described().split(" GiB")[0]) >= 0.5

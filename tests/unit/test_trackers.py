@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from criticflow.training.deciding import deciding
 from criticflow.training.environment import environment
 from criticflow.training.overrides import Places, verl_overrides
 from criticflow.training.preflight import check_trackers
+from forking_python import forking_python
 
 DEFAULT = Path(__file__).parents[2] / "config/config.yaml"
 
@@ -75,7 +75,8 @@ def test_tensorboard_writes_beside_the_checkpoints(tmp_path, monkeypatch):
         "tracking.log({'critic/score/mean': 0.5}, step=1)\n"
     )
     env = environment(Resources(), metrics)
-    subprocess.run([sys.executable, "-c", code], env=env, cwd=tmp_path, check=True)
+    python = forking_python("verl.utils.tracking")
+    subprocess.run([python, "-c", code], env=env, cwd=tmp_path, check=True)
     assert list((tmp_path / "trackers/tensorboard").glob("events.out.tfevents.*"))
     assert json.loads(metrics.read_text())["data"]["critic/score/mean"] == 0.5
     monkeypatch.setenv("TENSORBOARD_DIR", "elsewhere")

@@ -12,8 +12,16 @@ import yaml
 from criticflow.config.load import load_config, merge
 from criticflow.errors import UserError
 from criticflow.planning.verl_keys import check_verl_keys
+from forking_python import forking_python
 
 DEFAULT = Path(__file__).parents[2] / "config" / "config.yaml"
+
+
+@pytest.fixture
+def forked(monkeypatch) -> None:
+    """verl's dataclasses are asked for in forks of one process that has imported them."""
+    python = forking_python("verl.workers.config", "verl.trainer.config")
+    monkeypatch.setattr(sys, "executable", python)
 
 
 def check(**verl: object) -> None:
@@ -23,6 +31,7 @@ def check(**verl: object) -> None:
 
 
 @pytest.mark.seconds
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize(
     ("key", "says"),
     [
@@ -55,6 +64,7 @@ def test_verls_keys_ours_and_what_lies_below_open_mappings_pass():
 
 
 @pytest.mark.seconds
+@pytest.mark.usefixtures("forked")
 def test_a_field_of_verls_dataclass_passes_although_the_configuration_lacks_it():
     check(**{"critic.fsdp.mixed_precision": {"param_dtype": "fp32"}})
 

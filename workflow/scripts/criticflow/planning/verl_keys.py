@@ -105,7 +105,7 @@ def _fields(targets: set[str]) -> dict[str | None, list[str]]:
     if not targets:
         return {}
     ordered = sorted(targets)
-    command = [sys.executable, "-W", "ignore", "-c", FIELDS, *ordered]
+    command = [sys.executable, "-Wignore", "-c", FIELDS, *ordered]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     lines = [line for line in done.stdout.splitlines() if line.startswith("fields:")]
     found = [json.loads(line.removeprefix("fields:")) for line in lines]

@@ -103,13 +103,14 @@ def start_fork_server(folder: Path, prepare: Callable[[], None] | None = None) -
         encoding="utf-8",
     )
     interpreter.chmod(0o700)
-    # setproctitle finds its place in memory by the environment, which is another one in a fork.
-    setproctitle.getproctitle()
     sys.stdout.flush()
     sys.stderr.flush()
     training = os.getpid()
     if os.fork() == 0:
         die_with_parent(training)
+        # What sets a process's title finds its place in memory by the environment, which is another
+        # one in a fork, or, as Ray's own does, by a title that is the interpreter's path.
+        setproctitle.setproctitle(sys.orig_argv[0])
         if prepare is not None:
             _prepare(prepare)
         gc.freeze()  # a collection in a fork would copy the pages of all that is there

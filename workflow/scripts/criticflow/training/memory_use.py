@@ -11,7 +11,10 @@ import psutil
 from criticflow.runtime.processes import descendants
 
 LOOK = 5.0
-"""Seconds between two looks at the processes."""
+"""Seconds between two looks at the processes, at least."""
+SHARE = 0.02
+"""Of the time that looking may take: the kernel visits every page of a process for it, which takes
+longer the more a training uses."""
 SMALL = 0.3
 """GiB under which a process is not named."""
 TAIL = 2000
@@ -33,16 +36,17 @@ class MemoryUse:
     """
 
     def __init__(self) -> None:
-        self.looked = 0.0
+        self.next_look = 0.0
         self.killed_before = killed_by_kernel()
         self.peak: list[tuple[str, float]] = []
 
     def __call__(self) -> None:
         now = time.monotonic()
-        if now - self.looked < LOOK:
+        if now < self.next_look:
             return
-        self.looked = now
         found = [use for process in descendants() if (use := _use(process))]
+        took = time.monotonic() - now
+        self.next_look = now + max(LOOK, took / SHARE)
         if _sum(found) > _sum(self.peak):
             self.peak = found
 
