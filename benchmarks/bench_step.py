@@ -6,6 +6,9 @@ Takes a finished run on the CPU: its model, batch and mean lengths. The same rol
 backward passes are then made by each library alone, on as many threads as the run had ranks, and
 the medians of the run's steps are put beside them. A run of three steps or more leaves its first
 out, which pays for warming up.
+
+Beside the seconds stand the operations that the model needs for the tokens there are, without
+padding (criticflow.stats.flops), and what matrix products of the model's size reach here.
 """
 
 from __future__ import annotations
@@ -20,6 +23,9 @@ from typing import Any
 
 import pandas as pd
 import yaml
+
+from criticflow.models.size import model_size
+from criticflow.stats.flops import TRAINED, size_of
 
 BARE = {
     "gen": "vLLM: prompts and responses of the batch",
@@ -48,6 +54,8 @@ def main() -> None:
         argv = [sys.executable, __file__, str(arguments.run), "--measure", library]
         done = subprocess.run(argv, env=work.environment(), stdout=subprocess.PIPE, check=True)
         bare |= yaml.safe_load(done.stdout.decode().rpartition("---\n")[2])
+    rate = bare.pop("rate")
+    operations = work.operations()
     steps = metrics[metrics["step"] > 1] if len(metrics) > 2 else metrics
     median = steps.filter(like="timing_s/").median()
     rows = [
@@ -55,18 +63,24 @@ def main() -> None:
             "part": name,
             "training": median.get(f"timing_s/{name}"),
             "bare": bare.get(name),
+            "GFLOP": operations.get(name),
             "as": how,
         }
         for name, how in BARE.items()
     ]
     known = sum(row["training"] or 0.0 for row in rows)
     rows.append({"part": "rest", "training": median["timing_s/step"] - known, "as": "verl, Ray"})
-    rows.append({"part": "step", "training": median["timing_s/step"], "bare": sum(bare.values())})
+    whole = {"training": median["timing_s/step"], "bare": sum(bare.values())}
+    rows.append({"part": "step", **whole, "GFLOP": sum(operations.values())})
     print(
         f"{work.batch} trajectories, prompts of {work.prompt} and responses of {work.response} "
         f"tokens, micro-batches of {work.micro}, {work.ranks} ranks; seconds:\n"
     )
-    print(pd.DataFrame(rows).to_markdown(index=False, floatfmt=".1f"))
+    print(pd.DataFrame(rows).to_markdown(index=False, floatfmt=".2f"))
+    print(
+        f"\nProducts of the size of its layers: {rate:.0f} GFLOP/s on {work.ranks} threads, "
+        f"{sum(operations.values()) / rate:.2f} s for all of them."
+    )
 
 
 class Work:
@@ -81,6 +95,10 @@ class Work:
         self.prompt = round(metrics["prompt_length/mean"].mean())
         self.response = round(metrics["response_length/mean"].mean())
         self.dtype = train["dtype"]
+        self.epochs = {
+            "update_critic": verl["critic"]["ppo_epochs"],
+            "update_actor": verl["actor_rollout_ref"]["actor"]["ppo_epochs"],
+        }
         self.cache = int(settings["execution"]["resources"]["kv_cache_gb"] * 2**30)
 
     def environment(self) -> dict[str, str]:
@@ -91,6 +109,20 @@ class Work:
             "VLLM_LOGGING_LEVEL": "ERROR",
             "TORCHDYNAMO_DISABLE": "1",
         }
+
+    def operations(self) -> dict[str, float]:
+        """GFLOP of each part; the critic counts as the actor, whose size it has but for the head.
+
+        Raises:
+            ValueError: the model's files do not say its size.
+        """
+        size = size_of(model_size(Path(self.actor)))
+        if size is None:
+            raise ValueError(f"{self.actor}: the files do not say the size of this model")
+        length = self.prompt + self.response
+        forward = float(size.forward(self.batch * length, length)) / 1e9
+        read = dict.fromkeys(("gen", "old_log_prob", "values"), forward)
+        return read | {name: TRAINED * forward * times for name, times in self.epochs.items()}
 
     def tokens(self, length: int) -> list[list[int]]:
         return [[(7 * row + 13 * k) % 997 + 10 for k in range(length)] for row in range(self.batch)]
@@ -136,19 +168,31 @@ class Work:
                 for batch in batches:
                     forward(batch)
 
-        def learn(forward: Any) -> None:
+        def learn(forward: Any, times: int) -> None:
             optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
-            for batch in batches:
-                forward(batch).mean().backward()
-            optimizer.step()
-            optimizer.zero_grad()
+            for _ in range(times):
+                for batch in batches:
+                    forward(batch).mean().backward()
+                optimizer.step()
+                optimizer.zero_grad()
+
+        def rate() -> float:
+            """GFLOP/s of the products of the layers' matrices, for a micro-batch."""
+            found = [one for one in model.parameters() if one.dim() == 2]
+            inputs = [torch.randn(batches[0].numel(), one.shape[1], dtype=dtype) for one in found]
+            times = 20
+            with torch.inference_mode():
+                pairs = list(zip(inputs, found, strict=True))
+                took = seconds(lambda: [x @ one.T for _ in range(times) for x, one in pairs])
+            return times * sum(2 * batches[0].numel() * one.numel() for one in found) / took / 1e9
 
         read(log_probabilities)  # warm
         return {
             "old_log_prob": seconds(lambda: read(log_probabilities)),
             "values": seconds(lambda: read(values)),
-            "update_critic": seconds(lambda: learn(values)),
-            "update_actor": seconds(lambda: learn(log_probabilities)),
+            "update_critic": seconds(lambda: learn(values, self.epochs["update_critic"])),
+            "update_actor": seconds(lambda: learn(log_probabilities, self.epochs["update_actor"])),
+            "rate": rate(),
         }
 
 
