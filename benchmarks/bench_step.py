@@ -24,6 +24,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from criticflow.files import read_json
 from criticflow.models.size import model_size
 from criticflow.stats.flops import TRAINED, size_of
 
@@ -125,7 +126,9 @@ class Work:
         return read | {name: TRAINED * forward * times for name, times in self.epochs.items()}
 
     def tokens(self, length: int) -> list[list[int]]:
-        return [[(7 * row + 13 * k) % 997 + 10 for k in range(length)] for row in range(self.batch)]
+        config = read_json(Path(self.actor) / "config.json")
+        ids = min(997, config.get("text_config", config)["vocab_size"] - 10)
+        return [[(7 * row + 13 * k) % ids + 10 for k in range(length)] for row in range(self.batch)]
 
     def vllm(self) -> dict[str, float]:
         from vllm import LLM, SamplingParams
