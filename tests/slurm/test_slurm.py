@@ -348,8 +348,13 @@ def test_gpus_come_from_the_configuration_and_an_interrupt_cancels_the_jobs(tmp_
     finally:
         snakemake.kill()
         snakemake.wait()
-    job = next(job for job in recorded("train_run") if job["JobIDRaw"] == number)
-    assert job["State"].startswith("CANCELLED")
+
+    def cancelled() -> list[dict[str, str]]:
+        jobs = [job for job in recorded("train_run") if job["JobIDRaw"] == number]
+        return [job for job in jobs if job["State"].startswith("CANCELLED")]
+
+    wait_for(cancelled, 60)  # the accounting hears of it later
+    (job,) = cancelled()
     assert got(job)["gres/gpu"] == "2"
     assert got(job)["node"] == "1"
     assert got(job)["cpu"] == "16"
