@@ -167,12 +167,9 @@ class Cluster(OwnRay):
         Raises:
             UserError: a node, or a process without which training cannot go on, has been lost.
         """
-        try:
+        with _told():
             self._check_nodes()
             self._check_actors(time.monotonic())
-        except UserError as error:
-            progress(f"{error}: ending what is left of the training")  # which may take a minute
-            raise
 
     def explain(self) -> None:
         """Look whether a training failed since a node was lost, as long as Ray may take to notice.
@@ -182,7 +179,8 @@ class Cluster(OwnRay):
         """
         deadline = time.monotonic() + NOTICED_SECONDS
         while time.monotonic() < deadline:
-            self._check_nodes()
+            with _told():
+                self._check_nodes()
             time.sleep(1)
 
     def _check_nodes(self) -> None:
@@ -218,6 +216,16 @@ class Cluster(OwnRay):
         for title, since in self.lost.items():
             if now - since > LOST_SECONDS:
                 raise UserError(f"{title} has ended, and training waits for it in vain")
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say an error at once: to end what is left of the cluster may take a minute."""
+    try:
+        yield
+    except UserError as error:
+        progress(f"{error}: ending what is left of the training")
+        raise
 
 
 def ray_for(
