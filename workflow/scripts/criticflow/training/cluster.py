@@ -178,10 +178,10 @@ class Cluster(OwnRay):
             UserError: one was.
         """
         deadline = time.monotonic() + NOTICED_SECONDS
-        while time.monotonic() < deadline:
-            with _told():
+        with _told():
+            while time.monotonic() < deadline:
                 self._check_nodes()
-            time.sleep(1)
+                time.sleep(1)
 
     def _check_nodes(self) -> None:
         self.check_steps()
