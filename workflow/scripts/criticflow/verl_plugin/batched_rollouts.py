@@ -31,7 +31,7 @@ from verl.trainer.ppo.v1.agent_loop_tq import AgentLoopManagerTQ, AgentLoopWorke
 from verl.utils.profiler import simple_timer
 from verl.utils.tensordict_utils import list_of_dict_to_tensordict
 from verl.workers.rollout.llm_server import LLMServerClient
-from verl.workers.rollout.replica import RolloutReplica, TokenOutput
+from verl.workers.rollout.replica import TokenOutput
 
 from criticflow.verl_plugin import REWARD, SEARCH_LOOP, patches
 from criticflow.verl_plugin.agent_loop import SeededAgentLoop
@@ -39,14 +39,6 @@ from criticflow.verl_plugin.call_batching import CallBatcher
 from criticflow.verl_plugin.reward import compute_score
 from criticflow.verl_plugin.rollout_errors import TellsErrors
 from criticflow.verl_plugin.search_loop import SearchAgentLoop
-
-
-def replica_class() -> type[RolloutReplica]:
-    """For verl's registry of rollout replicas."""
-    from criticflow.verl_plugin.batched_server import BatchedReplica  # imports vLLM
-
-    return BatchedReplica
-
 
 READ_IN_TRAINING = {"uid", "num_turns", "data_source", "reward_model", "extra_fields"}
 """Fields of a trajectory that the trainer reads again, besides its tensors: verl's, and those by

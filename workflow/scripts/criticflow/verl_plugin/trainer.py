@@ -47,7 +47,7 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils as tu
 from verl.utils.debug import marked_timer
 from verl.workers.rollout.llm_server import LLMServerClient
-from verl.workers.rollout.replica import RolloutReplicaRegistry
+from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry
 from verl.workers.utils.padding import response_to_nested
 
 from criticflow.checkpoint.retention import keep_last
@@ -63,6 +63,13 @@ from criticflow.verl_plugin.reward_mask import mask_metrics, masked_trajectories
 from criticflow.verl_plugin.shuffled_critic import KEPT, kept, lenders
 from criticflow.verl_plugin.stopping import EarlyStop, StoppedEarly
 from criticflow.verl_plugin.workers import CriticWorker
+
+
+def _batched_replica() -> type[RolloutReplica]:
+    """For verl's registry of rollout replicas: engines with rollouts beside them."""
+    from criticflow.verl_plugin.batched_server import BatchedReplica  # imports vLLM
+
+    return BatchedReplica
 
 
 @register_trainer("criticflow")
@@ -90,7 +97,7 @@ class CriticflowTrainer(PPOTrainerSync):
         agent = config.actor_rollout_ref.rollout.agent
         self.batched_rollouts = agent.agent_loop_manager_class == BATCHED_ROLLOUTS
         if self.batched_rollouts:
-            RolloutReplicaRegistry.register("vllm", batched_rollouts.replica_class)
+            RolloutReplicaRegistry.register("vllm", _batched_replica)
         super().__init__(config)
 
     def get_llm_client(self) -> LLMServerClient:
